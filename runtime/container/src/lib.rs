@@ -1,0 +1,1 @@
+//! A spec becomes a running container, and goes away whole.

@@ -1,0 +1,1 @@
+//! Probes in; metrics, events and findings out.

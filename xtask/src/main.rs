@@ -1,0 +1,2 @@
+//! `cargo xtask`: set-up, build, demo, test, kernels, lint.
+fn main() {}
