@@ -1,0 +1,72 @@
+//! Requests to a server on loopback.
+
+use crate::deadline::PATIENCE;
+use std::io::Read;
+use std::time::Duration;
+
+/// A response, whatever its status.
+#[derive(Debug)]
+pub struct Response {
+    /// The status, such as 200.
+    pub status: u16,
+    /// The value of `Content-Type`, or empty.
+    pub content_type: String,
+    /// The body.
+    pub body: String,
+}
+
+/// `GET url`; `Err` when there is no answer.
+pub fn get(url: &str) -> Result<Response, String> {
+    let mut response =
+        request(url, Some(PATIENCE)).map_err(|error| format!("GET {url}: {error}"))?;
+    Ok(Response {
+        status: response.status().as_u16(),
+        content_type: header(&response, "content-type"),
+        body: response
+            .body_mut()
+            .with_config()
+            .limit(64 << 20)
+            .read_to_string()
+            .map_err(|error| format!("GET {url}: {error}"))?,
+    })
+}
+
+/// `GET url`, whose body is read as it comes. A read that waits for longer than `patience` fails.
+pub fn stream(url: &str, patience: Duration) -> Result<impl Read + use<>, String> {
+    let response = request(url, Some(patience)).map_err(|error| format!("GET {url}: {error}"))?;
+    Ok(response.into_body().into_reader())
+}
+
+fn request(
+    url: &str,
+    limit: Option<Duration>,
+) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+    let config = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(limit)
+        // A proxy of the environment has no business on loopback.
+        .proxy(None)
+        .build();
+    ureq::Agent::new_with_config(config).get(url).call()
+}
+
+fn header(response: &ureq::http::Response<ureq::Body>, name: &str) -> String {
+    response
+        .headers()
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+        .to_owned()
+}
+
+/// `text` as a value in a query string.
+pub fn encode(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                char::from(byte).to_string()
+            }
+            _ => format!("%{byte:02X}"),
+        })
+        .collect()
+}
