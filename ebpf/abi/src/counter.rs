@@ -1,0 +1,245 @@
+//! Keys of the per-cgroup counters, and the probes' own counters.
+
+use crate::{MountOp, NsKind, NsTarget, Via};
+use core::mem::{offset_of, size_of};
+
+/// Key of one counter in `COUNTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct CounterKey {
+    /// Kernel id of the cgroup in the unified hierarchy.
+    pub cgroup_id: u64,
+    /// Kernel id of the cgroup in the v1 memory hierarchy; 0 where memory is in the unified one. It names the
+    /// container when that has no cgroup of its own in the unified hierarchy.
+    pub memory_cgroup_id: u64,
+    /// What is counted.
+    pub kind: Kind,
+    /// Zero.
+    pub pad: u32,
+}
+
+const _: () = assert!(size_of::<CounterKey>() == 24 && offset_of!(CounterKey, kind) == 16);
+
+crate::pod!(CounterKey);
+
+/// What a counter counts: one byte for the family and three for its labels, highest byte first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)]
+pub struct Kind(pub u32);
+
+const _: () = assert!(size_of::<Kind>() == 4);
+
+/// The families of [`Kind`].
+pub mod family {
+    /// Successful clones; label 0: thread.
+    pub const CLONE: u8 = 1;
+    /// Failed clones; label 0: errno.
+    pub const CLONE_FAILED: u8 = 2;
+    /// Program executions.
+    pub const EXEC: u8 = 3;
+    /// Processes that ended; label 0: [`crate::ExitCause`].
+    pub const EXIT: u8 = 4;
+    /// Namespaces asked for; labels: [`crate::NsKind`], [`crate::Via`], failed.
+    pub const NS_CREATE: u8 = 5;
+    /// Namespaces entered; labels: [`crate::NsKind`], [`crate::NsTarget`], failed.
+    pub const NS_ENTER: u8 = 6;
+    /// Mount operations; labels: [`crate::MountOp`], unused, failed.
+    pub const MOUNT: u8 = 7;
+    /// Duration of mount operations; label 0: the bucket, see [`crate::counter::bucket`].
+    pub const MOUNT_TIME: u8 = 8;
+    /// Sum of the durations of mount operations, nanoseconds.
+    pub const MOUNT_TIME_SUM: u8 = 9;
+    /// Entries into reclaim at a limit; label 0: how many levels above the task's cgroup the limit stands.
+    pub const MEMORY_LIMIT: u8 = 10;
+    /// Duration of that reclaim; label 0: the bucket.
+    pub const MEMORY_STALL: u8 = 11;
+    /// Sum of the durations of reclaim, nanoseconds.
+    pub const MEMORY_STALL_SUM: u8 = 12;
+    /// Pages reclaimed.
+    pub const RECLAIMED_PAGES: u8 = 13;
+    /// Tasks killed for lack of memory; label 0: how many levels above the victim's cgroup the limit stands,
+    /// [`crate::memory::LEVEL_GLOBAL`] when the whole machine was out of memory.
+    pub const OOM_KILL: u8 = 14;
+    /// Tasks moved into a cgroup.
+    pub const CGROUP_ATTACH: u8 = 15;
+}
+
+impl Kind {
+    /// A kind of `family` with three labels.
+    #[inline]
+    pub const fn new(family: u8, labels: [u8; 3]) -> Self {
+        Self(u32::from_be_bytes([family, labels[0], labels[1], labels[2]]))
+    }
+
+    /// The family and the labels.
+    pub const fn parts(self) -> (u8, [u8; 3]) {
+        let [family, a, b, c] = self.0.to_be_bytes();
+        (family, [a, b, c])
+    }
+
+    /// A namespace that was asked for.
+    #[inline]
+    pub const fn ns_create(ns: NsKind, via: Via, failed: bool) -> Self {
+        Self::new(family::NS_CREATE, [ns as u8, via as u8, failed as u8])
+    }
+
+    /// A namespace that was entered.
+    #[inline]
+    pub const fn ns_enter(ns: NsKind, target: NsTarget, failed: bool) -> Self {
+        Self::new(family::NS_ENTER, [ns as u8, target as u8, failed as u8])
+    }
+
+    /// A mount operation.
+    #[inline]
+    pub const fn mount(op: MountOp, failed: bool) -> Self {
+        Self::new(family::MOUNT, [op as u8, 0, failed as u8])
+    }
+}
+
+impl core::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (family, labels) = self.parts();
+        write!(f, "Kind({family}, {labels:?})")
+    }
+}
+
+/// The histogram bucket of a duration: bucket `n` holds durations below `1 << n` nanoseconds and at or above half of it.
+#[inline]
+pub const fn bucket(ns: u64) -> u8 {
+    // No count-leading-zeros instruction exists in eBPF; six steps of a binary search replace it.
+    let mut rest = ns;
+    let mut bits: u8 = 0;
+    if rest >> 32 != 0 {
+        rest >>= 32;
+        bits += 32;
+    }
+    if rest >> 16 != 0 {
+        rest >>= 16;
+        bits += 16;
+    }
+    if rest >> 8 != 0 {
+        rest >>= 8;
+        bits += 8;
+    }
+    if rest >> 4 != 0 {
+        rest >>= 4;
+        bits += 4;
+    }
+    if rest >> 2 != 0 {
+        rest >>= 2;
+        bits += 2;
+    }
+    if rest >> 1 != 0 {
+        rest >>= 1;
+        bits += 1;
+    }
+    // What is left is 0 or 1.
+    bits + (rest & 1) as u8
+}
+
+/// A group of programs that is chosen, reported and counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Probe {
+    /// `clone`, `exec`, `exit`
+    Task = 0,
+    /// `unshare`, `setns`
+    Namespace = 1,
+    /// `mount` and its relatives
+    Mount = 2,
+    /// reclaim at a limit, OOM kills
+    Memory = 3,
+    /// cgroups made, removed, entered
+    Cgroup = 4,
+}
+
+impl Probe {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 5] =
+        [Self::Task, Self::Namespace, Self::Mount, Self::Memory, Self::Cgroup];
+}
+
+/// Why a record did not reach the ring buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Loss {
+    /// The ring buffer had no room.
+    RingFull = 0,
+    /// A map that joins the entry and the exit of a call had no room.
+    MapFull = 1,
+}
+
+/// Index of a cell in `STATS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stat {
+    /// Records that a probe wanted to write.
+    Produced(Probe),
+    /// Records that were lost.
+    Lost(Probe, Loss),
+    /// Counts that found no room in `COUNTS`.
+    CountsLost,
+}
+
+impl Stat {
+    /// Number of cells.
+    pub const CELLS: u32 = 32;
+
+    /// The cell's index.
+    #[inline]
+    pub const fn index(self) -> u32 {
+        match self {
+            Self::CountsLost => 0,
+            Self::Produced(probe) => 1 + probe as u32,
+            Self::Lost(probe, loss) => 9 + 2 * (probe as u32) + loss as u32,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_is_the_number_of_significant_bits() {
+        for (ns, expected) in [
+            (0, 0),
+            (1, 1),
+            (2, 2),
+            (3, 2),
+            (4, 3),
+            (255, 8),
+            (256, 9),
+            (1 << 40, 41),
+            (u64::MAX, 64),
+        ] {
+            assert_eq!(bucket(ns), expected, "{ns}");
+        }
+    }
+
+    #[test]
+    fn kind_keeps_family_and_labels_apart() {
+        let kind = Kind::ns_create(NsKind::User, Via::Unshare, true);
+        assert_eq!(kind.parts(), (family::NS_CREATE, [NsKind::User as u8, Via::Unshare as u8, 1]));
+    }
+
+    #[test]
+    fn every_stat_has_a_cell_of_its_own() {
+        let mut seen = [false; Stat::CELLS as usize];
+        let mut all = vec_of_stats();
+        for stat in &mut all {
+            let cell = &mut seen[stat.index() as usize];
+            assert!(!*cell, "{stat:?}");
+            *cell = true;
+        }
+    }
+
+    fn vec_of_stats() -> [Stat; 16] {
+        let mut all = [Stat::CountsLost; 16];
+        for (n, probe) in Probe::ALL.into_iter().enumerate() {
+            all[1 + 3 * n] = Stat::Produced(probe);
+            all[2 + 3 * n] = Stat::Lost(probe, Loss::RingFull);
+            all[3 + 3 * n] = Stat::Lost(probe, Loss::MapFull);
+        }
+        all
+    }
+}

@@ -1,0 +1,125 @@
+//! Cgroups made and removed, and tasks moved between them, by the tracepoints
+//! `cgroup_mkdir(cgroup, path)`, `cgroup_rmdir(cgroup, path)` and
+//! `cgroup_attach_task(cgroup, path, task, threadgroup)`; the same in every kernel since before 5.10.
+//!
+//! `cgroup_mkdir` comes before the directory can be opened, so before any task can be in it: user space learns the
+//! name of a container before the first clone in it.
+
+use crate::counters::count;
+use crate::events::emit_in_place;
+use crate::kernel::{
+    Access, Probed, Ptr, cgroup_id, config, current_task, pointer_argument, task_cgroups,
+    tracepoint,
+};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, PerCpuArray};
+use core::ffi::c_void;
+use terrarium_abi::cgroup::PATH_LEN;
+use terrarium_abi::counter::family;
+use terrarium_abi::header::flags;
+use terrarium_abi::{CgroupAttach, CgroupEvent, CgroupInfo, CgroupKey, Kind, Probe, RecordType};
+
+/// Where each cgroup of the unified and of the memory hierarchy was made. User space removes what it has read.
+#[map]
+static CGROUPS: HashMap<CgroupKey, CgroupInfo> = HashMap::with_max_entries(16_384, 0);
+
+/// Room to build a [`CgroupInfo`], which is too big for the stack.
+#[map]
+static CGROUP_SCRATCH: PerCpuArray<CgroupInfo> = PerCpuArray::with_max_entries(1, 0);
+
+tracepoint!(tp_btf_cgroup_mkdir, raw_tp_cgroup_mkdir, made_or_removed, RecordType::CgroupMkdir);
+tracepoint!(tp_btf_cgroup_rmdir, raw_tp_cgroup_rmdir, made_or_removed, RecordType::CgroupRmdir);
+tracepoint!(tp_btf_cgroup_attach_task, raw_tp_cgroup_attach_task, attached);
+
+/// The number of the hierarchy, if it is one that names containers.
+#[inline(always)]
+fn hierarchy<A: Access>(cgroup: Ptr) -> Option<u32> {
+    let root = cgroup.follow::<A>(config!(cgroup_root));
+    let number = root.field::<A, u32>(config!(root_hierarchy_id));
+    (number == 0 || number == config!(memory_hierarchy)).then_some(number)
+}
+
+#[inline(always)]
+fn made_or_removed<A: Access>(ctx: *mut c_void, record_type: RecordType) {
+    let cgroup = pointer_argument(ctx, 0);
+    let path = pointer_argument(ctx, 1);
+    let Some(hierarchy) = hierarchy::<A>(cgroup) else { return };
+    let id = cgroup_id::<A>(cgroup);
+    let level = cgroup.field::<A, u32>(config!(cgroup_level));
+    if record_type == RecordType::CgroupMkdir {
+        remember(CgroupKey { id, hierarchy, pad: 0 }, level, path);
+    }
+    let task = current_task();
+    emit_in_place::<Probed, CgroupEvent>(
+        Probe::Cgroup,
+        record_type,
+        task,
+        task_cgroups::<Probed>(task),
+        |record| {
+            record.header.flags = read_path(&mut record.path, path);
+            record.id = id;
+            record.hierarchy = hierarchy;
+            record.level = level;
+        },
+    );
+}
+
+#[inline(always)]
+fn remember(key: CgroupKey, level: u32, path: Ptr) {
+    let Some(info) = CGROUP_SCRATCH.get_ptr_mut(0) else { return };
+    // SAFETY: a live map value of this CPU, and tracepoints run with preemption off.
+    let info = unsafe { &mut *info };
+    info.level = level;
+    read_path(&mut info.path, path);
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "a copy would fill half the stack"
+    )]
+    // When the map is full the record in the ring buffer still tells the path.
+    let _ = CGROUPS.insert(key, &*info, 0);
+}
+
+#[inline(always)]
+fn attached<A: Access>(ctx: *mut c_void) {
+    let cgroup = pointer_argument(ctx, 0);
+    let path = pointer_argument(ctx, 1);
+    let task = pointer_argument(ctx, 2);
+    let Some(hierarchy) = hierarchy::<A>(cgroup) else { return };
+    let id = cgroup_id::<A>(cgroup);
+    let cgroups = task_cgroups::<A>(task);
+    // A move within the memory hierarchy alone is part of the same step of a container's start: it is reported,
+    // and counted only in the hierarchy that names the task.
+    if hierarchy == 0 || cgroups.unified == 1 {
+        count(cgroups, Kind::new(family::CGROUP_ATTACH, [0, 0, 0]));
+    }
+    emit_in_place::<A, CgroupAttach>(
+        Probe::Cgroup,
+        RecordType::CgroupAttach,
+        task,
+        cgroups,
+        |record| {
+            record.header.flags = read_path(&mut record.path, path);
+            record.id = id;
+            record.hierarchy = hierarchy;
+            record.mover_pid = current_task().field::<Probed, u32>(config!(task_tgid));
+        },
+    );
+}
+
+/// Reads a kernel string into a path; gives bits for `Header::flags`.
+#[inline(always)]
+fn read_path(out: &mut [u8; PATH_LEN], path: Ptr) -> u32 {
+    *out = [0; PATH_LEN];
+    // SAFETY: the destination is `out`, of the size given; the helper checks the source.
+    let len = unsafe {
+        bpf_probe_read_kernel_str(out.as_mut_ptr().cast(), PATH_LEN as u32, path.0.cast())
+    };
+    if len < 0 {
+        flags::UNREADABLE
+    } else if len == PATH_LEN as i64 {
+        flags::TRUNCATED
+    } else {
+        0
+    }
+}

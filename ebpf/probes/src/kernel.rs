@@ -1,0 +1,176 @@
+//! Reading kernel structures by the offsets that user space found in BTF.
+
+use aya_ebpf::helpers::{bpf_get_current_task, generated::bpf_probe_read_kernel};
+use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use terrarium_abi::{ABSENT, Config};
+
+/// Offsets and switches. The map behind it is read-only and frozen before any program is loaded, so the verifier
+/// knows every value and removes what a kernel lacks as dead code.
+#[unsafe(no_mangle)]
+pub static CONFIG: Config = Config::UNSET;
+
+/// The value of one field of [`CONFIG`].
+macro_rules! config {
+    ($($field:tt)+) => {{
+        // SAFETY: the place is a field of a static that nothing writes after loading; volatile, because the
+        // loader replaced the value that the compiler saw.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::CONFIG.$($field)+) }
+    }};
+}
+pub(crate) use config;
+
+/// How kernel memory is read.
+pub trait Access {
+    /// The value of type `T` at `offset` in the struct at `base`, zero when it cannot be read.
+    ///
+    /// `base` must come from the kernel: an argument of the hook, or a pointer that was read through this trait.
+    fn read<T: Copy>(base: Ptr, offset: u32) -> T;
+}
+
+/// Through the helper `bpf_probe_read_kernel`: works on any address in any program.
+pub struct Probed;
+
+impl Access for Probed {
+    #[inline(always)]
+    fn read<T: Copy>(base: Ptr, offset: u32) -> T {
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: the destination is `value`, of the size given; the helper checks the source and writes zeros
+        // when that faults.
+        unsafe {
+            bpf_probe_read_kernel(
+                value.as_mut_ptr().cast(),
+                size_of::<T>() as u32,
+                base.add(offset).0.cast(),
+            );
+        }
+        // SAFETY: every `T` used is an integer or a pointer, all bytes of which are set: zeroed above, or read.
+        unsafe { value.assume_init() }
+    }
+}
+
+/// By plain loads, which the verifier allows on the arguments of BTF programs and on what they lead to: it knows
+/// their types, and the kernel turns a fault into zero. Several times cheaper than the helper.
+pub struct Typed;
+
+impl Access for Typed {
+    #[inline(always)]
+    fn read<T: Copy>(base: Ptr, offset: u32) -> T {
+        // SAFETY: the verifier has checked that the type at `base` has a field of this size at `offset`, and the
+        // kernel handles a fault of the load.
+        unsafe { core::ptr::read_volatile(base.add(offset).0.cast::<T>()) }
+    }
+}
+
+/// A kernel address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Ptr(pub *const u8);
+
+impl Ptr {
+    /// The address of a field.
+    #[inline(always)]
+    pub fn add(self, offset: u32) -> Self {
+        Self(self.0.wrapping_add(offset as usize))
+    }
+
+    /// Whether this is the null pointer.
+    #[inline(always)]
+    pub fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
+    /// The address as a number.
+    #[inline(always)]
+    pub fn addr(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// The value of a field, or zero when the kernel lacks it.
+    #[inline(always)]
+    pub fn field<A: Access, T: Copy + Default>(self, offset: u32) -> T {
+        if offset == ABSENT { T::default() } else { A::read(self, offset) }
+    }
+
+    /// The pointer in a field, null when the kernel lacks it.
+    #[inline(always)]
+    pub fn follow<A: Access>(self, offset: u32) -> Self {
+        if offset == ABSENT {
+            Self(core::ptr::null())
+        } else {
+            Self(A::read::<*const u8>(self, offset))
+        }
+    }
+}
+
+/// The n-th argument of a tracing program: `tp_btf`, `raw_tp`, `fentry` and `fexit` all get an array of words.
+#[inline(always)]
+pub fn argument(ctx: *mut c_void, n: usize) -> u64 {
+    // SAFETY: the context of these programs is an array of words, and the verifier refuses an index past its end.
+    unsafe { core::ptr::read(ctx.cast::<u64>().wrapping_add(n)) }
+}
+
+/// The n-th argument, where it is a pointer.
+#[inline(always)]
+pub fn pointer_argument(ctx: *mut c_void, n: usize) -> Ptr {
+    // SAFETY: as in [`argument`]; read as a pointer so that the verifier's type of it survives.
+    Ptr(unsafe { core::ptr::read(ctx.cast::<*const u8>().wrapping_add(n)) })
+}
+
+/// The task that runs.
+#[inline(always)]
+pub fn current_task() -> Ptr {
+    // SAFETY: the helper has no precondition.
+    Ptr(unsafe { bpf_get_current_task() } as *const u8)
+}
+
+/// The cgroups of a task.
+#[derive(Clone, Copy)]
+pub struct CgroupIds {
+    /// Id in the unified hierarchy.
+    pub unified: u64,
+    /// Id in the v1 memory hierarchy, else 0.
+    pub memory: u64,
+}
+
+/// The kernel id of a `struct cgroup`.
+#[inline(always)]
+pub fn cgroup_id<A: Access>(cgroup: Ptr) -> u64 {
+    cgroup.follow::<A>(config!(cgroup_kn)).field::<A, u64>(config!(kernfs_id))
+}
+
+/// The `struct mem_cgroup` of a task. Its first member is its css, so the css is its address.
+#[inline(always)]
+pub fn task_memcg<A: Access>(task: Ptr) -> Ptr {
+    task.follow::<A>(config!(task_cgroups)).follow::<A>(config!(css_set_memory))
+}
+
+/// The ids of a task's cgroups.
+#[inline(always)]
+pub fn task_cgroups<A: Access>(task: Ptr) -> CgroupIds {
+    let set = task.follow::<A>(config!(task_cgroups));
+    let unified = cgroup_id::<A>(set.follow::<A>(config!(css_set_dfl_cgrp)));
+    let memory = if config!(memory_is_v1) == 1 {
+        let css = set.follow::<A>(config!(css_set_memory));
+        cgroup_id::<A>(css.follow::<A>(config!(css_cgroup)))
+    } else {
+        0
+    };
+    CgroupIds { unified, memory }
+}
+
+/// Declares the two programs of a tracepoint: one attached as `tp_btf`, which may use plain loads, and one as
+/// `raw_tp`, for kernels that refuse the first. Their names are what the loader looks for.
+macro_rules! tracepoint {
+    ($btf:ident, $raw:ident, $body:ident $(, $argument:expr)?) => {
+        #[aya_ebpf::macros::btf_tracepoint]
+        fn $btf(ctx: aya_ebpf::programs::BtfTracePointContext) {
+            $body::<$crate::kernel::Typed>(aya_ebpf::EbpfContext::as_ptr(&ctx) $(, $argument)?);
+        }
+
+        #[aya_ebpf::macros::raw_tracepoint]
+        fn $raw(ctx: aya_ebpf::programs::RawTracePointContext) {
+            $body::<$crate::kernel::Probed>(aya_ebpf::EbpfContext::as_ptr(&ctx) $(, $argument)?);
+        }
+    };
+}
+pub(crate) use tracepoint;

@@ -1,0 +1,840 @@
+//! Cgroups: which hierarchies a container uses, its folder in each, its limits, and their removal.
+//!
+//! Limits are written through `cgroups-rs`. Placement is done here: with cgroup v2 the container is born in its
+//! cgroup (`CLONE_INTO_CGROUP`, Linux 5.7); in v1 its first process writes `0` into `tasks`, for a write of
+//! another process's pid into `cgroup.procs` waits for an RCU grace period. Only those v1 hierarchies are
+//! joined that a limit needs; the unified one always, for that is the cgroup that eBPF sees.
+
+use crate::error::{Error, Result, Tried};
+use crate::rootfs::{CgroupFolder, CgroupView};
+use crate::state::CgroupState;
+use cgroups_rs::fs::MaxValue;
+use cgroups_rs::fs::cpu::CpuController;
+use cgroups_rs::fs::cpuset::CpuSetController;
+use cgroups_rs::fs::devices::{DevicePermissions, DeviceType, DevicesController};
+use cgroups_rs::fs::memory::MemController;
+use cgroups_rs::fs::pid::PidController;
+use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The cgroup that holds the containers' own, in every hierarchy.
+pub(crate) const DEFAULT_PARENT: &str = "/terrarium";
+
+/// How long removal waits for the last processes to leave.
+const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A mounted cgroup hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hierarchy {
+    /// Where it is mounted.
+    mountpoint: PathBuf,
+    /// Which part of it is mounted there.
+    root: String,
+    /// Its v1 controllers (`cpu`, `cpuacct`, `name=systemd`); none for cgroup v2.
+    controllers: Vec<String>,
+}
+
+impl Hierarchy {
+    fn is_unified(&self) -> bool {
+        self.controllers.is_empty()
+    }
+
+    /// The path as `/proc/PID/cgroup` shows it.
+    fn kernel_path(&self, path: &str) -> String {
+        format!("{}{path}", self.root.trim_end_matches('/'))
+    }
+}
+
+/// All mounted hierarchies.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Hierarchies {
+    all: Vec<Hierarchy>,
+}
+
+impl Hierarchies {
+    /// Reads `/proc/self/mountinfo`.
+    pub(crate) fn read() -> Result<Self> {
+        let path = "/proc/self/mountinfo";
+        Ok(Self::parse(&fs::read_to_string(path).tried("read", path)?))
+    }
+
+    fn parse(mountinfo: &str) -> Self {
+        let mut all: Vec<Hierarchy> = Vec::new();
+        for line in mountinfo.lines() {
+            // proc_pid_mountinfo(5): id parent major:minor root mountpoint options … - fstype source superoptions
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let mut left = left.split(' ').skip(3);
+            let (Some(root), Some(mountpoint)) = (left.next(), left.next()) else { continue };
+            let mut right = right.split(' ');
+            let (Some(fstype), _, Some(options)) = (right.next(), right.next(), right.next())
+            else {
+                continue;
+            };
+            let controllers: Vec<String> = match fstype {
+                "cgroup2" => Vec::new(),
+                "cgroup" => options
+                    .split(',')
+                    .filter(|option| is_controller(option))
+                    .map(str::to_owned)
+                    .collect(),
+                _ => continue,
+            };
+            if fstype == "cgroup" && controllers.is_empty() {
+                continue;
+            }
+            if all.iter().any(|h| h.controllers == controllers) {
+                continue;
+            }
+            all.push(Hierarchy {
+                mountpoint: unescape(mountpoint).into(),
+                root: unescape(root),
+                controllers,
+            });
+        }
+        Self { all }
+    }
+
+    fn unified(&self) -> Option<&Hierarchy> {
+        self.all.iter().find(|h| h.is_unified())
+    }
+
+    fn v1(&self, controller: &str) -> Option<&Hierarchy> {
+        self.all.iter().find(|h| h.controllers.iter().any(|c| c == controller))
+    }
+
+    fn is_pure_unified(&self) -> bool {
+        self.all.len() == 1 && self.unified().is_some()
+    }
+}
+
+/// Whether a superblock option of a v1 mount names a controller.
+fn is_controller(option: &str) -> bool {
+    const OTHERS: [&str; 10] = [
+        "rw", "ro", "none", "noprefix", "clone_children", "xattr", "cpuset_v2_mode", "all",
+        "favordynmods", "nofavordynmods",
+    ];
+    !OTHERS.contains(&option) && !option.starts_with("release_agent=")
+}
+
+/// Undoes the octal escapes of mountinfo.
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        if first == b'\\'
+            && let Some(octal) = tail.get(..3)
+            && let Some(value) =
+                std::str::from_utf8(octal).ok().and_then(|o| u8::from_str_radix(o, 8).ok())
+        {
+            bytes.push(value);
+            rest = &tail[3..];
+        } else {
+            bytes.push(first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A container's cgroup in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Member {
+    hierarchy: Hierarchy,
+    /// The folder.
+    folder: PathBuf,
+    /// Controllers whose limits are set here.
+    controllers: BTreeSet<String>,
+}
+
+/// A container's cgroups: first worked out, then made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Cgroups {
+    /// Path below each hierarchy's mount, absolute.
+    path: String,
+    members: Vec<Member>,
+    pure_unified: bool,
+}
+
+/// Checks a cgroup path of the spec.
+pub(crate) fn check_path(path: &Path) -> Result<String> {
+    let invalid = |reason: &'static str| {
+        Err(Error::invalid("cgroupsPath", path.display().to_string(), reason))
+    };
+    if !path.is_absolute() {
+        return invalid("only absolute cgroup paths are supported so far");
+    }
+    if path.components().any(|c| matches!(c, Component::ParentDir | Component::CurDir)) {
+        return invalid("a cgroup path has neither . nor ..");
+    }
+    let path: PathBuf = path.components().collect();
+    match path.to_str() {
+        Some("/") => invalid("the root cgroup cannot be a container's own"),
+        Some(text) => Ok(text.to_owned()),
+        None => invalid("a cgroup path is UTF-8"),
+    }
+}
+
+impl Cgroups {
+    /// Works out which cgroups a container at `path` with `resources` needs.
+    pub(crate) fn plan(
+        hierarchies: &Hierarchies,
+        path: &str,
+        resources: Option<&LinuxResources>,
+    ) -> Result<Self> {
+        let mut members: Vec<Member> = Vec::new();
+        let mut add = |hierarchy: &Hierarchy, controller: Option<&str>| {
+            let found = members.iter_mut().find(|m| m.hierarchy == *hierarchy);
+            let member = if let Some(member) = found {
+                member
+            } else {
+                members.push(Member {
+                    folder: hierarchy.mountpoint.join(&path[1..]),
+                    hierarchy: hierarchy.clone(),
+                    controllers: BTreeSet::new(),
+                });
+                members.last_mut().expect("one was just pushed")
+            };
+            member.controllers.extend(controller.map(str::to_owned));
+        };
+        if let Some(unified) = hierarchies.unified() {
+            add(unified, None);
+        }
+        for controller in resources.map(needed).transpose()?.unwrap_or_default() {
+            if let Some(hierarchy) = hierarchies.v1(controller) {
+                add(hierarchy, Some(controller));
+            } else if controller == "devices" {
+                // cgroup v2 has no such controller: see `device_filter`.
+            } else if let Some(unified) =
+                hierarchies.unified().filter(|u| has_controller(&u.mountpoint, controller))
+            {
+                add(unified, Some(controller));
+            } else {
+                return Err(Error::unsupported(
+                    format!("a {controller} limit"),
+                    format!(
+                        "no cgroup hierarchy with the {controller} controller is mounted here \
+                         (`terrarium doctor` shows what is; cgroup_disable= on the kernel command line \
+                         turns controllers off)"
+                    ),
+                ));
+            }
+        }
+        if members.is_empty()
+            && let Some(hierarchy) =
+                ["freezer", "pids", "memory"].iter().find_map(|c| hierarchies.v1(c))
+        {
+            // Without a unified hierarchy one v1 cgroup at least, so that the container can be found.
+            add(hierarchy, Some(&hierarchy.controllers[0]));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            members,
+            pure_unified: hierarchies.is_pure_unified(),
+        })
+    }
+
+    /// The folders, for the journal.
+    pub(crate) fn folders(&self) -> Vec<PathBuf> {
+        self.members.iter().map(|m| m.folder.clone()).collect()
+    }
+
+    /// Folders above the container's own that are to go when they become empty: the default parent, and
+    /// whatever does not exist yet.
+    pub(crate) fn parents(&self) -> Vec<PathBuf> {
+        let mut parents = Vec::new();
+        for member in &self.members {
+            for folder in member.folder.ancestors().skip(1) {
+                if folder == member.hierarchy.mountpoint {
+                    break;
+                }
+                let default = member.hierarchy.mountpoint.join(&DEFAULT_PARENT[1..]);
+                if folder == default || !folder.exists() {
+                    parents.push(folder.to_owned());
+                }
+            }
+        }
+        parents
+    }
+
+    /// Makes the folders and sets the limits; gives what state.json says of them.
+    pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<Vec<CgroupState>> {
+        let mut states = Vec::new();
+        for member in &self.members {
+            make_folder(member)?;
+            let id = fs::metadata(&member.folder).tried("stat", &member.folder)?.ino();
+            let path = member.hierarchy.kernel_path(&self.path);
+            if member.hierarchy.is_unified() {
+                states.push(CgroupState { hierarchy: "unified".into(), path, id });
+            } else {
+                states.extend(member.controllers.iter().map(|controller| CgroupState {
+                    hierarchy: controller.clone(),
+                    path: path.clone(),
+                    id,
+                }));
+            }
+            if let Some(resources) = resources {
+                limit(member, resources)?;
+            }
+        }
+        Ok(states)
+    }
+
+    /// The unified cgroup's folder, for `CLONE_INTO_CGROUP`.
+    pub(crate) fn open_unified(&self) -> Result<Option<OwnedFd>> {
+        let Some(member) = self.members.iter().find(|m| m.hierarchy.is_unified()) else {
+            return Ok(None);
+        };
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECTORY)
+            .open(&member.folder)
+            .tried("open cgroup", &member.folder)?;
+        Ok(Some(file.into()))
+    }
+
+    /// `tasks` of each v1 cgroup, and with `unified` also `cgroup.procs` of the unified one, for the first process
+    /// to write itself into.
+    pub(crate) fn open_joins(&self, unified: bool) -> Result<Vec<OwnedFd>> {
+        self.members
+            .iter()
+            .filter(|m| unified || !m.hierarchy.is_unified())
+            .map(|member| {
+                let name = if member.hierarchy.is_unified() { "cgroup.procs" } else { "tasks" };
+                let path = member.folder.join(name);
+                let file =
+                    fs::OpenOptions::new().write(true).open(&path).tried("open cgroup", &path)?;
+                Ok(file.into())
+            })
+            .collect()
+    }
+
+    /// What `/sys/fs/cgroup` is to show inside.
+    pub(crate) fn view(&self) -> CgroupView {
+        if self.pure_unified {
+            return CgroupView { pure_unified: true, folders: Vec::new() };
+        }
+        let folders = self
+            .members
+            .iter()
+            .map(|member| {
+                let controllers = &member.hierarchy.controllers;
+                let name = if controllers.is_empty() {
+                    "unified".to_owned()
+                } else {
+                    controllers.join(",").replace("name=", "")
+                };
+                CgroupFolder { name, controllers: controllers.clone() }
+            })
+            .collect();
+        CgroupView { pure_unified: false, folders }
+    }
+}
+
+/// Whether the unified hierarchy mounted at `mountpoint` has `controller`.
+fn has_controller(mountpoint: &Path, controller: &str) -> bool {
+    fs::read_to_string(mountpoint.join("cgroup.controllers"))
+        .is_ok_and(|text| text.split_ascii_whitespace().any(|c| c == controller))
+}
+
+/// The controllers that `resources` needs.
+fn needed(resources: &LinuxResources) -> Result<Vec<&'static str>> {
+    let mut needed = Vec::new();
+    // blkio first: writeback accounting wants a task's blkio cgroup set before its memory cgroup.
+    let unsupported = [
+        ("blockIO", resources.block_io().is_some()),
+        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|l| !l.is_empty())),
+        ("network", resources.network().is_some()),
+        ("rdma", resources.rdma().as_ref().is_some_and(|r| !r.is_empty())),
+        ("unified", resources.unified().as_ref().is_some_and(|u| !u.is_empty())),
+    ];
+    if let Some((field, _)) = unsupported.iter().find(|(_, present)| *present) {
+        return Err(Error::unsupported(
+            format!("linux.resources.{field}"),
+            "terrarium sets memory, cpu, cpuset, pids and device limits only so far",
+        ));
+    }
+    if resources.memory().as_ref().is_some_and(|m| *m != LinuxMemory::default()) {
+        needed.push("memory");
+    }
+    if resources.pids().as_ref().is_some_and(|pids| pids.limit() != 0) {
+        needed.push("pids");
+    }
+    if let Some(cpu) = resources.cpu() {
+        if cpu.realtime_runtime().is_some() || cpu.realtime_period().is_some() {
+            return Err(Error::unsupported(
+                "linux.resources.cpu.realtimeRuntime",
+                "realtime group scheduling is not implemented yet",
+            ));
+        }
+        let limits = [cpu.shares().is_some(), cpu.quota().is_some(), cpu.period().is_some()];
+        if limits.contains(&true) {
+            needed.push("cpu");
+        }
+        if cpu.cpus().is_some() || cpu.mems().is_some() {
+            needed.push("cpuset");
+        }
+    }
+    if resources.devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        needed.push("devices");
+    }
+    Ok(needed)
+}
+
+/// Makes a container's folder and those above it, and in cgroup v2 hands the controllers down to it.
+fn make_folder(member: &Member) -> Result<()> {
+    let top = &member.hierarchy.mountpoint;
+    let mut above: Vec<&Path> =
+        member.folder.ancestors().skip(1).take_while(|f| f.starts_with(top)).collect();
+    above.reverse();
+    let controllers: Vec<&str> = if member.hierarchy.is_unified() {
+        member.controllers.iter().map(String::as_str).collect()
+    } else {
+        Vec::new()
+    };
+    // Another container's end may remove an empty parent at any moment: start over then.
+    for _ in 0..100 {
+        match try_make_folder(member, &above, &controllers) {
+            Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            result => return result,
+        }
+    }
+    Err(io::Error::from(ErrorKind::NotFound)).tried("create cgroup", &member.folder)
+}
+
+fn try_make_folder(member: &Member, above: &[&Path], controllers: &[&str]) -> Result<()> {
+    if controllers.is_empty() {
+        // The usual case first: the parent exists.
+        match fs::create_dir(&member.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            result => return made(result, &member.folder),
+        }
+    }
+    for (n, folder) in above.iter().enumerate() {
+        if n > 0 {
+            match fs::create_dir(folder) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                result => made(result, folder)?,
+            }
+        }
+        hand_down(folder, controllers)?;
+    }
+    made(fs::create_dir(&member.folder), &member.folder)
+}
+
+fn made(result: io::Result<()>, folder: &Path) -> Result<()> {
+    let hint = match result.as_ref().map_err(io::Error::kind) {
+        Err(ErrorKind::AlreadyExists) => {
+            "another container or a crashed one uses it; `terrarium gc` removes what is left over"
+        }
+        Err(ErrorKind::PermissionDenied) => "containers with cgroups need root or a delegated cgroup",
+        Err(ErrorKind::ReadOnlyFilesystem) => "the cgroup filesystem is mounted read-only here",
+        _ => "",
+    };
+    result.tried_hint("create cgroup", folder, hint)
+}
+
+/// Enables `controllers` for the children of `folder` (cgroup v2's `cgroup.subtree_control`).
+fn hand_down(folder: &Path, controllers: &[&str]) -> Result<()> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
+    let path = folder.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&path).tried("read", &path)?;
+    let missing: Vec<String> = controllers
+        .iter()
+        .filter(|c| !enabled.split_ascii_whitespace().any(|e| e == **c))
+        .map(|c| format!("+{c}"))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let result = fs::write(&path, missing.join(" "));
+    let hint = match result.as_ref().map_err(|error| error.raw_os_error()) {
+        Err(Some(libc::EBUSY)) => {
+            "processes sit in that cgroup itself; move them into a child, or choose another --cgroup-parent"
+        }
+        Err(Some(libc::ENOENT | libc::EINVAL)) => {
+            "the controller is not handed down to that cgroup"
+        }
+        _ => "",
+    };
+    result.tried_hint(format!("enable {}", missing.join(" ")), &path, hint)
+}
+
+/// Sets the limits that belong to `member`.
+fn limit(member: &Member, resources: &LinuxResources) -> Result<()> {
+    let v2 = member.hierarchy.is_unified();
+    let has = |controller: &str| member.controllers.contains(controller);
+    if has("memory")
+        && let Some(memory) = resources.memory()
+    {
+        limit_memory(&member.folder, memory, v2)?;
+    }
+    if has("pids")
+        && let Some(pids) = resources.pids()
+    {
+        let max = if pids.limit() > 0 { MaxValue::Value(pids.limit()) } else { MaxValue::Max };
+        PidController::new(member.folder.clone(), PathBuf::new(), v2)
+            .set_pid_max(max)
+            .wrote("pids.max", &member.folder)?;
+    }
+    if let Some(cpu) = resources.cpu() {
+        if has("cpu") {
+            limit_cpu(&member.folder, cpu, v2)?;
+        }
+        if has("cpuset") {
+            limit_cpuset(&member.folder, cpu, v2)?;
+        }
+    }
+    if has("devices") {
+        limit_devices(&member.folder, resources.devices().as_deref().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+fn limit_memory(folder: &Path, memory: &LinuxMemory, v2: bool) -> Result<()> {
+    let controller = MemController::new(folder.to_owned(), PathBuf::new(), v2);
+    if let Some(limit) = memory.limit() {
+        controller.set_limit(limit).wrote("memory limit", folder)?;
+    }
+    if let Some(swap) = memory.swap() {
+        let file = folder.join(if v2 { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" });
+        // The spec counts memory and swap together, as v1 does; v2 counts swap alone.
+        let value = match (v2, memory.limit()) {
+            (true, Some(limit)) if swap > 0 && limit > 0 => swap - limit,
+            _ => swap,
+        };
+        if file.exists() {
+            controller.set_memswap_limit(value).wrote("swap limit", folder)?;
+        } else if memory.limit() != Some(swap) {
+            return Err(Error::unsupported(
+                "a swap limit",
+                "this kernel does not account swap (boot with swapaccount=1)",
+            ));
+        }
+    }
+    if let Some(reservation) = memory.reservation() {
+        controller.set_soft_limit(reservation).wrote("memory reservation", folder)?;
+    }
+    if let Some(swappiness) = memory.swappiness().filter(|_| !v2) {
+        controller.set_swappiness(swappiness).wrote("memory.swappiness", folder)?;
+    }
+    if memory.disable_oom_killer() == Some(true) {
+        if v2 {
+            return Err(Error::unsupported(
+                "disableOOMKiller",
+                "cgroup v2 cannot turn the OOM killer off",
+            ));
+        }
+        controller.disable_oom_killer().wrote("memory.oom_control", folder)?;
+    }
+    Ok(())
+}
+
+fn limit_cpu(folder: &Path, cpu: &LinuxCpu, v2: bool) -> Result<()> {
+    let controller = CpuController::new(folder.to_owned(), PathBuf::new(), v2);
+    if let Some(shares) = cpu.shares().filter(|&shares| shares > 0) {
+        let value = if v2 { weight_of_shares(shares) } else { shares };
+        controller.set_shares(value).wrote("cpu shares", folder)?;
+    }
+    if cpu.period().is_some() || cpu.quota().is_some() {
+        // The period first: v1 checks each write against the other value.
+        if let Some(period) = cpu.period().filter(|_| !v2) {
+            controller.set_cfs_period(period).wrote("cpu period", folder)?;
+        }
+        let period = cpu.period().filter(|_| v2);
+        controller.set_cfs_quota_and_period(cpu.quota(), period).wrote("cpu quota", folder)?;
+    }
+    Ok(())
+}
+
+/// cgroup v1's 2…262144 to cgroup v2's 1…10000, as runc and crun convert (runtime-spec, "CPU shares").
+fn weight_of_shares(shares: u64) -> u64 {
+    1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
+}
+
+fn limit_cpuset(folder: &Path, cpu: &LinuxCpu, v2: bool) -> Result<()> {
+    let controller = CpuSetController::new(folder.to_owned(), PathBuf::new(), v2);
+    // A v1 cpuset without cpus or mems takes no task: what is not given is the parent's.
+    let value = |given: &Option<String>, file: &str| -> Result<Option<String>> {
+        match given {
+            Some(value) => Ok(Some(value.clone())),
+            None if v2 => Ok(None),
+            None => inherited_cpuset(folder, file).map(Some),
+        }
+    };
+    if let Some(cpus) = value(cpu.cpus(), "cpuset.cpus")? {
+        controller.set_cpus(&cpus).wrote("cpuset.cpus", folder)?;
+    }
+    if let Some(mems) = value(cpu.mems(), "cpuset.mems")? {
+        controller.set_mems(&mems).wrote("cpuset.mems", folder)?;
+    }
+    Ok(())
+}
+
+/// The value of the nearest cgroup above that has one, written into those between.
+fn inherited_cpuset(folder: &Path, file: &str) -> Result<String> {
+    let mut empty = Vec::new();
+    for parent in folder.ancestors().skip(1) {
+        let path = parent.join(file);
+        let value = fs::read_to_string(&path).tried("read", &path)?.trim().to_owned();
+        if value.is_empty() {
+            empty.push(path);
+            continue;
+        }
+        for path in empty.iter().rev() {
+            fs::write(path, &value).tried("write", path)?;
+        }
+        return Ok(value);
+    }
+    Err(io::Error::from(ErrorKind::NotFound)).tried("find a value for", folder.join(file).as_path())
+}
+
+fn limit_devices(folder: &Path, rules: &[LinuxDeviceCgroup]) -> Result<()> {
+    let controller = DevicesController::new(folder.to_owned(), PathBuf::new());
+    for rule in rules {
+        let access = rule.access().as_deref().filter(|a| !a.is_empty()).unwrap_or("rwm");
+        let permissions = DevicePermissions::from_str(access)
+            .map_err(|_| Error::invalid("devices access", access, "it is made of r, w and m"))?;
+        let (major, minor) = (rule.major().unwrap_or(-1), rule.minor().unwrap_or(-1));
+        let kinds: &[DeviceType] = match rule.typ().unwrap_or_default() {
+            LinuxDeviceType::B => &[DeviceType::Block],
+            LinuxDeviceType::C | LinuxDeviceType::U => &[DeviceType::Char],
+            LinuxDeviceType::P => continue,
+            // `a` is all or nothing in the kernel: numbers and access are ignored.
+            LinuxDeviceType::A if major == -1 && minor == -1 => &[DeviceType::All],
+            LinuxDeviceType::A => &[DeviceType::Block, DeviceType::Char],
+        };
+        for &kind in kinds {
+            let result = if rule.allow() {
+                controller.allow_device(kind, major, minor, &permissions)
+            } else {
+                controller.deny_device(kind, major, minor, &permissions)
+            };
+            result.wrote("device rule", folder)?;
+        }
+    }
+    Ok(())
+}
+
+/// Turns an error of cgroups-rs, whose text repeats the path, into one of ours.
+trait Wrote {
+    fn wrote(self, what: &'static str, folder: &Path) -> Result<()>;
+}
+
+impl Wrote for Result<(), cgroups_rs::fs::error::Error> {
+    fn wrote(self, what: &'static str, folder: &Path) -> Result<()> {
+        self.map_err(|error| {
+            let kernel = std::error::Error::source(&error)
+                .and_then(|source| source.downcast_ref::<io::Error>())
+                .and_then(io::Error::raw_os_error)
+                .map(io::Error::from_raw_os_error);
+            let hint = match kernel.as_ref().and_then(io::Error::raw_os_error) {
+                Some(libc::EINVAL) => "the kernel refuses this value",
+                Some(libc::EBUSY) => "the container uses more than that already",
+                Some(libc::ENOENT) => "this kernel lacks the file",
+                _ => "",
+            };
+            Error::System {
+                tried: format!("set {what}").into(),
+                on: folder.display().to_string(),
+                source: kernel.unwrap_or_else(|| io::Error::other(error.to_string())),
+                hint: hint.into(),
+            }
+        })
+    }
+}
+
+/// Kills every process in the cgroups `folders` and below, and waits until they are gone.
+pub(crate) fn kill_all(folders: &[PathBuf]) -> Result<()> {
+    let deadline = Instant::now() + REMOVE_TIMEOUT;
+    for folder in folders {
+        // Linux 5.14; it also reaches processes that fork meanwhile.
+        let by_kernel = fs::write(folder.join("cgroup.kill"), "1").is_ok();
+        loop {
+            let pids = processes(folder);
+            if pids.is_empty() {
+                break;
+            }
+            if !by_kernel {
+                for &pid in &pids {
+                    let pid = nix::unistd::Pid::from_raw(pid);
+                    // ESRCH: it went by itself.
+                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                }
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::from(ErrorKind::TimedOut)).tried_hint(
+                    format!("kill {} processes in cgroup", pids.len()),
+                    folder,
+                    "they may wait for a device or be frozen from above",
+                );
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    Ok(())
+}
+
+/// Every process in the cgroup `folder` and below; zombies are not listed by the kernel.
+pub(crate) fn processes(folder: &Path) -> Vec<i32> {
+    let mut pids: Vec<i32> = fs::read_to_string(folder.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+        // 0 is a process of another pid namespace, which we could not signal.
+        .filter_map(|line| line.parse().ok().filter(|&pid| pid > 0))
+        .collect();
+    for child in children(folder) {
+        pids.extend(processes(&child));
+    }
+    pids
+}
+
+fn children(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// Removes the cgroups `folders` with those below, then `parents` where they are empty.
+/// What does not exist is removed already.
+pub(crate) fn remove(folders: &[PathBuf], parents: &[PathBuf]) -> Result<()> {
+    let deadline = Instant::now() + REMOVE_TIMEOUT;
+    for folder in folders {
+        remove_tree(folder, deadline)?;
+    }
+    for parent in parents {
+        // Not empty, gone already, or used by somebody: all are fine.
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+fn remove_tree(folder: &Path, deadline: Instant) -> Result<()> {
+    loop {
+        let error = match fs::remove_dir(folder) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => error,
+        };
+        // Busy: it has children (made inside), or a process that has exited has not been let go of yet.
+        for child in children(folder) {
+            remove_tree(&child, deadline)?;
+        }
+        if Instant::now() > deadline {
+            return Err(error).tried_hint(
+                "remove cgroup",
+                folder,
+                "a process is still in it; `terrarium gc` tries again",
+            );
+        }
+        std::thread::sleep(Duration::from_micros(500));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxPids;
+
+    const HYBRID: &str = "\
+24 23 0:22 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu
+25 23 0:23 / /sys/fs/cgroup/memory rw,relatime shared:5 - cgroup cgroup rw,memory
+26 23 0:24 /lxc/a /sys/fs/cgroup/net_cls,net_prio rw,relatime - cgroup cgroup rw,net_cls,net_prio
+27 23 0:25 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,xattr,release_agent=/a,name=systemd
+28 23 0:26 / /sys/fs/cgroup/uni\\040fied rw,relatime - cgroup2 cgroup2 rw
+29 23 0:27 / /tmp rw - tmpfs tmpfs rw
+30 23 0:26 / /mnt/other rw,relatime - cgroup2 cgroup2 rw
+31 23 0:28 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+";
+
+    fn resources(memory: Option<i64>, pids: Option<i64>) -> LinuxResources {
+        let mut resources = LinuxResources::default();
+        resources.set_memory(memory.map(|limit| {
+            let mut memory = LinuxMemory::default();
+            memory.set_limit(Some(limit));
+            memory
+        }));
+        resources.set_pids(pids.map(|limit| {
+            let mut pids = LinuxPids::default();
+            pids.set_limit(limit);
+            pids
+        }));
+        resources
+    }
+
+    #[test]
+    fn mountinfo_tells_hierarchies_apart() {
+        let hierarchies = Hierarchies::parse(HYBRID);
+        assert_eq!(hierarchies.all.len(), 6);
+        assert_eq!(
+            hierarchies.unified().unwrap().mountpoint,
+            Path::new("/sys/fs/cgroup/uni fied")
+        );
+        let net = hierarchies.v1("net_prio").unwrap();
+        assert_eq!(net.controllers, ["net_cls", "net_prio"]);
+        assert_eq!(net.kernel_path("/terrarium/a"), "/lxc/a/terrarium/a");
+        assert_eq!(hierarchies.v1("name=systemd").unwrap().controllers, ["name=systemd"]);
+        assert!(hierarchies.v1("blkio").is_none());
+        assert!(!hierarchies.is_pure_unified());
+    }
+
+    #[test]
+    fn only_hierarchies_that_a_limit_needs_are_used() {
+        let hierarchies = Hierarchies::parse(HYBRID);
+        let folders = |resources: &LinuxResources| {
+            Cgroups::plan(&hierarchies, "/terrarium/a", Some(resources)).unwrap().folders()
+        };
+        let unified = PathBuf::from("/sys/fs/cgroup/uni fied/terrarium/a");
+        let memory = PathBuf::from("/sys/fs/cgroup/memory/terrarium/a");
+        let pids = PathBuf::from("/sys/fs/cgroup/pids/terrarium/a");
+        assert_eq!(folders(&resources(None, None)), [unified.clone()]);
+        assert_eq!(
+            folders(&resources(Some(1 << 20), Some(10))),
+            [unified.clone(), memory, pids.clone()]
+        );
+        assert_eq!(folders(&resources(None, Some(-1))), [unified, pids]);
+    }
+
+    #[test]
+    fn a_limit_without_its_controller_is_refused() {
+        let hierarchies = Hierarchies::parse("31 23 0:28 / /c/pids rw - cgroup cgroup rw,pids\n");
+        let limits = resources(Some(1 << 20), None);
+        assert!(Cgroups::plan(&hierarchies, "/a", Some(&limits)).is_err());
+        // Without any limit there is one cgroup nevertheless.
+        let cgroups = Cgroups::plan(&hierarchies, "/a", None).unwrap();
+        assert_eq!(cgroups.folders(), [PathBuf::from("/c/pids/a")]);
+    }
+
+    #[test]
+    fn cgroup_paths_stay_below_the_mount() {
+        assert_eq!(check_path(Path::new("/a//b/")).unwrap(), "/a/b");
+        for bad in ["a/b", "/", "/a/../b", "/..", "system.slice:x:y", ""] {
+            assert!(check_path(Path::new(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shares_become_weights_in_the_whole_range() {
+        assert_eq!(
+            [0, 2, 1024, 262_144, u64::MAX].map(weight_of_shares),
+            [1, 1, 39, 10_000, 10_000]
+        );
+    }
+
+    #[test]
+    fn escapes_of_mountinfo_are_undone() {
+        assert_eq!(unescape("/a\\040b\\134c"), "/a b\\c");
+        assert_eq!(unescape("/a\\"), "/a\\");
+        assert_eq!(unescape("/a\\09z"), "/a\\09z");
+    }
+}

@@ -1,0 +1,190 @@
+//! Device nodes in `/dev`, and what a container may do with devices.
+
+use crate::init::{Failure, Step};
+use crate::mount::{attach, clone_tree};
+use crate::rootfs::Root;
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Uid, makedev};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+/// A device node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    /// Inside the container.
+    pub path: PathBuf,
+    /// Character, block or fifo.
+    pub kind: FileType,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// The devices that every container has (OCI runtime-spec, config-linux, "Default Devices").
+const DEFAULT: [(&str, u32, u32); 6] = [
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+];
+
+/// The links that every container has.
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
+
+/// The default devices and those of the spec; the spec's win.
+pub(crate) fn from_spec(devices: &[LinuxDevice]) -> Vec<Device> {
+    let mut all: Vec<Device> = DEFAULT
+        .iter()
+        .map(|&(path, major, minor)| Device {
+            path: path.into(),
+            kind: FileType::CharacterDevice,
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        })
+        .collect();
+    for device in devices {
+        let kind = match device.typ() {
+            LinuxDeviceType::B => FileType::BlockDevice,
+            LinuxDeviceType::P => FileType::Fifo,
+            LinuxDeviceType::C | LinuxDeviceType::U | LinuxDeviceType::A => {
+                FileType::CharacterDevice
+            }
+        };
+        let number = |n: i64| u32::try_from(n).unwrap_or_default();
+        all.retain(|d| d.path != *device.path());
+        all.push(Device {
+            path: device.path().clone(),
+            kind,
+            major: number(device.major()),
+            minor: number(device.minor()),
+            mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+            uid: device.uid().unwrap_or_default(),
+            gid: device.gid().unwrap_or_default(),
+        });
+    }
+    all
+}
+
+/// Makes `devices` and the links in `/dev`.
+pub(crate) fn make(root: &Root, devices: &[Device], bind: bool) -> Result<(), Failure> {
+    let (dev, _) = root.parent(Path::new("/dev/null")).step("open", "/dev")?;
+    for device in devices {
+        let on = device.path.as_path();
+        let name = on.file_name().unwrap_or_default();
+        let elsewhere = if on.parent() == Some(Path::new("/dev")) {
+            None
+        } else {
+            Some(root.parent(on).step("open folder of", on)?.0)
+        };
+        let folder = elsewhere.as_ref().unwrap_or(&dev).as_fd();
+        if bind {
+            bind_node(folder, name, device)?;
+        } else {
+            make_node(folder, name, device)?;
+        }
+    }
+    for (target, name) in LINKS {
+        match rustix::fs::symlinkat(target, dev.as_fd(), name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error).step("link", format!("/dev/{name}").as_str()),
+        }
+    }
+    Ok(())
+}
+
+fn make_node(
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    device: &Device,
+) -> Result<(), Failure> {
+    let on = device.path.as_path();
+    let number = makedev(device.major, device.minor);
+    // The umask is 0 while the container is set up: the mode is the mode.
+    let mode = Mode::from_raw_mode(device.mode);
+    match rustix::fs::mknodat(folder, name, device.kind, mode, number) {
+        Ok(()) => {}
+        Err(Errno::EXIST) => {
+            let found = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+                .step("stat", on)?;
+            if FileType::from_raw_mode(found.st_mode) == device.kind && found.st_rdev == number {
+                return Ok(());
+            }
+            return Err(Errno::EXIST).step_hint(
+                "make device",
+                on,
+                "the root filesystem has something else there; remove it",
+            );
+        }
+        Err(error) => return Err(error).step("make device", on),
+    }
+    if device.uid != 0 || device.gid != 0 {
+        rustix::fs::chownat(
+            folder,
+            name,
+            Some(Uid::from_raw(device.uid)),
+            Some(rustix::fs::Gid::from_raw(device.gid)),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .step("change owner of", on)?;
+    }
+    Ok(())
+}
+
+fn bind_node(
+    folder: BorrowedFd<'_>,
+    name: &OsStr,
+    device: &Device,
+) -> Result<(), Failure> {
+    let on = device.path.as_path();
+    let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    drop(rustix::fs::openat(folder, name, flags, 0o666.into()).step("make file", on)?);
+    let target = rustix::fs::openat(
+        folder,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .step("open", on)?;
+    let node = clone_tree(CWD, on, false).step("bind the host's device", on)?;
+    attach(node.as_fd(), target.as_fd()).step("bind on", on)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_of_the_spec_replace_the_defaults_of_the_same_path() {
+        let mut null = LinuxDevice::default();
+        null.set_path("/dev/null".into())
+            .set_typ(LinuxDeviceType::C)
+            .set_major(1)
+            .set_minor(3)
+            .set_file_mode(Some(0o20600))
+            .set_uid(Some(7));
+        let devices = from_spec(&[null]);
+        assert_eq!(devices.len(), DEFAULT.len());
+        let found = devices.iter().find(|d| d.path.ends_with("null")).unwrap();
+        assert_eq!((found.mode, found.uid, found.major), (0o600, 7, 1));
+    }
+}

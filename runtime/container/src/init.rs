@@ -1,0 +1,433 @@
+//! The container's first process, from clone3 to execve. The talk with the runtime is drawn in `sync.rs`.
+
+use crate::capabilities::Sets;
+use crate::namespaces::{Join, NamespacePlan};
+use crate::rootfs::{self, RootPlan};
+use crate::sync::{FailureKind, Message, Report, Socket};
+use crate::syscall::close_on_exec_from;
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::resource::Resource;
+use nix::sys::signal::{SigHandler, SigSet, Signal};
+use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::ffi::{CString, OsStr};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A step that failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: FailureKind,
+    step: Cow<'static, str>,
+    on: String,
+    source: io::Error,
+    hint: Cow<'static, str>,
+}
+
+impl Failure {
+    fn report(self) -> Report {
+        Report {
+            kind: self.kind,
+            step: self.step.into_owned(),
+            on: self.on,
+            errno: self.source.raw_os_error().unwrap_or(libc::EINVAL),
+            hint: self.hint.into_owned(),
+        }
+    }
+}
+
+/// Names the step that a system call belongs to.
+pub(crate) trait Step<T> {
+    /// What was tried, on what.
+    fn step<'o>(self, step: &'static str, on: impl Into<&'o OsStr>) -> Result<T, Failure>;
+    /// The same, with what to do.
+    fn step_hint<'o>(
+        self,
+        step: &'static str,
+        on: impl Into<&'o OsStr>,
+        hint: &'static str,
+    ) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
+    fn step<'o>(self, step: &'static str, on: impl Into<&'o OsStr>) -> Result<T, Failure> {
+        self.step_hint(step, on, "")
+    }
+
+    fn step_hint<'o>(
+        self,
+        step: &'static str,
+        on: impl Into<&'o OsStr>,
+        hint: &'static str,
+    ) -> Result<T, Failure> {
+        self.map_err(|error| Failure {
+            kind: FailureKind::SetUp,
+            step: step.into(),
+            on: on.into().to_string_lossy().into_owned(),
+            source: error.into(),
+            hint: hint.into(),
+        })
+    }
+}
+
+/// Everything that the first process has to do, worked out before it exists.
+#[derive(Debug)]
+pub(crate) struct InitPlan {
+    /// The filesystem.
+    pub root: RootPlan,
+    /// The namespaces.
+    pub namespaces: NamespacePlan,
+    /// Host name, with a UTS namespace of its own.
+    pub hostname: Option<String>,
+    /// NIS domain name.
+    pub domainname: Option<String>,
+    /// Kernel parameters: path below /proc/sys and value.
+    pub sysctl: Vec<(PathBuf, String)>,
+    /// Whether the runtime wants a netlink socket of the network namespace.
+    pub wants_netlink: bool,
+    /// Whether the process dies with the runtime.
+    pub dies_with_runtime: bool,
+    /// The program.
+    pub process: ProcessPlan,
+}
+
+/// The program and its rights.
+#[derive(Debug)]
+pub(crate) struct ProcessPlan {
+    /// The command.
+    pub args: Vec<CString>,
+    /// Its environment.
+    pub env: Vec<CString>,
+    /// Its working folder.
+    pub cwd: PathBuf,
+    /// User id inside.
+    pub uid: u32,
+    /// Group id inside.
+    pub gid: u32,
+    /// Additional groups.
+    pub groups: Vec<u32>,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Capabilities; none leaves them alone.
+    pub capabilities: Option<Sets>,
+    /// Resource limits.
+    pub rlimits: Vec<(Resource, u64, u64)>,
+    /// Whether exec may not gain rights.
+    pub no_new_privileges: bool,
+    /// Badness for the OOM killer.
+    pub oom_score_adj: Option<i32>,
+}
+
+/// Descriptors that the runtime opened for the first process.
+pub(crate) struct Inherited {
+    /// This side of the talk.
+    pub socket: Socket,
+    /// `tasks` (v1) or `cgroup.procs` (v2) of each cgroup to join, opened for writing.
+    pub cgroups: Vec<OwnedFd>,
+}
+
+/// Runs in the child of clone3; never returns.
+pub(crate) fn main(plan: &InitPlan, inherited: Inherited) -> ! {
+    // An unwinding panic must not run into the parent's code on this copied stack.
+    let _guard = ExitOnDrop;
+    let socket = inherited.socket;
+    match set_up_and_execute(plan, &socket, inherited.cgroups) {
+        Ok(never) => match never {},
+        // If the runtime is gone there is nobody to tell.
+        Err(Some(failure)) => {
+            let _ = socket.send(&Message::Failed(failure.report()), None);
+        }
+        Err(None) => {}
+    }
+    exit_now()
+}
+
+struct ExitOnDrop;
+
+impl Drop for ExitOnDrop {
+    fn drop(&mut self) {
+        exit_now();
+    }
+}
+
+fn exit_now() -> ! {
+    // SAFETY: _exit(2) runs no destructor or atexit handler; those belong to the parent's copy of the process.
+    unsafe { libc::_exit(1) }
+}
+
+/// `Err(None)`: the runtime is gone.
+fn set_up_and_execute(
+    plan: &InitPlan,
+    socket: &Socket,
+    cgroups: Vec<OwnedFd>,
+) -> Result<Infallible, Option<Failure>> {
+    // First, so that everything after is charged to the container.
+    for tasks in cgroups {
+        // `0` is the writer itself. Another process writing our pid into `cgroup.procs` would wait for an RCU
+        // grace period (11 ms); writing oneself into `tasks` does not.
+        rustix::io::write(tasks.as_fd(), b"0").step("join cgroup", "tasks")?;
+    }
+    reset_signals()?;
+    rustix::process::umask(Mode::empty());
+    // A session of its own: programs inside cannot push input into the runtime's terminal (TIOCSTI).
+    rustix::process::setsid().step("setsid", "session")?;
+
+    let mut tree = None;
+    if plan.namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
+        let (message, fd) = wait(socket)?;
+        debug_assert_eq!(message, Message::IdsMapped);
+        tree = fd;
+        become_root(plan)?;
+    }
+    // After the cgroups were joined: the cgroup that a task is in now becomes the namespace's root.
+    if plan.namespaces.has_new(CloneFlags::CLONE_NEWCGROUP) {
+        nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("unshare", "cgroup namespace")?;
+    }
+    for Join { kind, path, fd } in &plan.namespaces.join {
+        nix::sched::setns(fd.as_fd(), *kind).step("join namespace", path.as_path())?;
+    }
+    let netlink = if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
+        crate::network::loopback::up().step("bring up", "lo")?;
+        plan.wants_netlink.then(crate::network::loopback::netlink_socket).transpose()
+    } else {
+        Ok(None)
+    }
+    .step("open", "netlink socket")?;
+    tell(socket, &Message::Joined, netlink)?;
+
+    let root = rootfs::enter(&plan.root, tree)?;
+    if let Some(name) = &plan.hostname {
+        nix::unistd::sethostname(name).step("set host name", name.as_ref())?;
+    }
+    if let Some(name) = &plan.domainname {
+        rustix::system::setdomainname(name.as_bytes())
+            .step("set domain name", name.as_ref())?;
+    }
+    sysctl(&root, &plan.sysctl)?;
+    if let Some(adjust) = plan.process.oom_score_adj {
+        // By the host's /proc, which is still the one at /proc.
+        std::fs::write("/proc/self/oom_score_adj", adjust.to_string())
+            .step("write", "/proc/self/oom_score_adj")?;
+    }
+    rootfs::pivot(root, &plan.root.path)?;
+    become_user(&plan.process)?;
+    if plan.dies_with_runtime {
+        // After the last change of credentials, which would clear it, and before waiting for `Start`, which ends at
+        // once when the runtime is gone already.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .step("set", "parent death signal")?;
+    }
+
+    tell(socket, &Message::Ready, None)?;
+    let (message, _) = wait(socket)?;
+    debug_assert_eq!(message, Message::Start);
+    execute(&plan.process).map_err(Some)
+}
+
+fn tell(socket: &Socket, message: &Message, fd: Option<OwnedFd>) -> Result<(), Option<Failure>> {
+    socket.send(message, fd.as_ref().map(AsRawFd::as_raw_fd)).map_err(|_| None)
+}
+
+fn wait(socket: &Socket) -> Result<(Message, Option<OwnedFd>), Option<Failure>> {
+    socket.receive().ok().flatten().ok_or(None)
+}
+
+
+/// Undoes what the runtime, and Rust's start-up, did to signals.
+fn reset_signals() -> Result<(), Failure> {
+    // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
+        .step("reset", "SIGPIPE")?;
+    SigSet::empty().thread_set_mask().step("reset", "signal mask")
+}
+
+/// Becomes uid 0 of the new user namespace, whose maps have just been written.
+fn become_root(plan: &InitPlan) -> Result<(), Failure> {
+    if plan.namespaces.may_set_groups {
+        rustix::thread::set_thread_groups(&[]).step("clear", "additional groups")?;
+    }
+    set_gid(0)?;
+    set_uid(0)
+}
+
+fn set_gid(gid: u32) -> Result<(), Failure> {
+    let gid = Gid::from_raw(gid);
+    rustix::thread::set_thread_res_gid(gid, gid, gid)
+        .step_hint("set", "gid", "the id must be in the user namespace's map")
+}
+
+fn set_uid(uid: u32) -> Result<(), Failure> {
+    let uid = Uid::from_raw(uid);
+    rustix::thread::set_thread_res_uid(uid, uid, uid)
+        .step_hint("set", "uid", "the id must be in the user namespace's map")
+}
+
+/// Sets kernel parameters through the container's own /proc.
+fn sysctl(root: &rootfs::Root, parameters: &[(PathBuf, String)]) -> Result<(), Failure> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    for (path, value) in parameters {
+        let on = path.as_path();
+        let file = root
+            .open_with(on, OFlags::WRONLY, ResolveFlags::NO_SYMLINKS)
+            .step_hint("open kernel parameter", on, "this kernel does not have it")?;
+        // An image or volume that put something over /proc must not turn this into a write elsewhere
+        // (CVE-2025-52881).
+        if rustix::fs::fstatfs(file.as_fd()).step("statfs", on)?.f_type != PROC_SUPER_MAGIC {
+            return Err(Errno::EXDEV).step("set kernel parameter", on);
+        }
+        std::fs::File::from(file).write_all(value.as_bytes()).step("set kernel parameter", on)?;
+    }
+    Ok(())
+}
+
+/// Takes the user, groups, limits and capabilities of the program, and its working folder.
+fn become_user(process: &ProcessPlan) -> Result<(), Failure> {
+    for &(resource, soft, hard) in &process.rlimits {
+        nix::sys::resource::setrlimit(resource, soft, hard).step_hint(
+            "set resource limit",
+            OsStr::new(&format!("{resource:?}")),
+            "raising a hard limit needs CAP_SYS_RESOURCE",
+        )?;
+    }
+    if let Some(sets) = &process.capabilities {
+        sets.bound()?;
+        rustix::thread::set_keep_capabilities(true).step("keep", "capabilities")?;
+    }
+    let groups: Vec<Gid> = process.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
+    match rustix::thread::set_thread_groups(&groups) {
+        // A user namespace with `setgroups` denied keeps the (unmapped) groups it was made with.
+        Err(rustix::io::Errno::PERM) if groups.is_empty() => {}
+        result => result.step("set", "additional groups")?,
+    }
+    set_gid(process.gid)?;
+    set_uid(process.uid)?;
+    if let Some(sets) = &process.capabilities {
+        rustix::thread::set_keep_capabilities(false).step("drop", "kept capabilities")?;
+        sets.apply()?;
+    }
+    if process.no_new_privileges {
+        rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
+    }
+    enter_cwd(&process.cwd)?;
+    rustix::process::umask(Mode::from_raw_mode(process.umask));
+    Ok(())
+}
+
+/// Enters the working folder, as the user that will work there.
+fn enter_cwd(cwd: &Path) -> Result<(), Failure> {
+    match rustix::process::chdir(cwd) {
+        Err(rustix::io::Errno::NOENT) => {
+            std::fs::create_dir_all(cwd).step("make working folder", cwd)?;
+            rustix::process::chdir(cwd).step("enter working folder", cwd)?;
+        }
+        result => result.step("enter working folder", cwd)?,
+    }
+    // A working folder reached through a leaked descriptor lies outside the root (CVE-2024-21626); the kernel
+    // then has no absolute path for it.
+    match rustix::process::getcwd(Vec::new()) {
+        Ok(path) if path.as_bytes().first() == Some(&b'/') => Ok(()),
+        _ => Err(Errno::EXDEV).step_hint(
+            "enter working folder",
+            cwd,
+            "it lies outside the container's root",
+        ),
+    }
+}
+
+/// Replaces this process by the program.
+fn execute(process: &ProcessPlan) -> Result<Infallible, Failure> {
+    // Nothing but stdin, stdout and stderr outlives this (CVE-2024-21626). The socket, too, closes on success:
+    // that is how the runtime knows.
+    close_on_exec_from(3).step("set close-on-exec on", "descriptors")?;
+    let program = process.args.first().cloned().unwrap_or_default();
+    let mut denied = None;
+    let mut found = None;
+    for candidate in candidates(&program, &process.env) {
+        let Err(error) = nix::unistd::execve(&candidate, &process.args, &process.env);
+        match error {
+            Errno::ENOENT | Errno::ENOTDIR => {
+                if rustix::fs::access(candidate.as_c_str(), rustix::fs::Access::EXISTS).is_ok() {
+                    found = Some(candidate);
+                }
+            }
+            Errno::EACCES => denied = Some(candidate),
+            error => return Err(not_executable(&candidate, error)),
+        }
+    }
+    if let Some(candidate) = denied {
+        return Err(not_executable(&candidate, Errno::EACCES));
+    }
+    let (on, hint) = match found {
+        Some(path) => (path, "the file is there, but its interpreter or ELF loader is not"),
+        None if program.as_bytes().contains(&b'/') => {
+            (program, "no such file in the root filesystem")
+        }
+        None => (program, "no such program in any folder of PATH in the root filesystem"),
+    };
+    Err(Failure {
+        kind: FailureKind::NotFound,
+        step: "execute".into(),
+        on: on.to_string_lossy().into_owned(),
+        source: Errno::ENOENT.into(),
+        hint: hint.into(),
+    })
+}
+
+fn not_executable(path: &CString, error: Errno) -> Failure {
+    let hint = match error {
+        Errno::EACCES => "it is a folder, lacks the x permission, or lies on a noexec mount",
+        Errno::ENOEXEC => "it is neither a script with #! nor a program for this machine",
+        _ => "",
+    };
+    Failure {
+        kind: FailureKind::NotExecutable,
+        step: "execute".into(),
+        on: path.to_string_lossy().into_owned(),
+        source: error.into(),
+        hint: hint.into(),
+    }
+}
+
+/// Where execvp(3) would look for `program`.
+fn candidates(program: &CString, env: &[CString]) -> Vec<CString> {
+    let name = program.as_bytes();
+    if name.contains(&b'/') || name.is_empty() {
+        return vec![program.clone()];
+    }
+    let path = env
+        .iter()
+        .find_map(|variable| variable.as_bytes().strip_prefix(b"PATH="))
+        .unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+    path.split(|&b| b == b':')
+        .map(|folder| {
+            let mut full = if folder.is_empty() { b".".to_vec() } else { folder.to_vec() };
+            full.push(b'/');
+            full.extend_from_slice(name);
+            CString::new(full).expect("parts of C strings have no NUL")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_searched_as_execvp_does() {
+        let check = |program: &str, env: &[&str], expected: &[&str]| {
+            let env: Vec<CString> = env.iter().map(|&e| CString::new(e).unwrap()).collect();
+            let found = candidates(&CString::new(program).unwrap(), &env);
+            let found: Vec<_> = found.iter().map(|c| c.to_str().unwrap()).collect();
+            assert_eq!(found, expected);
+        };
+        check("/bin/sh", &["PATH=/a"], &["/bin/sh"]);
+        check("./sh", &[], &["./sh"]);
+        check("sh", &["A=b", "PATH=/a:/b"], &["/a/sh", "/b/sh"]);
+        check("sh", &["PATH=:/b"], &["./sh", "/b/sh"]);
+        assert_eq!(candidates(&c"sh".into(), &[]).len(), 6);
+    }
+}

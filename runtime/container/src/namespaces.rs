@@ -1,0 +1,220 @@
+//! Namespaces: which are new, which are joined by path, which stay the host's; and id maps.
+
+use crate::error::{Error, Result, Tried};
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// A namespace to join.
+#[derive(Debug)]
+pub(crate) struct Join {
+    /// Which kind.
+    pub kind: CloneFlags,
+    /// Where the spec found it.
+    pub path: PathBuf,
+    /// The namespace, opened before anything was made.
+    pub fd: OwnedFd,
+}
+
+/// The namespaces of a container.
+#[derive(Debug)]
+pub(crate) struct NamespacePlan {
+    /// New ones.
+    pub new: CloneFlags,
+    /// Existing ones.
+    pub join: Vec<Join>,
+    /// Lines of `uid_map`; empty without a new user namespace.
+    pub uid_map: Vec<LinuxIdMapping>,
+    /// Lines of `gid_map`.
+    pub gid_map: Vec<LinuxIdMapping>,
+    /// Whether setgroups(2) stays allowed in the user namespace.
+    pub may_set_groups: bool,
+}
+
+/// Names in state.json and /proc/PID/ns.
+pub(crate) const KINDS: [&str; 8] = ["mnt", "net", "user", "pid", "ipc", "uts", "cgroup", "time"];
+
+impl NamespacePlan {
+    /// Reads the spec. Opens the namespaces to join.
+    pub(crate) fn from_spec(linux: &Linux, privileged: bool) -> Result<Self> {
+        let mut new = CloneFlags::empty();
+        let mut join = Vec::new();
+        for namespace in linux.namespaces().iter().flatten() {
+            let kind = match namespace.typ() {
+                LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
+                LinuxNamespaceType::Cgroup => CloneFlags::CLONE_NEWCGROUP,
+                LinuxNamespaceType::Uts => CloneFlags::CLONE_NEWUTS,
+                LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
+                LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
+                LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
+                LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
+                LinuxNamespaceType::Time => {
+                    return Err(Error::unsupported(
+                        "a time namespace",
+                        "terrarium does not make time namespaces yet; remove it from linux.namespaces",
+                    ));
+                }
+            };
+            let Some(path) = namespace.path().clone().filter(|p| !p.as_os_str().is_empty()) else {
+                new |= kind;
+                continue;
+            };
+            if kind.intersects(
+                CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS,
+            ) {
+                return Err(Error::unsupported(
+                    format!("joining the {} namespace {}", namespace.typ(), path.display()),
+                    "only net, ipc, uts and cgroup namespaces can be joined so far",
+                ));
+            }
+            let file = File::open(&path).tried_hint(
+                "open namespace",
+                &path,
+                "linux.namespaces[].path must name an existing namespace",
+            )?;
+            join.push(Join { kind, path, fd: file.into() });
+        }
+        if !new.contains(CloneFlags::CLONE_NEWNS) {
+            return Err(Error::unsupported(
+                "a container in the host's mount namespace",
+                "add {\"type\":\"mount\"} to linux.namespaces",
+            ));
+        }
+        let maps = |maps: &Option<Vec<LinuxIdMapping>>| maps.clone().unwrap_or_default();
+        let (uid_map, gid_map) = (maps(linux.uid_mappings()), maps(linux.gid_mappings()));
+        let user = new.contains(CloneFlags::CLONE_NEWUSER);
+        if user && (uid_map.is_empty() || gid_map.is_empty()) {
+            return Err(Error::unsupported(
+                "a user namespace without an id map",
+                "give linux.uidMappings and linux.gidMappings",
+            ));
+        }
+        if !user && !(uid_map.is_empty() && gid_map.is_empty()) {
+            return Err(Error::unsupported(
+                "an id map without a user namespace",
+                "add {\"type\":\"user\"} to linux.namespaces",
+            ));
+        }
+        Ok(Self { new, join, uid_map, gid_map, may_set_groups: privileged })
+    }
+
+    /// Whether a namespace of `kind` is made.
+    pub(crate) fn has_new(&self, kind: CloneFlags) -> bool {
+        self.new.contains(kind)
+    }
+
+    /// Flags for clone3: all new namespaces but the cgroup one, which is unshared by the first process once it
+    /// is in its cgroups (the namespace's root is the cgroup that its creator is in).
+    pub(crate) fn clone_flags(&self) -> u64 {
+        let flags = self.new - CloneFlags::CLONE_NEWCGROUP;
+        u64::from(flags.bits().cast_unsigned())
+    }
+
+    /// Writes the id maps of the process `pid`.
+    pub(crate) fn write_maps(&self, pid: i32) -> Result<()> {
+        let write = |file: &str, text: &str| {
+            let path = PathBuf::from(format!("/proc/{pid}/{file}"));
+            std::fs::write(&path, text).tried_hint(
+                "write id map",
+                &path,
+                "ids that are not yours need privileges or newuidmap",
+            )
+        };
+        if !self.may_set_groups {
+            // user_namespaces(7): without privileges, gid_map may be written only after this.
+            write("setgroups", "deny")?;
+        }
+        write("gid_map", &map_text(&self.gid_map))?;
+        write("uid_map", &map_text(&self.uid_map))
+    }
+
+    /// Whether ids inside differ from those outside for the ids of a root filesystem.
+    pub(crate) fn shifts_ids(&self) -> bool {
+        self.uid_map.iter().chain(&self.gid_map).any(|m| m.host_id() != m.container_id())
+    }
+}
+
+fn map_text(map: &[LinuxIdMapping]) -> String {
+    map.iter().fold(String::new(), |mut text, m| {
+        let _ = writeln!(text, "{} {} {}", m.container_id(), m.host_id(), m.size());
+        text
+    })
+}
+
+/// Inode of each namespace of `pid`, by kind; what cannot be read is left out.
+pub(crate) fn inodes(pid: i32) -> BTreeMap<String, u64> {
+    KINDS
+        .iter()
+        .filter_map(|&kind| {
+            let link = std::fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?;
+            Some((kind.to_owned(), parse_link(link.to_str()?)?))
+        })
+        .collect()
+}
+
+/// `mnt:[4026532201]` → 4026532201
+fn parse_link(link: &str) -> Option<u64> {
+    link.split_once(":[")?.1.strip_suffix(']')?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::LinuxNamespace;
+
+    fn linux(namespaces: &[(LinuxNamespaceType, Option<&str>)]) -> Linux {
+        let mut linux = Linux::default();
+        linux.set_namespaces(Some(
+            namespaces
+                .iter()
+                .map(|&(typ, path)| {
+                    let mut namespace = LinuxNamespace::default();
+                    namespace.set_typ(typ).set_path(path.map(Into::into));
+                    namespace
+                })
+                .collect(),
+        ));
+        linux
+    }
+
+    #[test]
+    fn the_cgroup_namespace_is_not_made_by_clone() {
+        use LinuxNamespaceType as T;
+        let plan = NamespacePlan::from_spec(
+            &linux(&[(T::Mount, None), (T::Cgroup, None), (T::Ipc, Some("/proc/self/ns/ipc"))]),
+            true,
+        )
+        .unwrap();
+        assert_eq!(plan.clone_flags(), u64::from(libc::CLONE_NEWNS.cast_unsigned()));
+        assert!(plan.has_new(CloneFlags::CLONE_NEWCGROUP));
+        assert_eq!(plan.join.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused() {
+        use LinuxNamespaceType as T;
+        for namespaces in [
+            &[][..],
+            &[(T::Mount, None), (T::Time, None)],
+            &[(T::Mount, None), (T::User, None)],
+            &[(T::Mount, None), (T::Pid, Some("/proc/self/ns/pid"))],
+            &[(T::Mount, None), (T::Ipc, Some("/no/such/file"))],
+        ] {
+            assert!(NamespacePlan::from_spec(&linux(namespaces), true).is_err(), "{namespaces:?}");
+        }
+    }
+
+    #[test]
+    fn maps_and_links_have_the_kernels_form() {
+        let mut mapping = LinuxIdMapping::default();
+        mapping.set_container_id(0).set_host_id(100_000).set_size(65_536);
+        assert_eq!(map_text(&[mapping, mapping]), "0 100000 65536\n0 100000 65536\n");
+        assert_eq!(parse_link("mnt:[4026532201]"), Some(4_026_532_201));
+        assert_eq!(parse_link("mnt"), None);
+        assert!(inodes(std::process::id().cast_signed()).contains_key("net"));
+    }
+}

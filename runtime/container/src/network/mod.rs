@@ -1,0 +1,248 @@
+//! Networks: what a container asks for, and the rooms in which it is made.
+
+pub(crate) mod loopback;
+
+use crate::error::{Error, Result};
+use std::collections::HashMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+/// The annotation that carries the network of a container.
+pub const ANNOTATION: &str = "io.terrarium.network";
+
+/// The annotation that carries the subnet of a bridge that does not exist yet.
+pub const ANNOTATION_SUBNET: &str = "io.terrarium.network.subnet";
+
+/// The bridge of `--net bridge`.
+pub const DEFAULT_BRIDGE: &str = "terra0";
+
+/// The subnet of a bridge unless it is told otherwise.
+pub const DEFAULT_SUBNET: Subnet = Subnet { address: Ipv4Addr::new(10, 77, 0, 0), prefix: 16 };
+
+/// How a container is to be connected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkRequest {
+    /// A namespace of its own with `lo` and nothing else.
+    None,
+    /// The host's namespace.
+    Host,
+    /// An existing namespace.
+    Path(PathBuf),
+    /// A bridge on the host.
+    Bridge {
+        /// The bridge's name.
+        name: String,
+        /// Its subnet, if it was said.
+        subnet: Option<Subnet>,
+    },
+}
+
+impl NetworkRequest {
+    /// Reads `none`, `host`, `bridge`, `bridge:NAME` or `ns:PATH`, and a subnet; nothing means `none`.
+    pub fn parse(network: Option<&str>, subnet: Option<&str>) -> Result<Self> {
+        let subnet = subnet.map(Subnet::parse).transpose()?;
+        let network = network.unwrap_or("none");
+        let request = match network.split_once(':') {
+            None => match network {
+                "none" => Self::None,
+                "host" => Self::Host,
+                "bridge" => Self::Bridge { name: DEFAULT_BRIDGE.into(), subnet },
+                _ => return Err(unknown(network)),
+            },
+            Some(("bridge", name)) => {
+                if !is_interface_name(name) {
+                    let reason = "a bridge's name has 1 to 15 letters, digits and . _ -";
+                    return Err(Error::invalid("--net", network, reason));
+                }
+                Self::Bridge { name: name.to_owned(), subnet }
+            }
+            Some(("ns", path)) if path.starts_with('/') => Self::Path(path.into()),
+            Some(_) => return Err(unknown(network)),
+        };
+        match (&request, subnet) {
+            (Self::Bridge { .. }, _) | (_, None) => Ok(request),
+            (_, Some(subnet)) => {
+                Err(Error::invalid("--subnet", subnet.to_string(), "it needs --net bridge"))
+            }
+        }
+    }
+
+    /// Writes the request into a spec's annotations.
+    pub(crate) fn annotate(&self, annotations: &mut HashMap<String, String>) {
+        let text = match self {
+            Self::None => return,
+            Self::Host => "host".to_owned(),
+            Self::Path(path) => format!("ns:{}", path.display()),
+            Self::Bridge { name, subnet } => {
+                if let Some(subnet) = subnet {
+                    annotations.insert(ANNOTATION_SUBNET.to_owned(), subnet.to_string());
+                }
+                format!("bridge:{name}")
+            }
+        };
+        annotations.insert(ANNOTATION.to_owned(), text);
+    }
+
+    /// Whether the container has the host's network namespace.
+    pub(crate) fn shares_host(&self) -> bool {
+        matches!(self, Self::Host)
+    }
+
+    /// The namespace to join.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Path(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The word in state.json.
+    pub(crate) fn mode(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Host => "host",
+            Self::Path(_) => "path",
+            Self::Bridge { .. } => "bridge",
+        }
+    }
+}
+
+fn unknown(network: &str) -> Error {
+    Error::invalid(
+        "--net",
+        network,
+        "unknown network; known are none, host, bridge, bridge:NAME and ns:PATH",
+    )
+}
+
+/// Whether the kernel and nftables take `name` as an interface's (dev_valid_name in net/core/dev.c, and less).
+fn is_interface_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+        && name.as_bytes()[0].is_ascii_alphanumeric()
+}
+
+/// An IPv4 network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Subnet {
+    address: Ipv4Addr,
+    prefix: u8,
+}
+
+impl Subnet {
+    /// Reads `10.77.0.0/16`.
+    pub fn parse(text: &str) -> Result<Self> {
+        let invalid = |reason: &'static str| Error::invalid("--subnet", text, reason);
+        const FORM: &str = "the form is ADDRESS/PREFIX, such as 10.77.0.0/16";
+        let (address, prefix) = text.split_once('/').ok_or_else(|| invalid(FORM))?;
+        let address: Ipv4Addr = address.parse().map_err(|_| invalid(FORM))?;
+        let prefix: u8 = prefix.parse().map_err(|_| invalid(FORM))?;
+        if !(8..=29).contains(&prefix) {
+            return Err(invalid("the prefix length must be from 8 to 29"));
+        }
+        if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
+            return Err(invalid("containers need addresses for ordinary use, such as 10.77.0.0/16"));
+        }
+        let subnet = Self { address, prefix };
+        if u32::from(address) & !subnet.mask() != 0 {
+            return Err(invalid("the address has bits set behind its prefix"));
+        }
+        Ok(subnet)
+    }
+
+    fn mask(self) -> u32 {
+        u32::MAX << (32 - u32::from(self.prefix))
+    }
+
+    /// The network's address.
+    pub fn address(self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// The length of its prefix.
+    pub fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// The first host's address: the gateway.
+    pub fn gateway(self) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.address) + 1)
+    }
+
+    /// Number of addresses for containers: without the network, the gateway and the broadcast address.
+    pub(crate) fn capacity(self) -> u32 {
+        !self.mask() - 2
+    }
+
+    /// The container address number `n`, from 0.
+    pub(crate) fn host(self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.address) + 2 + n % self.capacity())
+    }
+
+    /// Whether the two have an address in common.
+    pub(crate) fn overlaps(self, other: Self) -> bool {
+        let mask = self.mask() & other.mask();
+        u32::from(self.address) & mask == u32::from(other.address) & mask
+    }
+}
+
+impl std::fmt::Display for Subnet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_are_read_and_written_back() {
+        for text in ["host", "bridge:t0", "ns:/run/netns/a"] {
+            let request = NetworkRequest::parse(Some(text), None).unwrap();
+            let mut annotations = HashMap::new();
+            request.annotate(&mut annotations);
+            assert_eq!(annotations[ANNOTATION], text);
+        }
+        let bridge = NetworkRequest::parse(Some("bridge"), Some("10.1.0.0/24")).unwrap();
+        let mut annotations = HashMap::new();
+        bridge.annotate(&mut annotations);
+        let back = NetworkRequest::parse(
+            annotations.get(ANNOTATION).map(String::as_str),
+            annotations.get(ANNOTATION_SUBNET).map(String::as_str),
+        );
+        assert_eq!(back.unwrap(), bridge);
+        assert_eq!(NetworkRequest::parse(None, None).unwrap(), NetworkRequest::None);
+        for bad in ["", "foo", "bridge:", "bridge:a/b", "bridge:waytoolongforaninterface", "ns:a", "x:y"]
+        {
+            assert!(NetworkRequest::parse(Some(bad), None).is_err(), "{bad}");
+        }
+        assert!(NetworkRequest::parse(Some("none"), Some("10.1.0.0/24")).is_err());
+    }
+
+    #[test]
+    fn subnets_are_checked() {
+        let subnet = Subnet::parse("10.77.0.0/16").unwrap();
+        assert_eq!(subnet, DEFAULT_SUBNET);
+        assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 77, 0, 1));
+        assert_eq!(subnet.host(0), Ipv4Addr::new(10, 77, 0, 2));
+        assert_eq!(subnet.capacity(), 65_533);
+        assert_eq!(subnet.host(65_532), Ipv4Addr::new(10, 77, 255, 254));
+        assert_eq!(subnet.host(65_533), subnet.host(0));
+        assert_eq!(Subnet::parse("10.0.0.0/29").unwrap().capacity(), 5);
+        for bad in
+            ["10.77.0.1/16", "10.0.0.0", "10.0.0.0/7", "10.0.0.0/30", "127.0.0.0/8", "x/8", "0.0.0.0/8"]
+        {
+            assert!(Subnet::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn overlap_is_seen_from_both_sides() {
+        let parse = |text| Subnet::parse(text).unwrap();
+        let (wide, narrow, other) =
+            (parse("10.77.0.0/16"), parse("10.77.3.0/24"), parse("10.78.0.0/16"));
+        assert!(wide.overlaps(narrow) && narrow.overlaps(wide) && wide.overlaps(wide));
+        assert!(!wide.overlaps(other) && !other.overlaps(narrow));
+    }
+}

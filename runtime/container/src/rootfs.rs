@@ -1,0 +1,482 @@
+//! The container's view of the filesystem: its root, the mounts in it, masked paths, and the way into it.
+//!
+//! Runs in the container's first process. Every path below the root is resolved by `openat2` with
+//! `RESOLVE_IN_ROOT` (Linux 5.6) against a descriptor of the root, so that symlinks of the image, `..` and
+//! magic links cannot lead out of it.
+
+use crate::devices::{self, Device};
+use crate::init::{Failure, Step};
+use crate::mount::{
+    Kind, Mount, attach, change_mount, clone_tree, fd_path, mount_by_path, new_filesystem,
+};
+use crate::syscall::MountChange;
+use nix::mount::{MntFlags, MsFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::MountAttrFlags;
+use std::cell::OnceCell;
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+/// What `/sys/fs/cgroup` shows inside.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct CgroupView {
+    /// The unified hierarchy at the mount point itself (pure cgroup v2).
+    pub pure_unified: bool,
+    /// Else: a folder for each hierarchy that the container has a cgroup of its own in. Others are left out:
+    /// there the container sits in the runtime's cgroup, which is none of its business.
+    pub folders: Vec<CgroupFolder>,
+}
+
+/// One hierarchy below `/sys/fs/cgroup`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CgroupFolder {
+    /// `memory`, `cpu,cpuacct`, `unified`.
+    pub name: String,
+    /// The v1 controllers that select the hierarchy; none for the unified one.
+    pub controllers: Vec<String>,
+}
+
+/// Everything about the filesystem that the spec says.
+#[derive(Debug)]
+pub(crate) struct RootPlan {
+    /// Root on the host, absolute.
+    pub path: PathBuf,
+    /// Whether the root is read-only.
+    pub readonly: bool,
+    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or `MS_UNBINDABLE` for the container's own tree.
+    pub propagation: MsFlags,
+    /// In order.
+    pub mounts: Vec<Mount>,
+    /// Device nodes to make.
+    pub devices: Vec<Device>,
+    /// Paths to hide.
+    pub masked: Vec<PathBuf>,
+    /// Paths to make read-only.
+    pub readonly_paths: Vec<PathBuf>,
+    /// For mounts of type cgroup.
+    pub cgroups: CgroupView,
+    /// Whether device nodes must be bound from the host (a user namespace may not make any).
+    pub bind_devices: bool,
+}
+
+/// The root under construction.
+pub(crate) struct Root {
+    fd: OwnedFd,
+}
+
+/// A file of the container, resolved inside its root.
+impl Root {
+    /// Opens `path` below the root, without a way out.
+    pub(crate) fn open(&self, path: &Path, extra: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+        self.open_with(path, OFlags::PATH, extra)
+    }
+
+    pub(crate) fn open_with(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        extra: ResolveFlags,
+    ) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | extra;
+        loop {
+            match rustix::fs::openat2(
+                self.fd.as_fd(),
+                path,
+                flags | OFlags::CLOEXEC,
+                Mode::empty(),
+                resolve,
+            ) {
+                // A rename or mount anywhere on the host can make a `..` unsafe to follow; try again.
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Opens the folder `path`, making what is missing.
+    fn ensure_folder(&self, path: &Path, extra: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+        match self.open(path, extra) {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        let mut current = self.open(Path::new("/"), ResolveFlags::empty())?;
+        let mut so_far = PathBuf::from("/");
+        for component in path.components() {
+            match component {
+                Component::Normal(name) => {
+                    so_far.push(name);
+                    current = match self.open(&so_far, extra) {
+                        Err(Errno::NOENT) => {
+                            match rustix::fs::mkdirat(current.as_fd(), name, 0o755.into()) {
+                                // EEXIST: somebody else made it, or a dangling symlink lies there.
+                                Ok(()) | Err(Errno::EXIST) => {}
+                                Err(error) => return Err(error),
+                            }
+                            self.open(&so_far, extra | ResolveFlags::NO_SYMLINKS)?
+                        }
+                        result => result?,
+                    };
+                }
+                Component::ParentDir => {
+                    so_far.pop();
+                    current = self.open(&so_far, extra)?;
+                }
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        Ok(current)
+    }
+
+    /// Opens the file `path`, making an empty one where nothing is.
+    fn ensure_file(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        match self.open(path, ResolveFlags::empty()) {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        let (folder, name) = self.parent(path)?;
+        let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+        drop(rustix::fs::openat(folder.as_fd(), &name, flags, 0o644.into())?);
+        self.open(path, ResolveFlags::NO_SYMLINKS)
+    }
+
+    /// The folder that holds `path`, made if missing, and the last name.
+    pub(crate) fn parent<'p>(&self, path: &'p Path) -> rustix::io::Result<(OwnedFd, &'p OsStr)> {
+        let name = path.file_name().ok_or(Errno::INVAL)?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        Ok((self.ensure_folder(folder, ResolveFlags::empty())?, name))
+    }
+}
+
+/// Makes the container's tree of mounts and enters it.
+///
+/// `tree` is a detached copy of the root filesystem that the runtime has made (and idmapped) already.
+pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Failure> {
+    let slash = rustix::fs::openat(
+        CWD,
+        c"/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .step("open", "/")?;
+    // Slave first: a mount made here must never show on the host, while a volume that asks for `rslave` still
+    // gets the host's.
+    let slave =
+        MountChange { propagation: MsFlags::MS_SLAVE.bits(), recursive: true, ..Default::default() };
+    change_mount(slash.as_fd(), slave).step("make mounts slaves of the host's", "/")?;
+
+    let tree = match tree {
+        Some(tree) => tree,
+        None => bind_root(&plan.path)?,
+    };
+    let own = MountChange {
+        propagation: plan.propagation.bits(),
+        recursive: true,
+        ..MountChange::default()
+    };
+    change_mount(tree.as_fd(), own).step("set propagation of", plan.path.as_path())?;
+    let root = Root { fd: tree };
+
+    for mount in &plan.mounts {
+        place(&root, mount, plan)?;
+    }
+    devices::make(&root, &plan.devices, plan.bind_devices)?;
+    mask(&root, &plan.masked)?;
+    for path in &plan.readonly_paths {
+        make_readonly(&root, path)?;
+    }
+    if plan.readonly {
+        let change = MountChange {
+            set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
+            ..MountChange::default()
+        };
+        change_mount(root.fd.as_fd(), change).step("make read-only", plan.path.as_path())?;
+    }
+    Ok(root)
+}
+
+/// Attaches a copy of the root filesystem on itself, for pivot_root wants a mount.
+fn bind_root(path: &Path) -> Result<OwnedFd, Failure> {
+    let folder = rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .step("open root filesystem", path)?;
+    match clone_tree(folder.as_fd(), c"", true) {
+        Ok(tree) => {
+            attach(tree.as_fd(), folder.as_fd()).step("mount root filesystem", path)?;
+            Ok(tree)
+        }
+        Err(Errno::NOSYS) => {
+            let none: Option<&str> = None;
+            nix::mount::mount(Some(path), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+                .step("mount root filesystem", path)?;
+            rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .step("open root filesystem", path)
+        }
+        Err(error) => Err(error).step("copy mounts of root filesystem", path),
+    }
+}
+
+/// Makes `mount` and puts it in its place.
+fn place(root: &Root, mount: &Mount, plan: &RootPlan) -> Result<(), Failure> {
+    let on = mount.destination.as_path();
+    let extra = if mount.wants_real_folder() {
+        ResolveFlags::NO_SYMLINKS
+    } else {
+        ResolveFlags::empty()
+    };
+    match &mount.kind {
+        Kind::Filesystem { fstype, source, options } => {
+            let target = root.ensure_folder(on, extra).step("open mount point", on)?;
+            match new_filesystem(fstype, source, options, mount.change.set) {
+                Ok(new) => {
+                    attach(new.as_fd(), target.as_fd()).step("mount", on)?;
+                    finish(new.as_fd(), mount.change.propagation, mount)
+                }
+                Err(Errno::NOSYS) => {
+                    mount_by_path(fstype, source, options, mount.change.set, target.as_fd())
+                        .step("mount", on)?;
+                    let new = root.open(on, extra).step("open", on)?;
+                    finish(new.as_fd(), mount.change.propagation, mount)
+                }
+                Err(error) => {
+                    let what = format!("{} on {}", fstype.to_string_lossy(), on.display());
+                    Err(error).step("mount", what.as_str())
+                }
+            }
+        }
+        Kind::Bind { source, recursive } => {
+            let new = clone_tree(CWD, source.as_path(), *recursive)
+                .step_hint("bind", source.as_path(), "the source of a volume must exist")?;
+            let kind = rustix::fs::fstat(new.as_fd()).step("stat", source.as_path())?.st_mode;
+            let target = if FileType::from_raw_mode(kind) == FileType::Directory {
+                root.ensure_folder(on, extra)
+            } else {
+                root.ensure_file(on)
+            }
+            .step("open mount point", on)?;
+            attach(new.as_fd(), target.as_fd()).step("bind on", on)?;
+            let propagation = MountChange {
+                propagation: MsFlags::MS_PRIVATE.bits(),
+                recursive: true,
+                ..MountChange::default()
+            };
+            change_mount(new.as_fd(), propagation).step("make private", on)?;
+            change_mount(new.as_fd(), mount.change).step("set options of", on)?;
+            change_mount(new.as_fd(), mount.tree_change).step("set options of", on)
+        }
+        Kind::Cgroup => cgroups(root, mount, &plan.cgroups),
+    }
+}
+
+fn finish(new: BorrowedFd<'_>, propagation: u64, mount: &Mount) -> Result<(), Failure> {
+    let on = mount.destination.as_path();
+    let change = MountChange { propagation, ..MountChange::default() };
+    change_mount(new, change).step("set propagation of", on)?;
+    change_mount(new, mount.tree_change).step("set options of", on)
+}
+
+/// `/sys/fs/cgroup`: the container's own cgroups, as its cgroup namespace shows them.
+fn cgroups(root: &Root, mount: &Mount, view: &CgroupView) -> Result<(), Failure> {
+    let on = mount.destination.as_path();
+    let target = root.ensure_folder(on, ResolveFlags::empty()).step("open mount point", on)?;
+    let attach_new = |fstype: &std::ffi::CStr,
+                      options: &[crate::mount::FsOption],
+                      attributes: u64,
+                      target: BorrowedFd<'_>,
+                      on: &Path|
+     -> Result<(), Failure> {
+        match new_filesystem(fstype, c"cgroup", options, attributes) {
+            Ok(new) => attach(new.as_fd(), target).step("mount", on),
+            Err(Errno::NOSYS) => {
+                mount_by_path(fstype, c"cgroup", options, attributes, target).step("mount", on)
+            }
+            Err(error) => Err(error).step("mount", on),
+        }
+    };
+    if view.pure_unified {
+        return attach_new(c"cgroup2", &[], mount.change.set, target.as_fd(), on);
+    }
+    let readonly = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
+    let mode = [crate::mount::FsOption::Value(c"mode".into(), c"755".into())];
+    attach_new(c"tmpfs", &mode, mount.change.set & !readonly, target.as_fd(), on)?;
+    for folder in &view.folders {
+        let path = on.join(&folder.name);
+        let target =
+            root.ensure_folder(&path, ResolveFlags::NO_SYMLINKS).step("make", path.as_path())?;
+        if folder.controllers.is_empty() {
+            attach_new(c"cgroup2", &[], mount.change.set, target.as_fd(), &path)?;
+            continue;
+        }
+        let mut options = Vec::new();
+        for controller in &folder.controllers {
+            match controller.strip_prefix("name=") {
+                Some(name) => {
+                    options.push(crate::mount::FsOption::Flag(c"none".into()));
+                    let name = CString::new(name).step("name", path.as_path())?;
+                    options.push(crate::mount::FsOption::Value(c"name".into(), name));
+                }
+                None => {
+                    let name = CString::new(controller.as_str()).step("name", path.as_path())?;
+                    options.push(crate::mount::FsOption::Flag(name));
+                }
+            }
+        }
+        attach_new(c"cgroup", &options, mount.change.set, target.as_fd(), &path)?;
+        if folder.controllers.len() > 1 {
+            let (parent, _) = root.parent(&path).step("open", on)?;
+            for controller in &folder.controllers {
+                rustix::fs::symlinkat(folder.name.as_str(), parent.as_fd(), controller.as_str())
+                    .step("link", path.as_path())?;
+            }
+        }
+    }
+    if mount.change.set & readonly != 0 {
+        let tmpfs = root.open(on, ResolveFlags::empty()).step("open", on)?;
+        let change = MountChange { set: readonly, ..MountChange::default() };
+        change_mount(tmpfs.as_fd(), change).step("make read-only", on)?;
+    }
+    Ok(())
+}
+
+/// Hides `paths`: a file under the host's /dev/null, a folder under an empty read-only tmpfs.
+fn mask(root: &Root, paths: &[PathBuf]) -> Result<(), Failure> {
+    // One empty folder serves all.
+    let empty = OnceCell::new();
+    for path in paths {
+        let target = match root.open(path, ResolveFlags::empty()) {
+            Ok(target) => target,
+            // What is not there needs no mask. ENOTDIR, EACCES: it cannot be reached either.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => continue,
+            Err(error) => return Err(error).step("open to mask", path.as_path()),
+        };
+        let mode = rustix::fs::fstat(target.as_fd()).step("stat", path.as_path())?.st_mode;
+        if FileType::from_raw_mode(mode) != FileType::Directory {
+            // The host's node, not the container's: an image could have put anything at /dev/null
+            // (CVE-2025-31133).
+            mask_file(target.as_fd()).step("mask", path.as_path())?;
+            continue;
+        }
+        mask_folder(target.as_fd(), &empty).step("mask", path.as_path())?;
+    }
+    Ok(())
+}
+
+fn mask_file(target: BorrowedFd<'_>) -> io::Result<()> {
+    match clone_tree(CWD, c"/dev/null", false) {
+        Ok(null) => Ok(attach(null.as_fd(), target)?),
+        Err(Errno::NOSYS) => {
+            let none: Option<&str> = None;
+            nix::mount::mount(
+                Some("/dev/null"),
+                &fd_path(target),
+                none,
+                MsFlags::MS_BIND,
+                none,
+            )?;
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn mask_folder(target: BorrowedFd<'_>, empty: &OnceCell<OwnedFd>) -> io::Result<()> {
+    let options = [crate::mount::FsOption::Value(c"nr_blocks".into(), c"1".into())];
+    let attributes = u64::from(
+        (MountAttrFlags::MOUNT_ATTR_RDONLY
+            | MountAttrFlags::MOUNT_ATTR_NOSUID
+            | MountAttrFlags::MOUNT_ATTR_NODEV
+            | MountAttrFlags::MOUNT_ATTR_NOEXEC)
+            .bits(),
+    );
+    if let Some(empty) = empty.get() {
+        let copy = clone_tree(empty.as_fd(), c"", false)?;
+        return Ok(attach(copy.as_fd(), target)?);
+    }
+    match new_filesystem(c"tmpfs", c"tmpfs", &options, attributes) {
+        Ok(new) => {
+            attach(new.as_fd(), target)?;
+            // The descriptor now stands for the attached mount: a copy of it has the same empty folder.
+            let _ = empty.set(new);
+            Ok(())
+        }
+        Err(Errno::NOSYS) => mount_by_path(c"tmpfs", c"tmpfs", &options, attributes, target),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Puts a read-only copy of what is at `path` over it.
+fn make_readonly(root: &Root, path: &Path) -> Result<(), Failure> {
+    let target = match root.open(path, ResolveFlags::empty()) {
+        Ok(target) => target,
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => return Ok(()),
+        Err(error) => return Err(error).step("open to make read-only", path),
+    };
+    let change = MountChange {
+        set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
+        ..MountChange::default()
+    };
+    match clone_tree(target.as_fd(), c"", true) {
+        Ok(copy) => {
+            let all = MountChange { recursive: true, ..change };
+            attach(copy.as_fd(), target.as_fd()).step("bind on itself", path)?;
+            change_mount(copy.as_fd(), all).step("make read-only", path)
+        }
+        Err(Errno::NOSYS) => {
+            let none: Option<&str> = None;
+            let by_path = fd_path(target.as_fd());
+            nix::mount::mount(
+                Some(&by_path),
+                &by_path,
+                none,
+                MsFlags::MS_BIND | MsFlags::MS_REC,
+                none,
+            )
+            .step("bind on itself", path)?;
+            let copy = root.open(path, ResolveFlags::empty()).step("open", path)?;
+            change_mount(copy.as_fd(), change).step("make read-only", path)
+        }
+        Err(error) => Err(error).step("copy mount at", path),
+    }
+}
+
+/// Makes the container's root the root of this process, and the host's tree unreachable.
+pub(crate) fn pivot(root: Root, path: &Path) -> Result<(), Failure> {
+    rustix::process::fchdir(root.fd.as_fd()).step("enter", path)?;
+    match nix::unistd::pivot_root(".", ".") {
+        Ok(()) => {
+            // The old root now lies on top of the new one; `.` is the old root until it is gone.
+            nix::mount::umount2(".", MntFlags::MNT_DETACH).step("unmount the host's root", "/")?;
+        }
+        // The initial ramfs cannot be pivoted away from: it has no parent mount.
+        Err(nix::errno::Errno::EINVAL) if is_initial_ramfs() => move_root()?,
+        Err(error) => return Err(error).step("pivot_root", path),
+    }
+    rustix::process::chdir(c"/").step("enter", "/")
+}
+
+/// Whether the root of this mount namespace is the kernel's initial ramfs.
+fn is_initial_ramfs() -> bool {
+    const RAMFS_MAGIC: i64 = 0x8584_58f6;
+    const TMPFS_MAGIC: i64 = 0x0102_1994;
+    rustix::fs::statfs(c"/").is_ok_and(|fs| matches!(fs.f_type, RAMFS_MAGIC | TMPFS_MAGIC))
+}
+
+/// Covers the root of the namespace with the container's root, as switch_root does.
+fn move_root() -> Result<(), Failure> {
+    let none: Option<&str> = None;
+    nix::mount::mount(Some("."), "/", none, MsFlags::MS_MOVE, none)
+        .step("move root filesystem over", "/")?;
+    rustix::process::chroot(c".").step("chroot", ".")
+}
+
+impl AsFd for Root {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

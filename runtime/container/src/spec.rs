@@ -1,0 +1,631 @@
+//! The options of `terrarium run` become an OCI spec; from there on there is one path.
+
+use crate::capabilities;
+use crate::cgroup;
+use crate::error::{Error, Result, Tried};
+use crate::id::ContainerId;
+use crate::network::{self, NetworkRequest};
+use crate::units::{CPU_PERIOD_US, key_value, parse_cpus, parse_memory, parse_pids};
+use crate::user;
+use oci_spec::runtime::{
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
+    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxMemoryBuilder, LinuxNamespace,
+    LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, Mount, ProcessBuilder, RootBuilder,
+    Spec, UserBuilder,
+};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// What `terrarium run` was asked for, as written on the command line.
+#[derive(Debug, Clone, Default)]
+pub struct RunOptions {
+    /// The root filesystem: a folder.
+    pub rootfs: PathBuf,
+    /// The command.
+    pub args: Vec<String>,
+    /// `--hostname`; the id's first 12 characters if not given.
+    pub hostname: Option<String>,
+    /// `--env NAME=VALUE`, or `NAME` to pass the caller's.
+    pub env: Vec<String>,
+    /// `--workdir`
+    pub workdir: Option<PathBuf>,
+    /// `--user NAME|UID[:GROUP|GID]`
+    pub user: Option<String>,
+    /// `--memory`
+    pub memory: Option<String>,
+    /// `--memory-swap`: memory and swap together; -1 for no limit.
+    pub memory_swap: Option<String>,
+    /// `--cpus`
+    pub cpus: Option<String>,
+    /// `--cpuset-cpus`
+    pub cpuset_cpus: Option<String>,
+    /// `--pids`
+    pub pids: Option<String>,
+    /// `--net`
+    pub network: Option<String>,
+    /// `--subnet`
+    pub subnet: Option<String>,
+    /// `--volume HOST:CONTAINER[:OPTIONS]`
+    pub volumes: Vec<String>,
+    /// `--tmpfs PATH[:OPTIONS]`
+    pub tmpfs: Vec<String>,
+    /// `--read-only`
+    pub read_only: bool,
+    /// `--userns`: `auto` or `HOSTID[:SIZE]`.
+    pub userns: Option<String>,
+    /// `--cap-add`
+    pub cap_add: Vec<String>,
+    /// `--cap-drop`
+    pub cap_drop: Vec<String>,
+    /// `--security-opt`
+    pub security: Vec<String>,
+    /// `--sysctl KEY=VALUE`
+    pub sysctl: Vec<String>,
+    /// `--cgroup-parent`
+    pub cgroup_parent: Option<PathBuf>,
+    /// `--annotation KEY=VALUE`
+    pub annotations: Vec<String>,
+}
+
+/// Paths hidden from containers: what Docker and Podman hide.
+const MASKED: [&str; 13] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+];
+
+/// Paths that containers may read only.
+const READONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Search path of programs.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Host ids of a `--userns auto` map where /etc/subuid has no line for root or `containers`.
+const AUTO_USERNS: (u32, u32) = (100_000, 65_536);
+
+impl RunOptions {
+    /// Makes the spec of container `id`.
+    pub fn to_spec(&self, id: &ContainerId) -> Result<Spec> {
+        if self.args.is_empty() {
+            return Err(Error::invalid("CMD", "", "say what to run, behind `--`"));
+        }
+        let rootfs = check_rootfs(&self.rootfs)?;
+        let network = NetworkRequest::parse(self.network.as_deref(), self.subnet.as_deref())?;
+        let hostname = match &self.hostname {
+            Some(name) => check_hostname(name)?.to_owned(),
+            None => id.as_str().chars().take(12).collect(),
+        };
+        let map = self.userns.as_deref().map(userns_map).transpose()?;
+
+        let mut annotations = HashMap::new();
+        for text in &self.annotations {
+            let (key, value) = key_value("--annotation", text)?;
+            annotations.insert(key, value);
+        }
+        network.annotate(&mut annotations);
+
+        let mut linux = LinuxBuilder::default()
+            .namespaces(namespaces(&network, map.is_some()))
+            .resources(self.resources()?)
+            .cgroups_path(self.cgroup_path(id)?)
+            .masked_paths(MASKED.map(str::to_owned).to_vec())
+            .readonly_paths(READONLY.map(str::to_owned).to_vec());
+        if let Some(mapping) = map {
+            linux = linux.uid_mappings(vec![mapping]).gid_mappings(vec![mapping]);
+        }
+        let mut sysctl = HashMap::new();
+        for text in &self.sysctl {
+            let (key, value) = key_value("--sysctl", text)?;
+            sysctl.insert(key, value);
+        }
+        if !sysctl.is_empty() {
+            linux = linux.sysctl(sysctl);
+        }
+
+        let mut spec = Spec::default();
+        spec.set_version("1.2.1".into())
+            .set_root(Some(built(
+                RootBuilder::default().path(rootfs.clone()).readonly(self.read_only).build(),
+            )))
+            .set_mounts(Some(self.mounts(&network, map.is_some())?))
+            .set_process(Some(self.process(&rootfs, &hostname)?))
+            .set_hostname(Some(hostname))
+            .set_annotations(Some(annotations))
+            .set_linux(Some(built(linux.build())));
+        Ok(spec)
+    }
+
+    fn cgroup_path(&self, id: &ContainerId) -> Result<PathBuf> {
+        let parent = self.cgroup_parent.as_deref().unwrap_or(Path::new(cgroup::DEFAULT_PARENT));
+        let parent = if parent == Path::new("/") {
+            String::new()
+        } else {
+            cgroup::check_path(parent)
+                .map_err(|_| {
+                    let value = parent.display().to_string();
+                    Error::invalid("--cgroup-parent", value, "it is an absolute path without ..")
+                })?
+        };
+        Ok(PathBuf::from(format!("{parent}/{id}")))
+    }
+
+    fn resources(&self) -> Result<oci_spec::runtime::LinuxResources> {
+        let mut resources = LinuxResourcesBuilder::default().devices(device_rules());
+        if let Some(text) = &self.memory {
+            let limit = parse_memory("--memory", text)?;
+            let swap = match self.memory_swap.as_deref() {
+                // Without a word about swap there is none: a limit that swapping softens is hard to observe.
+                None => limit,
+                Some("-1") => -1,
+                Some(text) => parse_memory("--memory-swap", text)?,
+            };
+            if swap != -1 && swap < limit {
+                return Err(Error::invalid(
+                    "--memory-swap",
+                    self.memory_swap.clone().unwrap_or_default(),
+                    "it counts memory and swap together: give at least the memory limit",
+                ));
+            }
+            resources = resources
+                .memory(built(LinuxMemoryBuilder::default().limit(limit).swap(swap).build()));
+        } else if let Some(text) = &self.memory_swap {
+            return Err(Error::invalid("--memory-swap", text, "it needs --memory"));
+        }
+        if self.cpus.is_some() || self.cpuset_cpus.is_some() {
+            let mut cpu = LinuxCpuBuilder::default();
+            if let Some(text) = &self.cpus {
+                cpu = cpu.quota(parse_cpus(text)?).period(CPU_PERIOD_US);
+            }
+            if let Some(text) = &self.cpuset_cpus {
+                if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || b"-,".contains(&b)) {
+                    return Err(Error::invalid("--cpuset-cpus", text, "the form is 0-2,5"));
+                }
+                cpu = cpu.cpus(text.clone());
+            }
+            resources = resources.cpu(built(cpu.build()));
+        }
+        if let Some(text) = &self.pids {
+            resources = resources
+                .pids(built(LinuxPidsBuilder::default().limit(parse_pids(text)?).build()));
+        }
+        Ok(built(resources.build()))
+    }
+
+    fn process(&self, rootfs: &Path, hostname: &str) -> Result<oci_spec::runtime::Process> {
+        let found = user::find(rootfs, self.user.as_deref().unwrap_or("0"))?;
+        let set = capabilities::choose(&self.cap_add, &self.cap_drop)?;
+        let capabilities = LinuxCapabilitiesBuilder::default()
+            .bounding(set.clone())
+            .effective(set.clone())
+            .permitted(set)
+            .build();
+        let cwd = self.workdir.clone().unwrap_or_else(|| "/".into());
+        if !cwd.is_absolute() {
+            let value = cwd.display().to_string();
+            return Err(Error::invalid("--workdir", value, "it is an absolute path in the container"));
+        }
+        let mut process = ProcessBuilder::default()
+            .args(self.args.clone())
+            .env(self.environment(&found.home, hostname)?)
+            .cwd(cwd)
+            .capabilities(built(capabilities))
+            .no_new_privileges(self.no_new_privileges()?)
+            .user(built(
+                UserBuilder::default()
+                    .uid(found.uid)
+                    .gid(found.gid)
+                    .additional_gids(found.groups)
+                    .build(),
+            ))
+            .build()
+            .map(|mut process| {
+                process.set_rlimits(None);
+                process
+            });
+        if let Ok(process) = &mut process {
+            process.set_terminal(None);
+        }
+        Ok(built(process))
+    }
+
+    fn environment(&self, home: &str, hostname: &str) -> Result<Vec<String>> {
+        let mut all = vec![
+            ("PATH".to_owned(), PATH.to_owned()),
+            ("HOSTNAME".to_owned(), hostname.to_owned()),
+            ("HOME".to_owned(), home.to_owned()),
+        ];
+        if let Some(term) = std::env::var("TERM").ok().filter(|_| rustix_isatty()) {
+            all.push(("TERM".to_owned(), term));
+        }
+        for text in &self.env {
+            let (key, value) = match text.split_once('=') {
+                Some((key, value)) => (key, value.to_owned()),
+                None => match std::env::var(text) {
+                    Ok(value) => (text.as_str(), value),
+                    // As docker does: a variable that the caller does not have is not set.
+                    Err(_) => continue,
+                },
+            };
+            if key.is_empty() {
+                return Err(Error::invalid("--env", text, "the form is NAME=VALUE or NAME"));
+            }
+            all.retain(|(name, _)| name != key);
+            all.push((key.to_owned(), value));
+        }
+        Ok(all.into_iter().map(|(key, value)| format!("{key}={value}")).collect())
+    }
+
+    fn no_new_privileges(&self) -> Result<bool> {
+        let mut result = true;
+        for text in &self.security {
+            match text.as_str() {
+                "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
+                    result = true;
+                }
+                "no-new-privileges=false" | "no-new-privileges:false" => result = false,
+                "seccomp=unconfined" | "apparmor=unconfined" | "label=disable" => {}
+                _ => {
+                    return Err(Error::invalid(
+                        "--security-opt",
+                        text,
+                        "known are no-new-privileges[=false], seccomp=unconfined, apparmor=unconfined",
+                    ));
+                }
+            }
+        }
+        Ok(result)
+    }
+
+    fn mounts(&self, network: &NetworkRequest, userns: bool) -> Result<Vec<Mount>> {
+        let mut mounts = vec![
+            mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+            mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+            mount(
+                "/dev/pts",
+                "devpts",
+                "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            ),
+            mount(
+                "/dev/shm",
+                "tmpfs",
+                "shm",
+                &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+            ),
+            mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        ];
+        if userns && network.shares_host() {
+            // sysfs belongs to the network namespace, and the host's may not be mounted by a user namespace.
+            mounts.push(mount(
+                "/sys",
+                "bind",
+                "/sys",
+                &["rbind", "nosuid", "noexec", "nodev", "rro"],
+            ));
+        } else {
+            mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
+            mounts.push(mount(
+                "/sys/fs/cgroup",
+                "cgroup",
+                "cgroup",
+                &["nosuid", "noexec", "nodev", "relatime", "ro"],
+            ));
+        }
+        for text in &self.tmpfs {
+            mounts.push(parse_tmpfs(text)?);
+        }
+        for text in &self.volumes {
+            mounts.push(parse_volume(text)?);
+        }
+        Ok(mounts)
+    }
+}
+
+/// A builder without a required field left out cannot fail.
+fn built<T>(result: Result<T, oci_spec::OciSpecError>) -> T {
+    result.expect("every required field was given")
+}
+
+fn rustix_isatty() -> bool {
+    use std::io::IsTerminal;
+    std::io::stdout().is_terminal()
+}
+
+fn check_rootfs(path: &Path) -> Result<PathBuf> {
+    let error = |reason: &'static str| Error::Rootfs { path: path.to_owned(), reason: reason.into() };
+    let full = path.canonicalize().map_err(|source| match source.kind() {
+        std::io::ErrorKind::NotFound => {
+            error("no such folder (give a folder that holds the container's files, such as bin/ and etc/)")
+        }
+        _ => Error::Rootfs { path: path.to_owned(), reason: source.to_string().into() },
+    })?;
+    if !full.is_dir() {
+        return Err(error("it is not a folder (unpack the image into one first)"));
+    }
+    if full == Path::new("/") {
+        return Err(error("it is the host's own root (make a copy)"));
+    }
+    Ok(full)
+}
+
+fn check_hostname(name: &str) -> Result<&str> {
+    let fine = |c: u8| c.is_ascii_alphanumeric() || b"-._".contains(&c);
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(fine) {
+        let reason = "a host name has 1 to 64 letters, digits and - . _";
+        return Err(Error::invalid("--hostname", name, reason));
+    }
+    Ok(name)
+}
+
+fn namespaces(network: &NetworkRequest, user: bool) -> Vec<LinuxNamespace> {
+    use LinuxNamespaceType as T;
+    let namespace = |typ, path| {
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(typ).set_path(path);
+        namespace
+    };
+    let mut all: Vec<_> = [T::Mount, T::Pid, T::Ipc, T::Uts, T::Cgroup]
+        .into_iter()
+        .map(|typ| namespace(typ, None))
+        .collect();
+    if !network.shares_host() {
+        all.push(namespace(T::Network, network.path().map(Path::to_owned)));
+    }
+    if user {
+        all.push(namespace(T::User, None));
+    }
+    all
+}
+
+/// What containers may do with devices: make any node, use the harmless ones.
+fn device_rules() -> Vec<LinuxDeviceCgroup> {
+    use LinuxDeviceType::{B, C};
+    let rule = |allow, typ: Option<LinuxDeviceType>, major: Option<i64>, minor, access: &str| {
+        let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).access(access);
+        if let Some(typ) = typ {
+            rule = rule.typ(typ);
+        }
+        let mut rule = built(rule.build());
+        rule.set_major(major).set_minor(minor);
+        rule
+    };
+    let mut rules = vec![
+        rule(false, None, None, None, "rwm"),
+        rule(true, Some(C), None, None, "m"),
+        rule(true, Some(B), None, None, "m"),
+    ];
+    // null zero full random urandom tty console ptmx
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)] {
+        rules.push(rule(true, Some(C), Some(major), Some(minor), "rwm"));
+    }
+    // pseudo terminals
+    rules.push(rule(true, Some(C), Some(136), None, "rwm"));
+    rules
+}
+
+fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(destination.into())
+        .set_typ(Some(typ.to_owned()))
+        .set_source(Some(source.into()))
+        .set_options(Some(options.iter().map(|&option| option.to_owned()).collect()));
+    mount
+}
+
+/// `PATH[:OPTIONS]`
+fn parse_tmpfs(text: &str) -> Result<Mount> {
+    let (path, options) = text.split_once(':').unwrap_or((text, ""));
+    if !path.starts_with('/') {
+        return Err(Error::invalid("--tmpfs", text, "the form is /PATH[:OPTIONS]"));
+    }
+    let mut all = vec!["nosuid", "nodev", "noexec"];
+    all.extend(options.split(',').filter(|option| !option.is_empty()));
+    Ok(mount(path, "tmpfs", "tmpfs", &all))
+}
+
+/// `HOST:CONTAINER[:OPTIONS]`
+fn parse_volume(text: &str) -> Result<Mount> {
+    let invalid = |reason: &'static str| Error::invalid("--volume", text, reason);
+    let mut parts = text.splitn(3, ':');
+    let (Some(host), Some(container)) = (parts.next(), parts.next()) else {
+        return Err(invalid("the form is HOST:CONTAINER[:ro]"));
+    };
+    if host.is_empty() || !container.starts_with('/') {
+        return Err(invalid("the form is HOST:/CONTAINER[:ro]"));
+    }
+    let source = std::path::absolute(host).tried("find volume", host)?;
+    if !source.exists() {
+        return Err(invalid("the host's side does not exist; make it first"));
+    }
+    let mut options = vec!["rbind"];
+    for option in parts.next().unwrap_or_default().split(',').filter(|o| !o.is_empty()) {
+        match option {
+            "ro" => options.push("rro"),
+            // SELinux relabelling: nothing to do on a host without SELinux.
+            "rw" | "z" | "Z" => {}
+            "rprivate" | "private" | "rslave" | "slave" | "rshared" | "shared" | "nosuid"
+            | "nodev" | "noexec" => options.push(option),
+            "bind" => options[0] = "bind",
+            "rbind" => options[0] = "rbind",
+            _ => return Err(invalid("known options are ro, rw, bind, rbind, [r]private, [r]slave, [r]shared, nosuid, nodev, noexec")),
+        }
+    }
+    Ok(mount(container, "bind", source.to_str().ok_or_else(|| invalid("it is not UTF-8"))?, &options))
+}
+
+/// `auto`, or `HOSTID[:SIZE]`
+fn userns_map(text: &str) -> Result<LinuxIdMapping> {
+    let invalid = || Error::invalid("--userns", text, "the form is auto or HOSTID[:SIZE], such as 100000:65536");
+    let (host, size) = if text == "auto" {
+        let own = rustix::process::getuid().as_raw();
+        if own == 0 { subordinate_ids().unwrap_or(AUTO_USERNS) } else { (own, 1) }
+    } else {
+        let (host, size) = text.split_once(':').unwrap_or((text, "1"));
+        (host.parse().map_err(|_| invalid())?, size.parse().map_err(|_| invalid())?)
+    };
+    if size == 0 || u32::checked_add(host, size).is_none() {
+        return Err(invalid());
+    }
+    let mut mapping = LinuxIdMapping::default();
+    mapping.set_container_id(0).set_host_id(host).set_size(size);
+    Ok(mapping)
+}
+
+/// The range that /etc/subuid gives root or `containers` (subuid(5)).
+fn subordinate_ids() -> Option<(u32, u32)> {
+    let text = std::fs::read_to_string("/etc/subuid").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+        (matches!(name, "root" | "0" | "containers") && range.1 > 0).then_some(range)
+    })
+}
+
+/// The network that a spec asks for by terrarium's annotations.
+pub(crate) fn network_of(spec: &Spec) -> Result<NetworkRequest> {
+    match spec.annotations() {
+        Some(annotations) => NetworkRequest::parse(
+            annotations.get(network::ANNOTATION).map(String::as_str),
+            annotations.get(network::ANNOTATION_SUBNET).map(String::as_str),
+        ),
+        None => NetworkRequest::parse(None, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::{Kind, Mount as ParsedMount};
+
+    fn options(folder: &Path) -> RunOptions {
+        RunOptions {
+            rootfs: folder.to_owned(),
+            args: vec!["sh".into(), "-c".into(), "true".into()],
+            ..RunOptions::default()
+        }
+    }
+
+    fn id() -> ContainerId {
+        ContainerId::new("web").unwrap()
+    }
+
+    #[test]
+    fn the_spec_survives_json() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = RunOptions {
+            memory: Some("32m".into()),
+            cpus: Some("0.5".into()),
+            pids: Some("64".into()),
+            network: Some("bridge:t0".into()),
+            subnet: Some("10.9.0.0/24".into()),
+            userns: Some("100000:1000".into()),
+            read_only: true,
+            env: vec!["A=b".into(), "PATH=/x".into()],
+            ..options(folder.path())
+        };
+        let spec = options.to_spec(&id()).unwrap();
+        let json = serde_json::to_string(&spec).unwrap();
+        let back: Spec = serde_json::from_str(&json).unwrap();
+        assert_eq!(back, spec);
+        let linux = back.linux().as_ref().unwrap();
+        let resources = linux.resources().as_ref().unwrap();
+        assert_eq!(resources.memory().unwrap().limit(), Some(32 << 20));
+        assert_eq!(resources.memory().unwrap().swap(), Some(32 << 20));
+        assert_eq!(resources.cpu().as_ref().unwrap().quota(), Some(50_000));
+        assert_eq!(resources.pids().unwrap().limit(), 64);
+        assert_eq!(linux.cgroups_path().as_deref(), Some(Path::new("/terrarium/web")));
+        assert_eq!(linux.namespaces().as_ref().unwrap().len(), 7);
+        let env = back.process().as_ref().unwrap().env().as_ref().unwrap();
+        assert!(env.contains(&"A=b".to_owned()) && env.contains(&"PATH=/x".to_owned()));
+        assert_eq!(env.iter().filter(|e| e.starts_with("PATH=")).count(), 1);
+        assert_eq!(network_of(&back).unwrap(), network_of(&spec).unwrap());
+    }
+
+    #[test]
+    fn without_limits_there_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = options(folder.path()).to_spec(&id()).unwrap();
+        let resources = spec.linux().as_ref().unwrap().resources().as_ref().unwrap();
+        assert!(resources.memory().is_none() && resources.cpu().is_none());
+        assert!(resources.pids().is_none());
+        assert_eq!(spec.hostname().as_deref(), Some("web"));
+    }
+
+    #[test]
+    fn every_default_mount_can_be_parsed() {
+        let folder = tempfile::tempdir().unwrap();
+        for (network, userns) in [("none", None), ("host", Some("auto"))] {
+            let options = RunOptions {
+                network: Some(network.into()),
+                userns: userns.map(str::to_owned),
+                volumes: vec!["/tmp:/t:ro".into()],
+                tmpfs: vec!["/x:size=1m".into()],
+                ..options(folder.path())
+            };
+            let spec = options.to_spec(&id()).unwrap();
+            for mount in spec.mounts().iter().flatten() {
+                ParsedMount::from_spec(mount, Path::new("/b")).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn bad_values_are_usage_errors_and_name_their_option() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |change: fn(&mut RunOptions), option: &str| {
+            let mut options = options(folder.path());
+            change(&mut options);
+            let error = options.to_spec(&id()).unwrap_err();
+            assert!(error.is_usage(), "{error}");
+            assert!(error.to_string().starts_with(option), "{error}");
+            assert!(!error.to_string().contains('\n'), "{error}");
+        };
+        check(|o| o.memory = Some("lots".into()), "--memory");
+        check(|o| o.memory_swap = Some("64m".into()), "--memory-swap");
+        check(|o| o.cpus = Some("-1".into()), "--cpus");
+        check(|o| o.pids = Some("0".into()), "--pids");
+        check(|o| o.network = Some("foo".into()), "--net");
+        check(|o| o.subnet = Some("10.0.0.0/99".into()), "--subnet");
+        check(|o| o.volumes = vec!["/tmp".into()], "--volume");
+        check(|o| o.volumes = vec!["/no/such/folder:/x".into()], "--volume");
+        check(|o| o.volumes = vec!["/tmp:/x:fast".into()], "--volume");
+        check(|o| o.tmpfs = vec!["x".into()], "--tmpfs");
+        check(|o| o.userns = Some("x".into()), "--userns");
+        check(|o| o.cap_add = vec!["fly".into()], "--cap-add");
+        check(|o| o.workdir = Some("x".into()), "--workdir");
+        check(|o| o.hostname = Some("a b".into()), "--hostname");
+        check(|o| o.cgroup_parent = Some("a".into()), "--cgroup-parent");
+        check(|o| o.security = vec!["x".into()], "--security-opt");
+        check(|o| o.env = vec!["=x".into()], "--env");
+        check(|o| o.args = vec![], "CMD");
+    }
+
+    #[test]
+    fn a_root_filesystem_must_be_a_folder_and_not_the_hosts() {
+        for path in ["/no/such/folder", "/dev/null", "/", "/proc/.."] {
+            let error = check_rootfs(Path::new(path)).unwrap_err();
+            assert!(matches!(error, Error::Rootfs { .. }), "{path}: {error}");
+        }
+    }
+
+    #[test]
+    fn volumes_are_recursive_and_read_only_to_the_bottom() {
+        let mount = ParsedMount::from_spec(&parse_volume("/tmp:/t:ro").unwrap(), Path::new("/"));
+        let mount = mount.unwrap();
+        assert_eq!(mount.kind, Kind::Bind { source: "/tmp".into(), recursive: true });
+        assert_ne!(mount.tree_change.set, 0);
+    }
+}

@@ -1,0 +1,173 @@
+//! The talk between the runtime and the container's first process, over one `SOCK_SEQPACKET` pair.
+//!
+//! ```text
+//! first process                            runtime
+//!   joins its v1 cgroups
+//!                       <- IdsMapped       wrote uid_map and gid_map (with a user namespace only);
+//!                                          carries the idmapped root filesystem where there is one
+//!   Joined              ->                 all namespaces and cgroups are final; carries a netlink
+//!                                          socket of the network namespace where a bridge is asked for
+//!   mounts, pivots, drops rights           makes the veth pair, writes the state
+//!   Ready               ->
+//!                       <- Start
+//!   execve              -> (end of file)
+//! ```
+//!
+//! At any point `Failed` may come instead, and end of file instead of `Start` means that the runtime is gone:
+//! the first process then exits. `run` sends `Start` ahead, so that nobody waits for an answer.
+
+use nix::cmsg_space;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Longest message; a failure's text is cut to fit.
+const MAX: usize = 4096;
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Message {
+    /// The id maps are written.
+    IdsMapped,
+    /// Namespaces and cgroups are final.
+    Joined,
+    /// Everything is set up.
+    Ready,
+    /// Execute the program.
+    Start,
+    /// Set-up or execution failed.
+    Failed(Report),
+}
+
+/// A failure, as it crosses the socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// What kind of failure.
+    pub kind: FailureKind,
+    /// What was tried.
+    pub step: String,
+    /// On what.
+    pub on: String,
+    /// The kernel's answer.
+    pub errno: i32,
+    /// What to do.
+    pub hint: String,
+}
+
+/// What kind of failure it was; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FailureKind {
+    /// The container could not be set up.
+    SetUp,
+    /// There is no such program.
+    NotFound,
+    /// The program cannot be executed.
+    NotExecutable,
+}
+
+/// One end of the pair.
+#[derive(Debug)]
+pub(crate) struct Socket(OwnedFd);
+
+/// Makes the pair, close-on-exec.
+pub(crate) fn pair() -> io::Result<(Socket, Socket)> {
+    let (a, b) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    Ok((Socket(a), Socket(b)))
+}
+
+impl Socket {
+    /// Sends `message`, with a descriptor if there is one.
+    pub(crate) fn send(&self, message: &Message, fd: Option<RawFd>) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(message)?;
+        if bytes.len() > MAX
+            && let Message::Failed(report) = message
+        {
+            let mut report = report.clone();
+            report.on.truncate(report.on.floor_char_boundary(512));
+            report.hint.clear();
+            bytes = serde_json::to_vec(&Message::Failed(report))?;
+        }
+        let fds: Vec<RawFd> = fd.into_iter().collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
+        let slices = [IoSlice::new(&bytes)];
+        // MSG_NOSIGNAL: a peer that is gone is an error, not a signal.
+        sendmsg::<()>(self.0.as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?;
+        Ok(())
+    }
+
+    /// Waits for a message; none at end of file.
+    pub(crate) fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+        let mut bytes = vec![0_u8; 2 * MAX];
+        let mut control = cmsg_space!(RawFd);
+        let (length, fd) = loop {
+            let mut slices = [IoSliceMut::new(&mut bytes)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut control), flags) {
+                Err(nix::errno::Errno::EINTR) => {}
+                // The peer died with unread messages in its queue: the same as end of file.
+                Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+                Err(error) => return Err(error.into()),
+                Ok(received) => {
+                    let mut fd = None;
+                    for message in received.cmsgs()? {
+                        if let ControlMessageOwned::ScmRights(fds) = message {
+                            for raw in fds {
+                                // SAFETY: the kernel just installed this descriptor for us; nobody else
+                                // knows its number.
+                                fd = Some(unsafe { OwnedFd::from_raw_fd(raw) });
+                            }
+                        }
+                    }
+                    break (received.bytes, fd);
+                }
+            }
+        };
+        if length == 0 {
+            return Ok(None);
+        }
+        let message = serde_json::from_slice(&bytes[..length])?;
+        Ok(Some((message, fd)))
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_and_descriptors_arrive_in_order_and_the_end_is_seen() {
+        let (a, b) = pair().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        a.send(&Message::Joined, Some(file.as_raw_fd())).unwrap();
+        let report = Report {
+            kind: FailureKind::NotFound,
+            step: "execute".into(),
+            on: "é".repeat(5000),
+            errno: libc::ENOENT,
+            hint: "none".into(),
+        };
+        a.send(&Message::Failed(report), None).unwrap();
+        drop(a);
+        let (message, fd) = b.receive().unwrap().unwrap();
+        assert_eq!(message, Message::Joined);
+        assert!(fd.is_some());
+        let (message, fd) = b.receive().unwrap().unwrap();
+        assert!(fd.is_none());
+        let Message::Failed(report) = message else { panic!("{message:?}") };
+        assert_eq!((report.errno, report.on.chars().count()), (libc::ENOENT, 256));
+        assert!(b.receive().unwrap().is_none());
+        assert!(b.send(&Message::Start, None).is_err(), "no SIGPIPE");
+    }
+}

@@ -1,0 +1,167 @@
+//! System calls that neither nix nor rustix wrap: `clone3`, `mount_setattr`, `close_range`.
+
+use rustix::mount::MountAttrFlags;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// `struct clone_args` up to `cgroup`, which Linux 5.7 added.
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// `CLONE_INTO_CGROUP` of linux/sched.h, which does not fit clone(2)'s 32 bits.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// On which side of the clone the caller is.
+pub(crate) enum Cloned {
+    /// In the process that called, with the new process's pid and pidfd.
+    Parent {
+        /// The new process.
+        pid: i32,
+        /// A file descriptor for it, close-on-exec.
+        pidfd: OwnedFd,
+    },
+    /// In the new process.
+    Child,
+}
+
+/// clone3(2) with its own copy of the memory, as fork does, straight into `cgroup` if given.
+///
+/// The caller must have one thread only: in the child, locks held by other threads would stay locked.
+pub(crate) fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
+    let mut pidfd: libc::c_int = -1;
+    let mut args = CloneArgs {
+        flags: namespaces | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
+        pidfd: (&raw mut pidfd) as u64,
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        ..CloneArgs::default()
+    };
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
+    // SAFETY: `args` outlives the call, its size is passed, and its only pointer is to `pidfd`. No stack is
+    // given and CLONE_VM is not set, so the child runs on a copy of this stack, as after fork(2).
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(Cloned::Child),
+        pid => {
+            // SAFETY: the kernel stored a new descriptor there (CLONE_PIDFD), which nobody else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent { pid: i32::try_from(pid).expect("pids are below 2^22"), pidfd })
+        }
+    }
+}
+
+/// `struct mount_attr` of linux/mount.h.
+#[repr(C)]
+#[derive(Default)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// What `mount_setattr` is to change.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MountChange {
+    /// Attributes to set.
+    pub set: u64,
+    /// Attributes to clear.
+    pub clear: u64,
+    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED`, `MS_UNBINDABLE`, or 0 to leave it.
+    pub propagation: u64,
+    /// The whole tree, not the top mount alone.
+    pub recursive: bool,
+}
+
+impl MountChange {
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.set == 0 && self.clear == 0 && self.propagation == 0
+    }
+}
+
+/// `mount_setattr(2)` on the mount whose root `mount` is. Since Linux 5.12.
+pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, change: MountChange) -> io::Result<()> {
+    mount_setattr_raw(
+        mount,
+        change.recursive,
+        &MountAttr {
+            attr_set: change.set,
+            attr_clr: change.clear,
+            propagation: change.propagation,
+            userns_fd: 0,
+        },
+    )
+}
+
+/// Maps the owners of the detached tree `mount` through the user namespace `userns`.
+pub(crate) fn mount_idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = MountAttr {
+        attr_set: u64::from(MountAttrFlags::MOUNT_ATTR_IDMAP.bits()),
+        userns_fd: u64::from(userns.as_raw_fd().cast_unsigned()),
+        ..MountAttr::default()
+    };
+    mount_setattr_raw(mount, true, &attr)
+}
+
+fn mount_setattr_raw(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path is a literal C string, `attr` is a live mount_attr and its size is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Marks every descriptor from `first` on close-on-exec.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: with CLOSE_RANGE_CLOEXEC no descriptor is closed now, so no owner loses its own.
+    let result = unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        // CLOSE_RANGE_CLOEXEC came with Linux 5.11.
+        Some(libc::ENOSYS | libc::EINVAL) => close_on_exec_by_proc(first),
+        _ => Err(error),
+    }
+}
+
+fn close_on_exec_by_proc(first: u32) -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let Some(fd) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        if u32::try_from(fd).is_ok_and(|fd| fd >= first) {
+            // SAFETY: setting a descriptor flag touches no memory; a descriptor gone meanwhile gives EBADF.
+            unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}

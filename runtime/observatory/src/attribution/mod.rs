@@ -1,0 +1,8 @@
+//! Which container a kernel id belongs to.
+
+pub mod handle;
+pub mod patterns;
+pub mod registry;
+pub mod state_file;
+
+pub use registry::{Attribution, Container, Outcome, Registry, State};

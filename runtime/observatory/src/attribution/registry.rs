@@ -1,0 +1,561 @@
+//! The table of cgroups and containers.
+//!
+//! Its keys are kernel ids of cgroups. It learns them from a walk at the start, from the kernel's `cgroup_mkdir`
+//! (which comes before any task can be in the new cgroup), and, for ids that slipped through, from the kernel by
+//! handle. Which container a cgroup belongs to follows from its path: the longest path that a state file declares,
+//! else the patterns of engines, else the host.
+
+use crate::attribution::patterns;
+use crate::attribution::state_file::{self, StateFile, Version};
+use crate::attribution::handle;
+use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use terrarium_abi::{CounterKey, Kind};
+
+/// How long after the removal of a cgroup its counters are taken over and removed from the kernel's map. Nothing
+/// can run in a removed cgroup; the delay only lets events on their way arrive.
+const TAKE_OVER_DELAY: Duration = Duration::from_secs(2);
+
+/// How long an id that could not be resolved is not asked for again.
+const MISS_RETRY: Duration = Duration::from_secs(5);
+
+/// The states of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// The runtime is building it.
+    Creating,
+    /// Built, its program not started.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Frozen.
+    Paused,
+    /// It has ended.
+    Stopped,
+}
+
+impl State {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Creating, Self::Created, Self::Running, Self::Paused, Self::Stopped];
+
+    /// The name, as in the label `state`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+        }
+    }
+
+    fn from_status(status: &str) -> Self {
+        Self::ALL.into_iter().find(|state| state.name() == status).unwrap_or(Self::Running)
+    }
+}
+
+/// Who a container is; made anew when any of it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Container {
+    /// The path of its cgroup: the label `id`.
+    pub path: String,
+    /// Its id, as its runtime has it.
+    pub id: String,
+    /// Its name, else its short id: the label `name`.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+    /// Who made it.
+    pub runtime: String,
+    /// Uid or name of its pod.
+    pub pod: String,
+    /// Namespace of its pod.
+    pub pod_namespace: String,
+    /// `cgroupfs` or `systemd`.
+    pub cgroup_driver: String,
+    /// Counts re-creations under the same path, from 1.
+    pub generation: u64,
+}
+
+/// How sure an attribution is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The cgroup is the container's own, or is known to belong to none.
+    Exact,
+    /// The cgroup lies below the container's.
+    Ancestor,
+    /// The cgroup is not known.
+    Unknown,
+}
+
+impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Exact, Self::Ancestor, Self::Unknown];
+
+    /// The name, as in the label `outcome`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Ancestor => "ancestor",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// Where an event happened.
+#[derive(Debug, Clone)]
+pub struct Attribution {
+    /// The container, none for the host.
+    pub container: Option<Arc<Container>>,
+    /// The cgroup's path.
+    pub path: Arc<str>,
+    /// How sure this is.
+    pub outcome: Outcome,
+}
+
+/// What one row of the metrics is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Subject {
+    /// Everything in no container.
+    Host,
+    /// Everything in a cgroup that is not known.
+    Unknown,
+    /// The container with this path.
+    Container(String),
+}
+
+/// A container as the metrics see it.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Who it is.
+    pub container: Arc<Container>,
+    /// Its state.
+    pub state: State,
+    /// Where its memory is accounted.
+    pub memory: Option<(Hierarchy, String)>,
+    /// Whether any cgroup of it exists.
+    pub live: bool,
+}
+
+/// A cgroup.
+struct Known {
+    path: Arc<str>,
+    /// The path of the container that it belongs to.
+    owner: Option<String>,
+    removed: Option<Instant>,
+}
+
+/// A container's entry.
+struct Entry {
+    info: Arc<Container>,
+    state: State,
+    /// Cgroups that exist.
+    live: HashSet<(Hierarchy, u64)>,
+    /// Since when no cgroup and no state file of it exists.
+    ended: Option<Instant>,
+    memory: Option<(Hierarchy, String)>,
+    /// Whether a state file tells of it.
+    declared: bool,
+}
+
+/// Gives the path of a new cgroup that the kernel has noted down, see the map `CGROUPS`.
+pub type NewCgroups = Box<dyn FnMut(Hierarchy, u64) -> Option<String> + Send>;
+
+/// The table.
+pub struct Registry {
+    mounts: CgroupMounts,
+    root: PathBuf,
+    grace: Duration,
+    cgroups: HashMap<(Hierarchy, u64), Known>,
+    containers: BTreeMap<String, Entry>,
+    /// Paths that state files declare, to the path of the container.
+    declared: HashMap<(Hierarchy, String), String>,
+    files: HashMap<PathBuf, (Version, String)>,
+    misses: HashMap<(Hierarchy, u64), Instant>,
+    /// Totals of removed cgroups.
+    retired: HashMap<Subject, HashMap<Kind, u64>>,
+    new_cgroups: NewCgroups,
+    outcomes: HashMap<Outcome, u64>,
+}
+
+impl Registry {
+    /// A table of what exists now: every cgroup, and every container that a state file below `root` tells of. The
+    /// series of a removed container stay for `grace`.
+    pub fn new(
+        mounts: CgroupMounts,
+        root: PathBuf,
+        grace: Duration,
+        new_cgroups: NewCgroups,
+    ) -> Self {
+        let mut registry = Self {
+            mounts: mounts.clone(),
+            root,
+            grace,
+            cgroups: HashMap::new(),
+            containers: BTreeMap::new(),
+            declared: HashMap::new(),
+            files: HashMap::new(),
+            misses: HashMap::new(),
+            retired: HashMap::new(),
+            new_cgroups,
+            outcomes: HashMap::new(),
+        };
+        registry.read_state_files();
+        for hierarchy in [Hierarchy::Unified, Hierarchy::Memory] {
+            mounts.walk(hierarchy, &mut |id, path| registry.cgroup_made(hierarchy, id, path));
+        }
+        registry
+    }
+
+    /// A cgroup exists.
+    pub fn cgroup_made(&mut self, hierarchy: Hierarchy, id: u64, path: &str) {
+        let key = (hierarchy, id);
+        self.misses.remove(&key);
+        let owner = self.owner_of(hierarchy, path);
+        if let Some(owner) = &owner {
+            let entry = self.entry(owner, path);
+            entry.live.insert(key);
+            if entry.ended.take().is_some() {
+                let mut info = (*entry.info).clone();
+                info.generation += 1;
+                entry.info = Arc::new(info);
+                entry.state = State::Running;
+            }
+            if path == owner {
+                let accounts = match hierarchy {
+                    Hierarchy::Memory => true,
+                    Hierarchy::Unified => !self.mounts.memory_is_v1(),
+                };
+                if accounts && let Some(entry) = self.containers.get_mut(owner) {
+                    entry.memory = Some((hierarchy, path.to_owned()));
+                }
+            }
+        }
+        self.cgroups.insert(key, Known { path: Arc::from(path), owner, removed: None });
+    }
+
+    /// A cgroup was removed.
+    pub fn cgroup_removed(&mut self, hierarchy: Hierarchy, id: u64) {
+        let key = (hierarchy, id);
+        let Some(known) = self.cgroups.get_mut(&key) else { return };
+        known.removed = Some(Instant::now());
+        if let Some(entry) = known.owner.as_ref().and_then(|owner| self.containers.get_mut(owner)) {
+            entry.live.remove(&key);
+            if entry.live.is_empty() {
+                entry.state = State::Stopped;
+                if !entry.declared {
+                    entry.ended = Some(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Reads the state files that have changed.
+    pub fn read_state_files(&mut self) {
+        let files = state_file::list(&self.root);
+        let gone: Vec<PathBuf> = self
+            .files
+            .keys()
+            .filter(|path| !files.iter().any(|(file, _)| file == *path))
+            .cloned()
+            .collect();
+        for path in gone {
+            if let Some((_, owner)) = self.files.remove(&path) {
+                self.undeclare(&owner);
+            }
+        }
+        for (path, version) in files {
+            if self.files.get(&path).is_some_and(|(known, _)| *known == version) {
+                continue;
+            }
+            // A file that is being removed, or is not of this format, tells nothing.
+            let Ok(state) = state_file::read(&path) else { continue };
+            if let Some(owner) = self.declare(&state) {
+                self.files.insert(path, (version, owner));
+            }
+        }
+    }
+
+    fn declare(&mut self, state: &StateFile) -> Option<String> {
+        let hierarchy = |name: &str| match name {
+            "unified" => Some(Hierarchy::Unified),
+            "memory" => Some(Hierarchy::Memory),
+            _ => None,
+        };
+        let cgroups: Vec<(Hierarchy, &str, u64)> = state
+            .cgroups
+            .iter()
+            .filter_map(|cgroup| {
+                Some((hierarchy(&cgroup.hierarchy)?, cgroup.path.as_str(), cgroup.id))
+            })
+            .filter(|(_, path, _)| path.starts_with('/') && path.len() > 1)
+            .collect();
+        let (_, owner, _) = *cgroups.iter().min_by_key(|(hierarchy, _, _)| *hierarchy)?;
+        let owner = owner.to_owned();
+        let name = if state.name.is_empty() { &state.id } else { &state.name };
+        let is_new = !self.containers.contains_key(&owner);
+        let accounting = if self.mounts.memory_is_v1() { Hierarchy::Memory } else { Hierarchy::Unified };
+        let entry = self.entry(&owner, &owner);
+        let info = Container {
+            path: owner.clone(),
+            id: state.id.clone(),
+            name: name.clone(),
+            image: state.image.clone(),
+            runtime: "terrarium".to_owned(),
+            cgroup_driver: entry.info.cgroup_driver.clone(),
+            generation: entry.info.generation,
+            ..Container::default()
+        };
+        if *entry.info != info {
+            entry.info = Arc::new(info);
+        }
+        entry.declared = true;
+        entry.state = State::from_status(&state.status);
+        if entry.ended.take().is_some() && !is_new {
+            let mut info = (*entry.info).clone();
+            info.generation += 1;
+            entry.info = Arc::new(info);
+        }
+        if let Some((hierarchy, path, _)) = cgroups.iter().find(|(h, _, _)| *h == accounting) {
+            entry.memory = Some((*hierarchy, (*path).to_owned()));
+        }
+        for (hierarchy, path, id) in cgroups {
+            self.declared.insert((hierarchy, path.to_owned()), owner.clone());
+            if id != 0 && !self.cgroups.contains_key(&(hierarchy, id)) {
+                self.cgroup_made(hierarchy, id, path);
+            }
+        }
+        // Cgroups that were seen before the file was.
+        let unowned: Vec<(Hierarchy, u64, Arc<str>)> = self
+            .cgroups
+            .iter()
+            .filter(|((hierarchy, _), known)| {
+                known.removed.is_none()
+                    && known.owner.as_ref() != Some(&owner)
+                    && self.owner_of(*hierarchy, &known.path).as_ref() == Some(&owner)
+            })
+            .map(|((hierarchy, id), known)| (*hierarchy, *id, Arc::clone(&known.path)))
+            .collect();
+        for (hierarchy, id, path) in unowned {
+            self.cgroup_made(hierarchy, id, &path);
+        }
+        Some(owner)
+    }
+
+    fn undeclare(&mut self, owner: &str) {
+        self.declared.retain(|_, declared| declared != owner);
+        if let Some(entry) = self.containers.get_mut(owner) {
+            entry.declared = false;
+            if entry.live.is_empty() {
+                entry.state = State::Stopped;
+                entry.ended = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Whose event this is. `unified` and `memory` are the ids that a record or a counter carries.
+    pub fn attribute(&mut self, unified: u64, memory: u64) -> Attribution {
+        let (subject, path, outcome) = self.resolve(unified, memory);
+        *self.outcomes.entry(outcome).or_default() += 1;
+        let container = match &subject {
+            Subject::Container(owner) => {
+                self.containers.get(owner).map(|entry| Arc::clone(&entry.info))
+            }
+            _ => None,
+        };
+        Attribution { container, path, outcome }
+    }
+
+    /// Which row of the metrics a counter belongs to.
+    pub fn subject(&mut self, key: &CounterKey) -> Subject {
+        self.resolve(key.cgroup_id, key.memory_cgroup_id).0
+    }
+
+    /// How many levels the cgroup of a counter lies below its container's.
+    pub fn depth_below_container(&mut self, key: &CounterKey) -> usize {
+        let (subject, path, _) = self.resolve(key.cgroup_id, key.memory_cgroup_id);
+        match subject {
+            Subject::Container(owner) => {
+                path.get(owner.len()..).map_or(0, |below| below.matches('/').count())
+            }
+            _ => 0,
+        }
+    }
+
+    fn resolve(&mut self, unified: u64, memory: u64) -> (Subject, Arc<str>, Outcome) {
+        let mut host: Option<Arc<str>> = None;
+        let mut unknown = false;
+        for key in [(Hierarchy::Unified, unified), (Hierarchy::Memory, memory)] {
+            if key.1 == 0 {
+                continue;
+            }
+            if !self.cgroups.contains_key(&key) {
+                self.learn(key);
+            }
+            let Some(known) = self.cgroups.get(&key) else {
+                unknown = true;
+                continue;
+            };
+            if let Some(owner) = &known.owner {
+                let outcome =
+                    if *known.path == **owner { Outcome::Exact } else { Outcome::Ancestor };
+                let subject = Subject::Container(owner.clone());
+                return (subject, Arc::clone(&known.path), outcome);
+            }
+            host.get_or_insert_with(|| Arc::clone(&known.path));
+        }
+        match host {
+            Some(path) if !unknown => (Subject::Host, path, Outcome::Exact),
+            _ => (Subject::Unknown, Arc::from(""), Outcome::Unknown),
+        }
+    }
+
+    /// Asks the kernel for a cgroup that nobody told of.
+    fn learn(&mut self, (hierarchy, id): (Hierarchy, u64)) {
+        let key = (hierarchy, id);
+        if self.misses.get(&key).is_some_and(|at| at.elapsed() < MISS_RETRY) {
+            return;
+        }
+        let noted = (self.new_cgroups)(hierarchy, id);
+        let path = noted.or_else(|| handle::path_of(self.mounts.point(hierarchy)?, id).ok());
+        match path {
+            Some(path) => self.cgroup_made(hierarchy, id, &path),
+            None => {
+                self.misses.insert(key, Instant::now());
+            }
+        }
+    }
+
+    /// The path of the container that a cgroup with this path belongs to.
+    fn owner_of(&self, hierarchy: Hierarchy, path: &str) -> Option<String> {
+        let mut at = path;
+        while !at.is_empty() {
+            if let Some(owner) = self.declared.get(&(hierarchy, at.to_owned())) {
+                return Some(owner.clone());
+            }
+            at = at.rfind('/').map_or("", |end| &at[..end]);
+        }
+        patterns::recognise(path).map(|found| found.path.to_owned())
+    }
+
+    fn entry(&mut self, owner: &str, path: &str) -> &mut Entry {
+        self.containers.entry(owner.to_owned()).or_insert_with(|| {
+            let found = patterns::recognise(path);
+            let id = found.as_ref().map_or(owner, |found| found.id);
+            // Long ids are shortened as their engines do.
+            let name = if id.len() == 64 { &id[..12] } else { id };
+            let info = Container {
+                path: owner.to_owned(),
+                id: id.to_owned(),
+                name: name.to_owned(),
+                runtime: found.as_ref().map_or("", |found| found.runtime).to_owned(),
+                cgroup_driver: found.as_ref().map_or("cgroupfs", |found| found.driver).to_owned(),
+                pod: found.as_ref().map_or("", |found| found.pod_uid).to_owned(),
+                generation: 1,
+                ..Container::default()
+            };
+            Entry {
+                info: Arc::new(info),
+                state: State::Running,
+                live: HashSet::new(),
+                ended: None,
+                memory: None,
+                declared: false,
+            }
+        })
+    }
+
+    /// The containers, those that have ended less than the grace time ago included.
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.containers
+            .values()
+            .map(|entry| Snapshot {
+                container: Arc::clone(&entry.info),
+                state: entry.state,
+                memory: entry.memory.clone(),
+                live: !entry.live.is_empty(),
+            })
+            .collect()
+    }
+
+    /// The counters per row: what the kernel counts now, and what removed cgroups had counted.
+    pub fn totals(
+        &mut self,
+        counts: &HashMap<CounterKey, u64>,
+    ) -> HashMap<Subject, HashMap<Kind, u64>> {
+        let mut totals = self.retired.clone();
+        for (key, count) in counts {
+            let (subject, kind) = self.row(key);
+            *totals.entry(subject).or_default().entry(kind).or_default() += count;
+        }
+        totals
+    }
+
+    /// The row and the kind under which a counter is shown: a limit that stands within the container is its own,
+    /// also when the task sits in a cgroup below it.
+    fn row(&mut self, key: &CounterKey) -> (Subject, Kind) {
+        use terrarium_abi::counter::family::{MEMORY_LIMIT, OOM_KILL};
+        let (family, [level, b, c]) = key.kind.parts();
+        let kind = match family {
+            MEMORY_LIMIT | OOM_KILL if level < terrarium_abi::memory::LEVEL_UNKNOWN => {
+                let depth = self.depth_below_container(key);
+                Kind::new(family, [u8::from(usize::from(level) > depth), b, c])
+            }
+            _ => key.kind,
+        };
+        (self.subject(key), kind)
+    }
+
+    /// What is due: counters of removed cgroups are taken over, their keys returned for removal from the kernel's
+    /// map, and containers whose grace time is over are forgotten.
+    pub fn tick(&mut self, read: impl FnOnce() -> HashMap<CounterKey, u64>) -> Vec<CounterKey> {
+        let due: HashSet<(Hierarchy, u64)> = self
+            .cgroups
+            .iter()
+            .filter(|(_, known)| known.removed.is_some_and(|at| at.elapsed() > TAKE_OVER_DELAY))
+            .map(|(key, _)| *key)
+            .collect();
+        let mut keys = Vec::new();
+        if !due.is_empty() {
+            let is_due = |key: &CounterKey| {
+                due.contains(&(Hierarchy::Unified, key.cgroup_id))
+                    || due.contains(&(Hierarchy::Memory, key.memory_cgroup_id))
+            };
+            for (key, count) in read().into_iter().filter(|(key, _)| is_due(key)) {
+                let (subject, kind) = self.row(&key);
+                *self.retired.entry(subject).or_default().entry(kind).or_default() += count;
+                keys.push(key);
+            }
+            self.cgroups.retain(|key, _| !due.contains(key));
+        }
+        let grace = self.grace;
+        let forgotten: Vec<String> = self
+            .containers
+            .iter()
+            .filter(|(_, entry)| {
+                entry.live.is_empty() && entry.ended.is_some_and(|at| at.elapsed() > grace)
+            })
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in forgotten {
+            self.containers.remove(&path);
+            self.retired.remove(&Subject::Container(path));
+        }
+        self.misses.retain(|_, at| at.elapsed() < MISS_RETRY);
+        keys
+    }
+
+    /// How often each outcome came.
+    pub fn outcomes(&self) -> &HashMap<Outcome, u64> {
+        &self.outcomes
+    }
+
+    /// The cgroup hierarchies.
+    pub fn mounts(&self) -> &CgroupMounts {
+        &self.mounts
+    }
+}

@@ -1,0 +1,9 @@
+//! Records from the kernel become events: decoded, attributed, kept for a while, and written as JSON lines.
+
+pub mod decode;
+pub mod flag_names;
+pub mod history;
+pub mod json;
+
+pub use decode::{DecodeError, Record};
+pub use history::{Event, Filter, History, Reader};

@@ -1,0 +1,163 @@
+//! Fills in what the programs need to know of this kernel.
+//!
+//! One table lists the fields. A field that a kernel lacks is left [`ABSENT`]: what depends on it reads as zero, and
+//! the table says what that costs, so that `doctor` can tell.
+
+use crate::kernel::btf::{Argument, KernelTypes};
+use crate::kernel::cgroup_mounts::CgroupMounts;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use terrarium_abi::{ABSENT, Config, NsKind};
+
+/// A field of the kernel that the programs read.
+struct Field {
+    /// Its place in [`Config`].
+    place: fn(&mut Config) -> &mut u32,
+    /// Where it is, newest kernel first.
+    paths: &'static [&'static str],
+    /// What is lost without it; empty when other kernels simply do it another way.
+    loss: &'static str,
+}
+
+macro_rules! fields {
+    ($($place:ident: [$($path:literal),+] => $loss:literal,)+) => {
+        &[$(Field { place: |config| &mut config.$place, paths: &[$($path),+], loss: $loss }),+]
+    };
+}
+
+const FIELDS: &[Field] = fields! {
+    task_cgroups: ["task_struct.cgroups"] => "no event can be attributed to a cgroup",
+    task_nsproxy: ["task_struct.nsproxy"] => "namespace inodes",
+    task_cred: ["task_struct.cred"] => "user ids and user namespaces",
+    task_real_parent: ["task_struct.real_parent"] => "parent process ids",
+    task_group_leader: ["task_struct.group_leader"] => "exit status of processes with threads",
+    task_pid: ["task_struct.pid"] => "thread ids",
+    task_tgid: ["task_struct.tgid"] => "process ids",
+    task_comm: ["task_struct.comm"] => "names of tasks",
+    task_start: ["task_struct.start_boottime", "task_struct.real_start_time"] => "run times",
+    task_thread_pid: ["task_struct.thread_pid"] => "process ids inside pid namespaces",
+    task_signal: ["task_struct.signal"] => "exits cannot be counted",
+    task_exit_code: ["task_struct.exit_code"] => "exit status",
+    task_files: ["task_struct.files"] => "the kind of namespace of setns(fd, 0)",
+    cred_uid: ["cred.uid"] => "user ids",
+    pid_level: ["pid.level"] => "process ids inside pid namespaces",
+    pid_numbers: ["pid.numbers"] => "process ids inside pid namespaces",
+    css_set_dfl_cgrp: ["css_set.dfl_cgrp"] => "no event can be attributed to a cgroup",
+    css_cgroup: ["cgroup_subsys_state.cgroup"] => "v1 memory cgroups",
+    css_parent: ["cgroup_subsys_state.parent"] => "whose memory limit was hit",
+    cgroup_kn: ["cgroup.kn"] => "no event can be attributed to a cgroup",
+    cgroup_root: ["cgroup.root"] => "names of short-lived cgroups",
+    cgroup_level: ["cgroup.level"] => "depth of cgroups",
+    root_hierarchy_id: ["cgroup_root.hierarchy_id"] => "names of short-lived cgroups",
+    kernfs_id: ["kernfs_node.id"] => "no event can be attributed to a cgroup",
+    signal_live: ["signal_struct.live"] => "exits of processes with threads",
+    signal_nr_threads: ["signal_struct.nr_threads"] => "exits of processes with threads",
+    signal_flags: ["signal_struct.flags"] => "exit status of processes with threads",
+    signal_group_exit_code: ["signal_struct.group_exit_code"] => "exit status of processes with threads",
+    signal_oom_mm: ["signal_struct.oom_mm"] => "exits because of lack of memory",
+    binprm_filename: ["linux_binprm.filename"] => "paths of programs",
+    files_fdt: ["files_struct.fdt"] => "the kind of namespace of setns(fd, 0)",
+    fdtable_fd: ["fdtable.fd"] => "the kind of namespace of setns(fd, 0)",
+    fdtable_max_fds: ["fdtable.max_fds"] => "the kind of namespace of setns(fd, 0)",
+    file_inode: ["file.f_inode"] => "the kind of namespace of setns(fd, 0)",
+    inode_sb: ["inode.i_sb"] => "the kind of namespace of setns(fd, 0)",
+    inode_private: ["inode.i_private"] => "the kind of namespace of setns(fd, 0)",
+    sb_magic: ["super_block.s_magic"] => "the kind of namespace of setns(fd, 0)",
+    ns_common_inum: ["ns_common.inum"] => "namespace inodes",
+    // Up to 6.17 the operations tell the type, from 6.18 on the namespace itself does.
+    ns_common_type: ["ns_common.ns_type"] => "",
+    ns_common_ops: ["ns_common.ops"] => "",
+    ns_ops_type: ["proc_ns_operations.type"] => "",
+    memcg_css: ["mem_cgroup.css"] => "whose memory limit was hit",
+    memcg_usage: ["mem_cgroup.memory.usage"] => "whose memory limit was hit",
+    memcg_max: ["mem_cgroup.memory.max"] => "whose memory limit was hit",
+};
+
+/// Per kind: where the pointer to it is, and which struct it points to.
+const NAMESPACES: [(NsKind, &str, &str); 8] = [
+    (NsKind::Mnt, "nsproxy.mnt_ns", "mnt_namespace"),
+    (NsKind::Net, "nsproxy.net_ns", "net"),
+    (NsKind::User, "cred.user_ns", "user_namespace"),
+    (NsKind::Pid, "nsproxy.pid_ns_for_children", "pid_namespace"),
+    (NsKind::Ipc, "nsproxy.ipc_ns", "ipc_namespace"),
+    (NsKind::Uts, "nsproxy.uts_ns", "uts_namespace"),
+    (NsKind::Cgroup, "nsproxy.cgroup_ns", "cgroup_namespace"),
+    (NsKind::Time, "nsproxy.time_ns_for_children", "time_namespace"),
+];
+
+/// A field that this kernel lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingField {
+    /// Its name on the newest kernel.
+    pub field: &'static str,
+    /// What is lost without it.
+    pub loss: &'static str,
+}
+
+/// The settings for this kernel, and what it lacks.
+pub fn config(types: &KernelTypes, mounts: &CgroupMounts, proc: &Path) -> (Config, Vec<MissingField>) {
+    let mut config = Config::UNSET;
+    let mut missing = Vec::new();
+    for Field { place, paths, loss } in FIELDS {
+        match paths.iter().find_map(|path| types.offset_of(path)) {
+            Some(offset) => *place(&mut config) = offset,
+            None if loss.is_empty() => {}
+            None => missing.push(MissingField { field: paths[0], loss }),
+        }
+    }
+    config.upid_size = types.size_of("upid").unwrap_or(ABSENT);
+    config.css_set_memory = element(
+        types.offset_of("css_set.subsys"),
+        types.constant("cgroup_subsys_id", "memory_cgrp_id"),
+    );
+    config.memcg_oom_kills = element(
+        types.offset_of("mem_cgroup.memory_events_local"),
+        types.constant("memcg_memory_event", "MEMCG_OOM_KILL"),
+    );
+    for (kind, pointer, holder) in NAMESPACES {
+        let ns = &mut config.ns[kind as usize];
+        ns.pointer = types.offset_of(pointer).unwrap_or(ABSENT);
+        ns.inum = types.offset_of(&format!("{holder}.ns.inum")).unwrap_or(ABSENT);
+        ns.initial = initial_namespace(proc, kind);
+    }
+    config.memory_is_v1 = u32::from(mounts.memory_is_v1());
+    config.memory_hierarchy = mounts.memory_hierarchy;
+    config.exit_tells_group_dead = u32::from(
+        types.tracepoint_arguments("sched_process_exit").is_some_and(|args| args.len() >= 2),
+    );
+    config.mark_victim_gives_task = u32::from(
+        types
+            .tracepoint_arguments("mark_victim")
+            .is_some_and(|args| args.first() == Some(&Argument::Pointer)),
+    );
+    config.oom_at_exit = 0;
+    config.events = 1;
+    (config, missing)
+}
+
+/// Offset of an element of an array of words.
+fn element(array: Option<u32>, index: Option<u32>) -> u32 {
+    match (array, index) {
+        (Some(array), Some(index)) => array + 8 * index,
+        _ => ABSENT,
+    }
+}
+
+/// The inode of the initial namespace of a kind: fixed numbers for six kinds (`include/linux/proc_ns.h`), else
+/// that of process 1, else, where that is out of reach, the observer's own; 0 when none can be read.
+fn initial_namespace(proc: &Path, kind: NsKind) -> u32 {
+    match kind {
+        NsKind::Ipc => return 0xEFFF_FFFF,
+        NsKind::Uts => return 0xEFFF_FFFE,
+        NsKind::User => return 0xEFFF_FFFD,
+        NsKind::Pid => return 0xEFFF_FFFC,
+        NsKind::Cgroup => return 0xEFFF_FFFB,
+        NsKind::Time => return 0xEFFF_FFFA,
+        NsKind::Mnt | NsKind::Net => {}
+    }
+    ["1", "self"]
+        .iter()
+        .find_map(|pid| std::fs::metadata(proc.join(pid).join("ns").join(kind.name())).ok())
+        .and_then(|metadata| u32::try_from(metadata.ino()).ok())
+        .unwrap_or(0)
+}

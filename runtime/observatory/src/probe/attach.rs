@@ -1,0 +1,365 @@
+//! Attaching one hook: the ways are tried in order, and what the kernel said to each is kept.
+
+use crate::kernel::btf::KernelTypes;
+use crate::kernel::tracefs::Tracefs;
+use crate::probe::plan::{Hook, Mechanism, Part, Place};
+use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint};
+use aya::{Btf, Ebpf};
+use serde::Serialize;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use terrarium_abi::Probe;
+
+/// A way that was tried in vain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Attempt {
+    /// The way.
+    pub mechanism: Mechanism,
+    /// The kernel's error number, if it was the kernel that refused.
+    pub errno: Option<i32>,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// How a hook is attached, or why not.
+#[derive(Debug, Clone)]
+pub struct HookReport {
+    /// The hook.
+    pub hook: Hook,
+    /// The way that worked.
+    pub mechanism: Option<Mechanism>,
+    /// The ways that did not, in the order in which they were tried.
+    pub attempts: Vec<Attempt>,
+}
+
+impl HookReport {
+    /// The probe that the hook belongs to.
+    pub fn probe(&self) -> Probe {
+        self.hook.probe
+    }
+}
+
+/// Attaches hooks of one loaded object.
+pub struct Attacher<'a> {
+    /// The object.
+    pub ebpf: &'a mut Ebpf,
+    /// The kernel's types as aya wants them.
+    pub btf: Option<&'a Btf>,
+    /// The kernel's types.
+    pub types: Option<&'a KernelTypes>,
+    /// The ways that the user allows; empty allows all.
+    pub allowed: &'a [Mechanism],
+    /// Opened when the first system call tracepoint is attached.
+    tracefs: Option<Tracefs>,
+    /// Perf events that hold tracepoint programs. They are closed to detach.
+    pub perf_events: Vec<OwnedFd>,
+}
+
+impl<'a> Attacher<'a> {
+    /// An attacher for `ebpf`.
+    pub fn new(
+        ebpf: &'a mut Ebpf,
+        btf: Option<&'a Btf>,
+        types: Option<&'a KernelTypes>,
+        allowed: &'a [Mechanism],
+    ) -> Self {
+        Self { ebpf, btf, types, allowed, tracefs: None, perf_events: Vec::new() }
+    }
+
+    /// Tries the ways of `hook` until one works. When `--attach` names ways that do not exist for this kind of
+    /// hook, all of its own are tried.
+    pub fn attach(&mut self, hook: Hook) -> HookReport {
+        let mut attempts = Vec::new();
+        let forced = hook.mechanisms().iter().any(|mechanism| self.allowed.contains(mechanism));
+        for &mechanism in hook.mechanisms() {
+            if forced && !self.allowed.contains(&mechanism) {
+                continue;
+            }
+            match self.try_mechanism(&hook, mechanism) {
+                Ok(()) => return HookReport { hook, mechanism: Some(mechanism), attempts },
+                Err((errno, reason)) => attempts.push(Attempt { mechanism, errno, reason }),
+            }
+        }
+        HookReport { hook, mechanism: None, attempts }
+    }
+
+    fn try_mechanism(&mut self, hook: &Hook, mechanism: Mechanism) -> Result<(), Refusal> {
+        let programs = hook.programs(mechanism);
+        // All are loaded before the first is attached, so that a pair is attached whole or not at all.
+        for (part, name) in &programs {
+            self.load(hook, mechanism, *part, name)?;
+        }
+        let mut done = Vec::new();
+        for (part, name) in &programs {
+            if let Err(refusal) = self.attach_program(hook, mechanism, *part, name) {
+                for name in done {
+                    self.unload(name);
+                }
+                return Err(refusal);
+            }
+            done.push(name);
+        }
+        Ok(())
+    }
+
+    fn load(
+        &mut self,
+        hook: &Hook,
+        mechanism: Mechanism,
+        part: Part,
+        name: &str,
+    ) -> Result<(), Refusal> {
+        let no_btf = || (None, "the kernel shows no BTF".to_owned());
+        let function = self.function(hook);
+        let btf = self.btf;
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or_else(|| (None, format!("this build has no program {name}")))?;
+        match (mechanism, part) {
+            (Mechanism::TpBtf, _) => {
+                let program: &mut BtfTracePoint = typed(program)?;
+                program.load(hook.name, btf.ok_or_else(no_btf)?)
+            }
+            (Mechanism::RawTp, _) => typed::<RawTracePoint>(program)?.load(),
+            (Mechanism::Fentry, Part::Entry) => {
+                let program: &mut FEntry = typed(program)?;
+                program.load(&function?, btf.ok_or_else(no_btf)?)
+            }
+            (Mechanism::Fentry, Part::Exit) => {
+                let program: &mut FExit = typed(program)?;
+                program.load(&function?, btf.ok_or_else(no_btf)?)
+            }
+            (Mechanism::Kprobe, _) => {
+                function?;
+                typed::<KProbe>(program)?.load()
+            }
+            (Mechanism::Tracepoint, _) => typed::<TracePoint>(program)?.load(),
+        }
+        .or_else(|error| match error {
+            ProgramError::AlreadyLoaded => Ok(()),
+            error => Err(refusal(&error)),
+        })
+    }
+
+    fn attach_program(
+        &mut self,
+        hook: &Hook,
+        mechanism: Mechanism,
+        part: Part,
+        name: &str,
+    ) -> Result<(), Refusal> {
+        let function = self.function(hook);
+        if mechanism == Mechanism::Tracepoint {
+            return self.attach_system_call_tracepoint(hook, part, name);
+        }
+        let program = self
+            .ebpf
+            .program_mut(name)
+            .ok_or_else(|| (None, format!("this build has no program {name}")))?;
+        match (mechanism, part) {
+            (Mechanism::TpBtf, _) => typed::<BtfTracePoint>(program)?.attach().map(|_| ()),
+            (Mechanism::RawTp, _) => typed::<RawTracePoint>(program)?.attach(hook.name).map(|_| ()),
+            (Mechanism::Fentry, Part::Entry) => typed::<FEntry>(program)?.attach().map(|_| ()),
+            (Mechanism::Fentry, Part::Exit) => typed::<FExit>(program)?.attach().map(|_| ()),
+            (Mechanism::Kprobe | Mechanism::Tracepoint, _) => {
+                typed::<KProbe>(program)?.attach(function?, 0).map(|_| ())
+            }
+        }
+        .map_err(|error| refusal(&error))
+    }
+
+    fn attach_system_call_tracepoint(
+        &mut self,
+        hook: &Hook,
+        part: Part,
+        name: &str,
+    ) -> Result<(), Refusal> {
+        let said = |what: &str, error: &io::Error| {
+            (error.raw_os_error(), format!("{what}: {}", plain(error)))
+        };
+        if self.tracefs.is_none() {
+            self.tracefs = Some(Tracefs::open().map_err(|e| said("open tracefs", &e))?);
+        }
+        let Some(tracefs) = &self.tracefs else {
+            return Err((None, "tracefs is not open".to_owned()));
+        };
+        let event = match part {
+            Part::Entry => format!("sys_enter_{}", hook.name),
+            Part::Exit => format!("sys_exit_{}", hook.name),
+        };
+        let id = tracefs
+            .event_id("syscalls", &event)
+            .map_err(|e| said(&format!("find the tracepoint syscalls:{event}"), &e))?;
+        let program: &mut TracePoint = typed(
+            self.ebpf
+                .program_mut(name)
+                .ok_or_else(|| (None, format!("this build has no program {name}")))?,
+        )?;
+        let fd = program.fd().map_err(|error| refusal(&error))?.as_fd();
+        let event = attach_perf(id, fd).map_err(|e| said("attach through perf", &e))?;
+        self.perf_events.push(event);
+        Ok(())
+    }
+
+    /// Takes back what was attached for a way that failed half way.
+    fn unload(&mut self, name: &str) {
+        let result = match self.ebpf.program_mut(name) {
+            Some(Program::FEntry(program)) => program.unload(),
+            Some(Program::FExit(program)) => program.unload(),
+            Some(Program::KProbe(program)) => program.unload(),
+            Some(Program::TracePoint(program)) => {
+                self.perf_events.pop();
+                program.unload()
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = result {
+            tracing::warn!(program = name, %error, "cannot unload a program");
+        }
+    }
+
+    /// The kernel function behind the hook.
+    fn function(&self, hook: &Hook) -> Result<String, Refusal> {
+        let name = match hook.place {
+            Place::Tracepoint => return Ok(hook.name.to_owned()),
+            Place::Function => hook.name.to_owned(),
+            Place::SystemCall | Place::SystemCallExit => {
+                let arch = match std::env::consts::ARCH {
+                    "x86_64" => "x64",
+                    "aarch64" => "arm64",
+                    "riscv64" => "riscv",
+                    other => other,
+                };
+                format!("__{arch}_sys_{}", hook.name)
+            }
+        };
+        match self.types {
+            Some(types) if !types.has_function(&name) => {
+                Err((None, format!("this kernel has no function {name}")))
+            }
+            _ => Ok(name),
+        }
+    }
+}
+
+/// The kernel's error number and the reason in words.
+type Refusal = (Option<i32>, String);
+
+fn typed<'p, T>(program: &'p mut Program) -> Result<&'p mut T, Refusal>
+where
+    &'p mut T: TryFrom<&'p mut Program, Error = ProgramError>,
+{
+    program.try_into().map_err(|error| refusal(&error))
+}
+
+/// Puts aya's error into one line.
+fn refusal(error: &ProgramError) -> Refusal {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            // The last line but the statistics says what the verifier did not like.
+            let last = log
+                .lines()
+                .rev()
+                .map(str::trim)
+                .find(|line| !line.is_empty() && !line.starts_with("processed "));
+            tracing::debug!(%log, "the verifier refused a program");
+            let reason = match last {
+                Some(last) => format!("load the program: {}: {last}", plain(io_error)),
+                None => format!("load the program: {}", plain(io_error)),
+            };
+            (io_error.raw_os_error(), reason)
+        }
+        ProgramError::SyscallError(error) => {
+            let reason = format!("{}: {}", error.call, plain(&error.io_error));
+            (error.io_error.raw_os_error(), reason)
+        }
+        ProgramError::KProbeError(error) => {
+            let source = std::error::Error::source(error);
+            match source.and_then(|source| source.downcast_ref::<io::Error>()) {
+                Some(io_error) if io_error.raw_os_error() == Some(libc::ENOENT) => {
+                    (Some(libc::ENOENT), "the kernel has no kprobes (CONFIG_KPROBES)".to_owned())
+                }
+                Some(io_error) => (io_error.raw_os_error(), format!("{error}: {}", plain(io_error))),
+                None => (None, error.to_string()),
+            }
+        }
+        other => (None, other.to_string()),
+    }
+}
+
+/// An error number in the kernel's words and ours.
+fn plain(error: &io::Error) -> String {
+    let Some(number) = error.raw_os_error() else { return error.to_string() };
+    let errno = nix::errno::Errno::from_raw(number);
+    let hint = match errno {
+        nix::errno::Errno::EPERM | nix::errno::Errno::EACCES => {
+            " (refused: capability missing, lockdown, or not allowed by this kernel)"
+        }
+        nix::errno::Errno::EINVAL | nix::errno::Errno::EOPNOTSUPP => {
+            " (this kernel does not support it)"
+        }
+        _ => "",
+    };
+    format!("{errno:?}: {}{hint}", errno.desc())
+}
+
+/// Attaches a tracepoint program to the event with this number. Any program attached to a system call's
+/// tracepoint runs on every CPU, whatever CPU the perf event is bound to.
+fn attach_perf(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const PERF_TYPE_TRACEPOINT: u32 = 2;
+    const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+    /// `struct perf_event_attr` as of its first version (linux/perf_event.h, `PERF_ATTR_SIZE_VER0`).
+    #[repr(C)]
+    struct Attributes {
+        kind: u32,
+        size: u32,
+        config: u64,
+        sample_period: u64,
+        sample_type: u64,
+        read_format: u64,
+        flags: u64,
+        wakeup_events: u32,
+        bp_type: u32,
+        config1: u64,
+    }
+    const _: () = assert!(size_of::<Attributes>() == 64);
+    let attributes = Attributes {
+        kind: PERF_TYPE_TRACEPOINT,
+        size: 64,
+        config: id,
+        sample_period: 1,
+        sample_type: 0,
+        read_format: 0,
+        flags: 0,
+        wakeup_events: 1,
+        bp_type: 0,
+        config1: 0,
+    };
+    // SAFETY: the attributes are a live struct of the size that they state; any process, CPU 0, no group.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            &raw const attributes,
+            -1,
+            0,
+            -1,
+            PERF_FLAG_FD_CLOEXEC,
+        )
+    };
+    let event = match i32::try_from(fd) {
+        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows it.
+        Ok(fd) if fd >= 0 => unsafe { OwnedFd::from_raw_fd(fd) },
+        _ => return Err(io::Error::last_os_error()),
+    };
+    // _IOW('$', 8, __u32) and _IO('$', 0) of linux/perf_event.h.
+    nix::ioctl_write_int!(set_bpf, b'$', 8);
+    nix::ioctl_none!(enable, b'$', 0);
+    let program = program.as_raw_fd().try_into().map_err(io::Error::other)?;
+    // SAFETY: both descriptors are open; the argument is passed by value.
+    unsafe { set_bpf(event.as_raw_fd(), program) }?;
+    // SAFETY: the descriptor is open.
+    unsafe { enable(event.as_raw_fd()) }?;
+    Ok(event)
+}

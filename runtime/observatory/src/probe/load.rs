@@ -1,0 +1,192 @@
+//! Loading the object and attaching what the kernel grants.
+
+use crate::kernel::btf::{BtfError, KernelTypes, VMLINUX};
+use crate::kernel::cgroup_mounts::CgroupMounts;
+use crate::kernel::config::{MissingField, config};
+use crate::probe::attach::{Attacher, HookReport};
+use crate::probe::counts::Counters;
+use crate::probe::plan::{HOOKS, Mechanism};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use terrarium_abi::{CgroupInfo, CgroupKey, Probe, names};
+
+/// The programs, built by the build script.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/terrarium-probes"));
+
+/// Why no program could be loaded at all.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The kernel's types are out of reach; without them no field of the kernel can be found.
+    #[error(transparent)]
+    Types(#[from] BtfError),
+    /// A file of /proc cannot be read.
+    #[error("read {path}: {source}")]
+    Proc {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel refused the maps or the object.
+    #[error("load the eBPF object: {reason}")]
+    Object {
+        /// In one line.
+        reason: String,
+    },
+    /// The object lacks a map.
+    #[error("the eBPF object has no usable map {name}: {reason}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What to load.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The probes wanted.
+    pub probes: Vec<Probe>,
+    /// The ways to attach that are allowed; empty allows all.
+    pub mechanisms: Vec<Mechanism>,
+    /// Whether records are written at all.
+    pub events: bool,
+    /// Whether the programs' own log is on.
+    pub log: bool,
+    /// Size of the ring buffer, bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// How many counters fit.
+    pub counters: u32,
+    /// `/proc`, but for tests.
+    pub proc: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            probes: Probe::ALL.to_vec(),
+            mechanisms: Vec::new(),
+            events: true,
+            log: false,
+            ring_bytes: 4 << 20,
+            counters: 65_536,
+            proc: PathBuf::from("/proc"),
+        }
+    }
+}
+
+/// The loaded and attached programs. Dropping it detaches all of them.
+pub struct Probes {
+    /// Closing these detaches the programs at system call tracepoints.
+    _perf_events: Vec<OwnedFd>,
+    ebpf: Ebpf,
+    reports: Vec<HookReport>,
+    missing_fields: Vec<MissingField>,
+    mounts: CgroupMounts,
+    counters: u32,
+}
+
+impl Probes {
+    /// Loads the object and attaches the hooks of the wanted probes. A hook that cannot be attached is reported
+    /// and stops no other.
+    pub fn load(settings: &Settings) -> Result<Self, LoadError> {
+        let mounts = CgroupMounts::read(&settings.proc).map_err(|source| LoadError::Proc {
+            path: settings.proc.join("self/mountinfo"),
+            source,
+        })?;
+        let types = KernelTypes::read(Path::new(VMLINUX))?;
+        let (mut config, missing_fields) = config(&types, &mounts, &settings.proc);
+        config.events = u32::from(settings.events);
+        let btf = Btf::from_sys_fs().ok();
+
+        let log_level = if settings.log { u8::MAX } else { 0 };
+        let mut ebpf = EbpfLoader::new()
+            .btf(btf.as_ref())
+            .override_global(names::CONFIG, &config, true)
+            .override_global(aya_log::LEVEL, &log_level, false)
+            .map_max_entries(names::EVENTS, settings.ring_bytes)
+            .map_max_entries(names::COUNTS, settings.counters)
+            .load(OBJECT)
+            .map_err(|error| LoadError::Object { reason: one_line(&error) })?;
+
+        let mut attacher =
+            Attacher::new(&mut ebpf, btf.as_ref(), Some(&types), &settings.mechanisms);
+        let reports = HOOKS
+            .iter()
+            .filter(|hook| settings.probes.contains(&hook.probe))
+            .map(|hook| attacher.attach(*hook))
+            .collect();
+        let perf_events = attacher.perf_events;
+        Ok(Self { _perf_events: perf_events, ebpf, reports, missing_fields, mounts, counters: settings.counters })
+    }
+
+    /// How each hook is attached, or why not.
+    pub fn reports(&self) -> &[HookReport] {
+        &self.reports
+    }
+
+    /// What this kernel lacks.
+    pub fn missing_fields(&self) -> &[MissingField] {
+        &self.missing_fields
+    }
+
+    /// The cgroup hierarchies.
+    pub fn mounts(&self) -> &CgroupMounts {
+        &self.mounts
+    }
+
+    /// Takes the counters out.
+    pub fn take_counters(&mut self) -> Result<Counters, LoadError> {
+        let counts = self.take_map(names::COUNTS)?;
+        let stats: PerCpuArray<_, _> = self.take(names::STATS)?;
+        Counters::new(counts, stats, self.counters)
+            .map_err(|error| LoadError::Map { name: names::COUNTS, reason: error.to_string() })
+    }
+
+    /// Takes the ring buffer and its arming cell out.
+    pub fn take_ring(&mut self) -> Result<(RingBuf<MapData>, Array<MapData, u32>), LoadError> {
+        Ok((self.take(names::EVENTS)?, self.take(names::ARMED)?))
+    }
+
+    /// Takes the map of new cgroups out.
+    pub fn take_cgroups(&mut self) -> Result<HashMap<MapData, CgroupKey, CgroupInfo>, LoadError> {
+        self.take(names::CGROUPS)
+    }
+
+    /// The object, for aya-log.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    fn take<T>(&mut self, name: &'static str) -> Result<T, LoadError>
+    where
+        T: TryFrom<Map, Error = MapError>,
+    {
+        T::try_from(self.take_map(name)?)
+            .map_err(|error| LoadError::Map { name, reason: error.to_string() })
+    }
+
+    fn take_map(&mut self, name: &'static str) -> Result<Map, LoadError> {
+        self.ebpf
+            .take_map(name)
+            .ok_or_else(|| LoadError::Map { name, reason: "it is not there".to_owned() })
+    }
+}
+
+/// An error and its causes on one line, without a verifier log.
+fn one_line(error: &EbpfError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text.lines().next().unwrap_or_default().to_owned()
+}

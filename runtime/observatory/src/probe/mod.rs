@@ -1,0 +1,12 @@
+//! Loading and attaching the eBPF programs, and reading their counters.
+
+pub mod attach;
+pub mod counts;
+pub mod load;
+pub mod map_batch;
+pub mod plan;
+
+pub use attach::{Attempt, HookReport};
+pub use counts::{Counters, ProbeStats};
+pub use load::{LoadError, Probes, Settings};
+pub use plan::{Mechanism, probe_name};

@@ -1,0 +1,203 @@
+//! Bad input: one line that says what to do, the right exit code, and nothing left.
+
+use std::os::unix::process::CommandExt;
+use terrarium_tests::{Outcome, TestBed, binaries, process, require};
+
+/// Asserts that the program's last word is one line, that it contains each of `words`, and the exit code.
+#[track_caller]
+fn told(bed: &TestBed, outcome: &Outcome, code: i32, words: &[&str]) {
+    let text = outcome.stderr.trim_end();
+    assert_eq!(outcome.code, code, "{outcome:?}");
+    assert!(!text.contains("panicked"), "{text}");
+    assert!(!text.contains("RUST_BACKTRACE"), "{text}");
+    assert_eq!(text.lines().count(), 1, "one line: {text}");
+    assert!(text.starts_with("terrarium: "), "{text}");
+    for word in words {
+        assert!(text.contains(word), "{word:?} is not in: {text}");
+    }
+    assert_eq!(outcome.stdout, "");
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn a_missing_root_filesystem_is_named() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let outcome = bed.container("lost").rootfs("/no/such/folder").run(["true"]);
+    told(&bed, &outcome, 125, &["/no/such/folder"]);
+}
+
+#[test]
+fn a_root_filesystem_that_is_a_file_is_refused() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let file = bed.rootfs().join("etc/passwd");
+    let outcome = bed.container("file").rootfs(&file).run(["true"]);
+    told(&bed, &outcome, 125, &["etc/passwd"]);
+}
+
+#[test]
+fn an_unknown_program_is_named_and_gives_127() {
+    require!(Root, Program("busybox"), Program("ip"), Program("nft"));
+    let bed = TestBed::new();
+    let outcome = bed.container("unknown").with(["--net", "bridge"]).run(["no-such-program"]);
+    told(&bed, &outcome, 127, &["no-such-program"]);
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_named_and_gives_126() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let outcome = bed.container("text").run(["/bin/not-executable"]);
+    told(&bed, &outcome, 126, &["/bin/not-executable"]);
+}
+
+#[test]
+fn bad_limits_are_refused_before_anything_is_made() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    for (option, value) in [
+        ("--memory", "much"),
+        ("--memory", "-1"),
+        ("--memory", "32q"),
+        ("--memory", "99999999999999999999g"),
+        ("--cpus", "none"),
+        ("--cpus", "0"),
+        ("--cpus", "-2"),
+        ("--pids", "few"),
+    ] {
+        let outcome = bed.container("limit").with([format!("{option}={value}")]).run(["true"]);
+        // clap tells wrong usage in several lines, the first of which names the option and the value.
+        assert_eq!(outcome.code, 2, "{option} {value}: {outcome:?}");
+        assert!(outcome.stderr.contains(option), "{option} {value}: {}", outcome.stderr);
+        assert!(outcome.stderr.contains(value), "{option} {value}: {}", outcome.stderr);
+        assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+        bed.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_limit_too_small_to_run_in_gives_an_error_and_leaves_nothing() {
+    require!(Root, MemoryController, Program("busybox"));
+    let bed = TestBed::new();
+    let outcome = bed.container("small").with(["--memory", "4k"]).run(["true"]);
+    assert_ne!(outcome.code, 0, "{outcome:?}");
+    assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+    assert!(!outcome.stderr.is_empty());
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn a_name_in_use_is_refused_and_its_owner_is_not_hurt() {
+    require!(Root, Program("busybox"), Program("ip"), Program("nft"));
+    let bed = TestBed::new();
+    let mut owner = bed.container("taken").with(["--net", "bridge"]).follow();
+    let before = bed.leftovers();
+    let outcome = bed.container("taken").with(["--net", "bridge"]).run(["true"]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
+    assert!(outcome.stderr.contains(owner.name()), "{}", outcome.stderr);
+    assert_eq!(bed.leftovers().lines().count(), before.lines().count());
+    owner.call("fork 2");
+    assert_eq!(owner.finish().code, 0);
+}
+
+#[test]
+fn names_that_could_lead_out_of_the_state_folder_are_refused() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let rootfs = bed.rootfs();
+    let rootfs = rootfs.to_str().expect("the path is text");
+    for name in ["../out", "a/b", "", ".", "..", "a b", "a\nb"] {
+        let outcome = bed.run(["run", "--rm", "--name", name, rootfs, "--", "true"]);
+        assert!(matches!(outcome.code, 2 | 125), "{name:?}: {outcome:?}");
+        assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+        bed.assert_nothing_left();
+    }
+}
+
+#[test]
+fn an_unknown_network_is_refused() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let outcome = bed.container("net").with(["--net", "carrier-pigeon"]).run(["true"]);
+    assert!(matches!(outcome.code, 2 | 125), "{outcome:?}");
+    assert!(outcome.stderr.contains("carrier-pigeon"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("bridge"), "says what there is: {}", outcome.stderr);
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn a_container_that_is_not_there_is_named() {
+    require!(Root);
+    let bed = TestBed::new();
+    for command in ["kill", "delete"] {
+        let outcome = bed.run([command, "nobody-home"]);
+        told(&bed, &outcome, 1, &["nobody-home", "does not exist"]);
+    }
+}
+
+#[test]
+fn wrong_usage_gives_2() {
+    let run = |arguments: &[&str]| {
+        process::run(std::process::Command::new(binaries::terrarium()).args(arguments))
+    };
+    for arguments in [
+        &["no-such-command"][..],
+        &["run"],
+        &["run", "--no-such-option", "/", "--", "true"],
+        &["kill"],
+        &["kill", "web", "NOSUCHSIGNAL"],
+        &["observe", "--listen", "nonsense"],
+        &[],
+    ] {
+        let outcome = run(arguments);
+        assert_eq!(outcome.code, 2, "{arguments:?}: {outcome:?}");
+        assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+        assert!(!outcome.stderr.is_empty(), "{arguments:?}");
+    }
+    assert_eq!(run(&["--help"]).code, 0);
+    assert_eq!(run(&["--version"]).code, 0);
+}
+
+/// What an unprivileged user gets when they type `arguments`.
+fn as_nobody(bed: &TestBed, arguments: &[&str]) -> Outcome {
+    // A copy that nobody may execute wherever the repository lies, and a state folder that is theirs.
+    let folder = bed.folder();
+    let binary = folder.join("terrarium");
+    std::fs::copy(binaries::terrarium(), &binary).expect("the test's folder is writable");
+    let root = folder.join("nobody");
+    std::fs::create_dir_all(&root).expect("the test's folder is writable");
+    std::os::unix::fs::chown(&root, Some(NOBODY), Some(NOBODY)).expect("root may give away");
+    let public = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder, public).expect("the test's folder is ours");
+    let mut command = std::process::Command::new(binary);
+    command.arg("--root").arg(root).args(arguments).uid(NOBODY).gid(NOBODY).current_dir("/");
+    bed.finish(&mut command)
+}
+
+/// The uid and gid of nobody on every Linux.
+const NOBODY: u32 = 65534;
+
+#[test]
+fn without_the_rights_each_command_says_which_are_missing() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let rootfs = bed.rootfs();
+    let rootfs = rootfs.to_str().expect("the path is text");
+    let outcome = as_nobody(&bed, &["run", "--rm", "--net", "bridge", rootfs, "--", "true"]);
+    told(&bed, &outcome, 125, &["root"]);
+    let outcome = as_nobody(&bed, &["observe", "--listen", "127.0.0.1:0"]);
+    told(&bed, &outcome, 1, &["root"]);
+}
+
+#[test]
+fn a_port_in_use_is_named_and_the_observatory_ends() {
+    require!(Root, Btf);
+    let bed = TestBed::new();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    // Not in the bed's network namespace: its loopback is another.
+    let outcome = process::run(bed.terrarium().args(["observe", "--listen", &address]));
+    told(&bed, &outcome, 1, &[&address]);
+}

@@ -1,0 +1,13 @@
+//! What "it works" means, shown against the built binary; one file a subject.
+//!
+//! One executable, because each more costs a link; nextest still runs every test in a process of its own.
+
+mod cgroup_example;
+mod counts;
+mod errors;
+mod isolation;
+mod lifecycle;
+mod memory;
+mod network;
+mod observe;
+mod prometheus;

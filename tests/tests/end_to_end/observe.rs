@@ -1,0 +1,241 @@
+//! What the observatory serves, and what it says about itself.
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use terrarium_tests::process::Process;
+use terrarium_tests::{Observatory, TestBed, events, eventually, http, require, rootfs};
+
+/// Metrics that are there whatever happens on the host, their types, and the labels of every sample.
+const ALWAYS: &[(&str, &str, &[&str])] = &[
+    ("terrarium_build_info", "gauge", &["version", "revision"]),
+    ("terrarium_probe_attached", "gauge", &["probe", "mechanism"]),
+    ("terrarium_events_produced_total", "counter", &["probe"]),
+    ("terrarium_events_delivered_total", "counter", &["probe"]),
+    ("terrarium_events_dropped_total", "counter", &["probe", "reason"]),
+    ("terrarium_series", "gauge", &[]),
+];
+
+/// Metrics that every known container has, from 0, and their labels beside `id` and `name`.
+const OF_A_CONTAINER: &[(&str, &str, &[&str])] = &[
+    ("terrarium_container_info", "gauge", &["image", "runtime"]),
+    ("terrarium_clone_total", "counter", &["kind"]),
+    ("terrarium_exec_total", "counter", &[]),
+    ("terrarium_exit_total", "counter", &["cause"]),
+    ("terrarium_namespace_create_total", "counter", &["ns", "via", "result"]),
+    ("terrarium_namespace_enter_total", "counter", &["ns", "target", "role", "result"]),
+    ("terrarium_mount_operations_total", "counter", &["op", "result"]),
+    ("terrarium_memory_limit_hits_total", "counter", &["scope"]),
+    ("terrarium_memory_stall_seconds", "histogram", &[]),
+    ("terrarium_memory_reclaimed_bytes_total", "counter", &[]),
+    ("terrarium_oom_kills_total", "counter", &["scope"]),
+];
+
+/// Labels that would let a series a task or a path into Prometheus.
+const UNBOUNDED: &[&str] = &["pid", "tid", "comm", "path", "exe", "errno_text", "uid"];
+
+#[test]
+fn metrics_have_help_type_and_the_names_and_labels_of_the_contract() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let container = bed.container("named").follow();
+    observatory.wait_for(container.name());
+
+    let response = http::get(&observatory.url("/metrics")).expect("it serves");
+    assert!(response.content_type.starts_with("text/plain"), "{}", response.content_type);
+    let metrics = observatory.metrics();
+    assert_eq!(metrics.faults(), Vec::<String>::new());
+    let named: &[(&str, &str)] = &[("name", container.name())];
+    for (table, labels) in [(ALWAYS, &[][..]), (OF_A_CONTAINER, named)] {
+        for (name, kind, expected) in table {
+            assert_eq!(metrics.kinds.get(*name).map(String::as_str), Some(*kind), "type of {name}");
+            let part =
+                if *kind == "histogram" { format!("{name}_count") } else { (*name).to_owned() };
+            let samples: Vec<_> = metrics.select(&part, labels).collect();
+            assert!(!samples.is_empty(), "{name}{labels:?} has no sample");
+            for sample in samples {
+                for label in *expected {
+                    assert!(sample.labels.contains_key(*label), "{name} lacks {label}: {sample:?}");
+                }
+            }
+        }
+    }
+    for sample in &metrics.samples {
+        for label in UNBOUNDED {
+            assert!(!sample.labels.contains_key(*label), "unbounded label {label} in {sample:?}");
+        }
+    }
+    let id = metrics
+        .select("terrarium_clone_total", named)
+        .map(|sample| sample.labels["id"].clone())
+        .next();
+    let unified = container.state()["cgroups"]
+        .as_array()
+        .and_then(|cgroups| cgroups.iter().find(|cgroup| cgroup["hierarchy"] == "unified"))
+        .and_then(|cgroup| cgroup["path"].as_str().map(str::to_owned));
+    assert_eq!(id, unified, "id is the path of the cgroup");
+}
+
+#[test]
+fn produced_records_are_delivered_or_counted_as_dropped() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let mut container = bed.container("busy").follow();
+    container.call("fork 500");
+    // Other tests make records all the time, so the three numbers agree only at a moment between two of them.
+    eventually("produced = delivered + dropped for the task probe", || {
+        let metrics = observatory.metrics();
+        let count = |name: &str| metrics.count(name, &[("probe", "task")]);
+        let (produced, delivered, dropped) = (
+            count("terrarium_events_produced_total"),
+            count("terrarium_events_delivered_total"),
+            count("terrarium_events_dropped_total"),
+        );
+        if produced > 500 && produced == delivered + dropped {
+            Ok(())
+        } else {
+            Err(format!("{produced} produced, {delivered} delivered, {dropped} dropped"))
+        }
+    });
+}
+
+#[test]
+fn events_are_json_lines_of_the_contracts_fields_in_a_row_without_gaps() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let mut container = bed.container("told").follow();
+    container.call("fork 5");
+    let name = container.name();
+    let events = eventually("the forks are told", || {
+        let events = observatory.events();
+        let forks = events::of(&events, name, "process.clone").len();
+        if forks >= 5 { Ok(events) } else { Err(format!("{forks} forks of {}", events.len())) }
+    });
+    let faults: Vec<_> = events.iter().filter_map(events::fault).take(5).collect();
+    assert!(faults.is_empty(), "{faults:#?}");
+    for pair in events.windows(2) {
+        let (before, after) = (&pair[0]["seq"], &pair[1]["seq"]);
+        assert_eq!(
+            after.as_u64(),
+            before.as_u64().map(|seq| seq + 1),
+            "{} then {}",
+            pair[0],
+            pair[1]
+        );
+    }
+    let clone = events::of(&events, name, "process.clone")[0];
+    assert_eq!(clone["container"]["id"], container.state()["id"]);
+    assert_eq!(clone["container"]["runtime"], "terrarium");
+    assert!(clone["process"]["pid"].is_u64(), "{clone}");
+    assert!(clone["process"]["comm"].is_string(), "{clone}");
+}
+
+#[test]
+fn events_follow_prints_what_happens() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let mut command = bed.terrarium();
+    command.args(["events", "--follow", "--url", &observatory.url("")]);
+    let mut follower = Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+    let stdout = follower.child().stdout.take().expect("stdout is piped");
+    let container = bed.container("followed");
+    let name = container.name().to_owned();
+    let (sender, found) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let event: Value = serde_json::from_str(&line).expect("a line is JSON");
+            if event["container"]["name"] == *name && sender.send(event).is_err() {
+                break;
+            }
+        }
+    });
+    container.run([rootfs::WORKLOAD, "fork", "3"]).success();
+    let mut exits = 0;
+    while exits < 3 {
+        let event = found
+            .recv_timeout(terrarium_tests::deadline::PATIENCE)
+            .unwrap_or_else(|error| panic!("after {exits} exits: {error}"));
+        assert_eq!(events::fault(&event), None);
+        exits += usize::from(event["type"] == "process.exit");
+    }
+    follower.signal(Signal::SIGINT);
+    let code = follower.wait();
+    assert!(matches!(code, 0 | 130), "events --follow ended with {code}");
+}
+
+#[test]
+fn sigterm_ends_the_observatory_cleanly() {
+    require!(Root, Btf);
+    let bed = TestBed::new();
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut observatory = Observatory::start(&bed, &[]);
+        observatory.process().signal(signal);
+        let code = observatory.process().wait();
+        assert_eq!(code, 0, "{signal}: {}", observatory.output());
+        assert!(!observatory.output().contains("panicked"), "{}", observatory.output());
+        assert!(http::get(&observatory.url("/metrics")).is_err(), "its port is free");
+    }
+}
+
+#[test]
+fn a_removed_containers_series_stay_for_the_grace_time_and_then_go() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--grace", "1s"]);
+    let container = bed.container("gone").follow();
+    let name = container.name().to_owned();
+    observatory.wait_for(&name);
+    container.finish();
+    eventually("its series go after the grace time", || {
+        let metrics = observatory.metrics();
+        let left = metrics.select("terrarium_clone_total", &[("name", &name)]).count();
+        if left == 0 { Ok(()) } else { Err(format!("{left} series")) }
+    });
+}
+
+#[test]
+fn doctor_tells_each_probe_and_how_it_attaches() {
+    require!(Root, Btf);
+    let bed = TestBed::new();
+    let table = bed.run(["doctor"]).success();
+    for word in ["task", "namespace", "mount", "memory", "BTF", "cgroup"] {
+        assert!(table.contains(word), "{word} is not in:\n{table}");
+    }
+    let json = bed.run(["doctor", "--format", "json"]).success();
+    let report: Value =
+        serde_json::from_str(&json).unwrap_or_else(|error| panic!("{error}: {json}"));
+    let probes = report["probes"].as_array().unwrap_or_else(|| panic!("no probes in {json}"));
+    for name in ["task", "namespace", "mount", "memory"] {
+        let probe = probes
+            .iter()
+            .find(|probe| probe["probe"] == name || probe["name"] == name)
+            .unwrap_or_else(|| panic!("no {name} in {json}"));
+        assert!(probe["mechanism"].is_string(), "{probe}");
+    }
+}
+
+#[test]
+fn a_probe_that_cannot_attach_is_told_and_does_not_stop_the_others() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    // No kernel has a kprobe for it: a function that does not exist is asked for by the mechanism, not by its name.
+    let observatory = Observatory::start(&bed, &["--attach", "mount=none"]);
+    let mut container = bed.container("partial").follow();
+    observatory.wait_for(container.name());
+    container.call("fork 10");
+    let metrics = observatory.metrics();
+    let attached = |probe: &str| {
+        metrics
+            .select("terrarium_probe_attached", &[("probe", probe)])
+            .filter(|sample| sample.value == 1.0 && sample.labels["mechanism"] != "none")
+            .count()
+    };
+    assert_eq!(attached("mount"), 0);
+    assert_eq!(attached("task"), 1);
+    assert!(metrics.count("terrarium_clone_total", &[("name", container.name())]) >= 10);
+}
