@@ -81,7 +81,11 @@ pub(crate) fn choose(add: &[String], drop: &[String]) -> Result<Capabilities> {
     let is_all = |name: &String| name.eq_ignore_ascii_case("all");
     let read = |option: &'static str, name: &String| {
         parse(name).ok_or_else(|| {
-            Error::invalid(option, name.clone(), "unknown capability; `man 7 capabilities` lists them")
+            Error::invalid(
+                option,
+                name.clone(),
+                "unknown capability; `man 7 capabilities` lists them",
+            )
         })
     };
     let mut set: Capabilities = if add.iter().any(is_all) {

@@ -14,7 +14,9 @@ use cgroups_rs::fs::cpuset::CpuSetController;
 use cgroups_rs::fs::devices::{DevicePermissions, DeviceType, DevicesController};
 use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
-use oci_spec::runtime::{LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources};
+use oci_spec::runtime::{
+    LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
+};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -232,11 +234,7 @@ impl Cgroups {
             // Without a unified hierarchy one v1 cgroup at least, so that the container can be found.
             add(hierarchy, Some(&hierarchy.controllers[0]));
         }
-        Ok(Self {
-            path: path.to_owned(),
-            members,
-            pure_unified: hierarchies.is_pure_unified(),
-        })
+        Ok(Self { path: path.to_owned(), members, pure_unified: hierarchies.is_pure_unified() })
     }
 
     /// The folders, for the journal.
@@ -432,7 +430,9 @@ fn made(result: io::Result<()>, folder: &Path) -> Result<()> {
         Err(ErrorKind::AlreadyExists) => {
             "another container or a crashed one uses it; `terrarium gc` removes what is left over"
         }
-        Err(ErrorKind::PermissionDenied) => "containers with cgroups need root or a delegated cgroup",
+        Err(ErrorKind::PermissionDenied) => {
+            "containers with cgroups need root or a delegated cgroup"
+        }
         Err(ErrorKind::ReadOnlyFilesystem) => "the cgroup filesystem is mounted read-only here",
         _ => "",
     };
@@ -776,10 +776,7 @@ mod tests {
     fn mountinfo_tells_hierarchies_apart() {
         let hierarchies = Hierarchies::parse(HYBRID);
         assert_eq!(hierarchies.all.len(), 6);
-        assert_eq!(
-            hierarchies.unified().unwrap().mountpoint,
-            Path::new("/sys/fs/cgroup/uni fied")
-        );
+        assert_eq!(hierarchies.unified().unwrap().mountpoint, Path::new("/sys/fs/cgroup/uni fied"));
         let net = hierarchies.v1("net_prio").unwrap();
         assert_eq!(net.controllers, ["net_cls", "net_prio"]);
         assert_eq!(net.kernel_path("/terrarium/a"), "/lxc/a/terrarium/a");

@@ -112,11 +112,7 @@ pub(crate) fn make(root: &Root, devices: &[Device], bind: bool) -> Result<(), Fa
     Ok(())
 }
 
-fn make_node(
-    folder: BorrowedFd<'_>,
-    name: &OsStr,
-    device: &Device,
-) -> Result<(), Failure> {
+fn make_node(folder: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<(), Failure> {
     let on = device.path.as_path();
     let number = makedev(device.major, device.minor);
     // The umask is 0 while the container is set up: the mode is the mode.
@@ -124,8 +120,8 @@ fn make_node(
     match rustix::fs::mknodat(folder, name, device.kind, mode, number) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
-            let found = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
-                .step("stat", on)?;
+            let found =
+                rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).step("stat", on)?;
             if FileType::from_raw_mode(found.st_mode) == device.kind && found.st_rdev == number {
                 return Ok(());
             }
@@ -150,11 +146,7 @@ fn make_node(
     Ok(())
 }
 
-fn bind_node(
-    folder: BorrowedFd<'_>,
-    name: &OsStr,
-    device: &Device,
-) -> Result<(), Failure> {
+fn bind_node(folder: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<(), Failure> {
     let on = device.path.as_path();
     let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
     drop(rustix::fs::openat(folder, name, flags, 0o666.into()).step("make file", on)?);

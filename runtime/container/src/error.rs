@@ -37,8 +37,10 @@ pub enum Error {
         id: String,
     },
     /// A running container cannot be removed without force.
-    #[error("delete container: {id}: it is {status} \
-             (stop it with `terrarium kill {id} KILL`, or use --force)")]
+    #[error(
+        "delete container: {id}: it is {status} \
+             (stop it with `terrarium kill {id} KILL`, or use --force)"
+    )]
     StillRunning {
         /// Its id.
         id: String,
@@ -113,8 +115,10 @@ pub enum Error {
         hint: String,
     },
     /// The process that sets up the container died without a word.
-    #[error("set up container: its first process ended {how} before the program was started \
-             (`dmesg` may say more; a memory limit can be too small for the set-up itself)")]
+    #[error(
+        "set up container: its first process ended {how} before the program was started \
+             (`dmesg` may say more; a memory limit can be too small for the set-up itself)"
+    )]
     InitDied {
         /// "with exit code 1", "by signal 9".
         how: String,

@@ -84,7 +84,8 @@ mod tests {
         for good in ["a", "web", "Web-1.2_3+x", "0", &"a".repeat(200)] {
             assert!(ContainerId::new(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "-a", "_a", "a b", "networks", "ä", "a\n", &"a".repeat(201)]
+        for bad in
+            ["", ".", "..", "a/b", "-a", "_a", "a b", "networks", "ä", "a\n", &"a".repeat(201)]
         {
             assert!(ContainerId::new(bad).is_err(), "{bad}");
         }

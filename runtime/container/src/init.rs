@@ -43,31 +43,31 @@ impl Failure {
 /// Names the step that a system call belongs to.
 pub(crate) trait Step<T> {
     /// What was tried, on what.
-    fn step<'o>(self, step: &'static str, on: impl Into<&'o OsStr>) -> Result<T, Failure>;
+    fn step(self, step: &'static str, on: impl AsRef<OsStr>) -> Result<T, Failure>;
     /// The same, with what to do.
-    fn step_hint<'o>(
+    fn step_hint(
         self,
         step: &'static str,
-        on: impl Into<&'o OsStr>,
+        on: impl AsRef<OsStr>,
         hint: &'static str,
     ) -> Result<T, Failure>;
 }
 
 impl<T, E: Into<io::Error>> Step<T> for Result<T, E> {
-    fn step<'o>(self, step: &'static str, on: impl Into<&'o OsStr>) -> Result<T, Failure> {
+    fn step(self, step: &'static str, on: impl AsRef<OsStr>) -> Result<T, Failure> {
         self.step_hint(step, on, "")
     }
 
-    fn step_hint<'o>(
+    fn step_hint(
         self,
         step: &'static str,
-        on: impl Into<&'o OsStr>,
+        on: impl AsRef<OsStr>,
         hint: &'static str,
     ) -> Result<T, Failure> {
         self.map_err(|error| Failure {
             kind: FailureKind::SetUp,
             step: step.into(),
-            on: on.into().to_string_lossy().into_owned(),
+            on: on.as_ref().to_string_lossy().into_owned(),
             source: error.into(),
             hint: hint.into(),
         })
@@ -201,11 +201,10 @@ fn set_up_and_execute(
 
     let root = rootfs::enter(&plan.root, tree)?;
     if let Some(name) = &plan.hostname {
-        nix::unistd::sethostname(name).step("set host name", name.as_ref())?;
+        nix::unistd::sethostname(name).step("set host name", name)?;
     }
     if let Some(name) = &plan.domainname {
-        rustix::system::setdomainname(name.as_bytes())
-            .step("set domain name", name.as_ref())?;
+        rustix::system::setdomainname(name.as_bytes()).step("set domain name", name)?;
     }
     sysctl(&root, &plan.sysctl)?;
     if let Some(adjust) = plan.process.oom_score_adj {
@@ -236,7 +235,6 @@ fn wait(socket: &Socket) -> Result<(Message, Option<OwnedFd>), Option<Failure>> 
     socket.receive().ok().flatten().ok_or(None)
 }
 
-
 /// Undoes what the runtime, and Rust's start-up, did to signals.
 fn reset_signals() -> Result<(), Failure> {
     // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
@@ -256,14 +254,20 @@ fn become_root(plan: &InitPlan) -> Result<(), Failure> {
 
 fn set_gid(gid: u32) -> Result<(), Failure> {
     let gid = Gid::from_raw(gid);
-    rustix::thread::set_thread_res_gid(gid, gid, gid)
-        .step_hint("set", "gid", "the id must be in the user namespace's map")
+    rustix::thread::set_thread_res_gid(gid, gid, gid).step_hint(
+        "set",
+        "gid",
+        "the id must be in the user namespace's map",
+    )
 }
 
 fn set_uid(uid: u32) -> Result<(), Failure> {
     let uid = Uid::from_raw(uid);
-    rustix::thread::set_thread_res_uid(uid, uid, uid)
-        .step_hint("set", "uid", "the id must be in the user namespace's map")
+    rustix::thread::set_thread_res_uid(uid, uid, uid).step_hint(
+        "set",
+        "uid",
+        "the id must be in the user namespace's map",
+    )
 }
 
 /// Sets kernel parameters through the container's own /proc.

@@ -1,1 +1,44 @@
 //! A spec becomes a running container, and goes away whole.
+//!
+//! One path leads from an OCI spec to a container: [`Container::create`], [`Container::start`], then
+//! [`Signals::wait_for`] and [`Container::finish`], or [`kill`] and [`delete`] from another process. The options of
+//! `terrarium run` become such a spec first ([`RunOptions::to_spec`]).
+//!
+//! Whatever is made is written into the container's folder before it is made ([`Store`]), so that [`delete`] and
+//! [`gc`] can take it away after a crash at any point.
+//!
+//! This crate knows nothing of eBPF probes; what an observer may know of a container is in [`State`].
+
+mod capabilities;
+mod cgroup;
+mod container;
+mod devices;
+mod error;
+mod id;
+mod init;
+mod mount;
+mod namespaces;
+pub mod network;
+mod plan;
+mod rootfs;
+mod signal;
+mod spec;
+mod state;
+mod store;
+mod supervise;
+mod sync;
+mod syscall;
+mod teardown;
+mod units;
+mod user;
+
+pub use container::{Container, CreateOptions, delete, kill};
+pub use error::{Error, Result};
+pub use id::ContainerId;
+pub use signal::SignalNumber;
+pub use spec::RunOptions;
+pub use state::{CgroupState, NetworkState, State, Status};
+pub use store::Store;
+pub use supervise::Signals;
+pub use teardown::{GcReport, gc};
+pub use units::parse_bytes;

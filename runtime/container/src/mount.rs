@@ -65,10 +65,21 @@ pub(crate) enum FsOption {
 
 /// What one word of `options` means.
 enum Word {
-    Attribute { set: u64, clear: u64 },
-    TreeAttribute { set: u64, clear: u64 },
-    Propagation { flag: MsFlags, recursive: bool },
-    Bind { recursive: bool },
+    Attribute {
+        set: u64,
+        clear: u64,
+    },
+    TreeAttribute {
+        set: u64,
+        clear: u64,
+    },
+    Propagation {
+        flag: MsFlags,
+        recursive: bool,
+    },
+    Bind {
+        recursive: bool,
+    },
     /// Options of the superblock that fsconfig takes by the same name.
     Superblock,
     Ignored,
@@ -198,7 +209,8 @@ impl Mount {
             if typ == "none" {
                 return refuse("none", "a mount needs a type or the option bind");
             }
-            let source = mount.source().as_ref().map_or(typ.as_bytes(), |s| s.as_os_str().as_bytes());
+            let source =
+                mount.source().as_ref().map_or(typ.as_bytes(), |s| s.as_os_str().as_bytes());
             let text = |bytes: &[u8]| {
                 CString::new(bytes).map_err(|_| {
                     Error::invalid(

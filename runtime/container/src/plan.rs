@@ -90,9 +90,10 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         ("linux.netDevices", linux.is_some_and(|l| l.net_devices().is_some())),
     ];
     match table.iter().find(|(_, present)| *present) {
-        Some((field, _)) => {
-            Err(Error::unsupported(*field, "terrarium does not implement this field yet; remove it"))
-        }
+        Some((field, _)) => Err(Error::unsupported(
+            *field,
+            "terrarium does not implement this field yet; remove it",
+        )),
         None => Ok(()),
     }
 }
@@ -120,7 +121,8 @@ fn root(
         Some("shared" | "rshared") => MsFlags::MS_SHARED,
         Some("unbindable" | "runbindable") => MsFlags::MS_UNBINDABLE,
         Some(other) => {
-            let reason = "known are private, slave, shared and unbindable, each also with r before it";
+            let reason =
+                "known are private, slave, shared and unbindable, each also with r before it";
             return Err(Error::invalid("linux.rootfsPropagation", other, reason));
         }
     };
@@ -152,15 +154,8 @@ fn root(
 /// Kernel parameters that belong to a namespace: others would change the host.
 fn sysctl(linux: &Linux, namespaces: &NamespacePlan) -> Result<Vec<(PathBuf, String)>> {
     const IPC: [&str; 9] = [
-        "kernel.msgmax",
-        "kernel.msgmnb",
-        "kernel.msgmni",
-        "kernel.sem",
-        "kernel.shmall",
-        "kernel.shmmax",
-        "kernel.shmmni",
-        "kernel.shm_rmid_forced",
-        "fs.mqueue.",
+        "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
+        "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced", "fs.mqueue.",
     ];
     let mut all = Vec::new();
     for (key, value) in linux.sysctl().iter().flatten() {

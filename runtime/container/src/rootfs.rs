@@ -163,8 +163,11 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
     .step("open", "/")?;
     // Slave first: a mount made here must never show on the host, while a volume that asks for `rslave` still
     // gets the host's.
-    let slave =
-        MountChange { propagation: MsFlags::MS_SLAVE.bits(), recursive: true, ..Default::default() };
+    let slave = MountChange {
+        propagation: MsFlags::MS_SLAVE.bits(),
+        recursive: true,
+        ..Default::default()
+    };
     change_mount(slash.as_fd(), slave).step("make mounts slaves of the host's", "/")?;
 
     let tree = match tree {
@@ -225,11 +228,8 @@ fn bind_root(path: &Path) -> Result<OwnedFd, Failure> {
 /// Makes `mount` and puts it in its place.
 fn place(root: &Root, mount: &Mount, plan: &RootPlan) -> Result<(), Failure> {
     let on = mount.destination.as_path();
-    let extra = if mount.wants_real_folder() {
-        ResolveFlags::NO_SYMLINKS
-    } else {
-        ResolveFlags::empty()
-    };
+    let extra =
+        if mount.wants_real_folder() { ResolveFlags::NO_SYMLINKS } else { ResolveFlags::empty() };
     match &mount.kind {
         Kind::Filesystem { fstype, source, options } => {
             let target = root.ensure_folder(on, extra).step("open mount point", on)?;
@@ -251,8 +251,11 @@ fn place(root: &Root, mount: &Mount, plan: &RootPlan) -> Result<(), Failure> {
             }
         }
         Kind::Bind { source, recursive } => {
-            let new = clone_tree(CWD, source.as_path(), *recursive)
-                .step_hint("bind", source.as_path(), "the source of a volume must exist")?;
+            let new = clone_tree(CWD, source.as_path(), *recursive).step_hint(
+                "bind",
+                source.as_path(),
+                "the source of a volume must exist",
+            )?;
             let kind = rustix::fs::fstat(new.as_fd()).step("stat", source.as_path())?.st_mode;
             let target = if FileType::from_raw_mode(kind) == FileType::Directory {
                 root.ensure_folder(on, extra)
@@ -372,13 +375,7 @@ fn mask_file(target: BorrowedFd<'_>) -> io::Result<()> {
         Ok(null) => Ok(attach(null.as_fd(), target)?),
         Err(Errno::NOSYS) => {
             let none: Option<&str> = None;
-            nix::mount::mount(
-                Some("/dev/null"),
-                &fd_path(target),
-                none,
-                MsFlags::MS_BIND,
-                none,
-            )?;
+            nix::mount::mount(Some("/dev/null"), &fd_path(target), none, MsFlags::MS_BIND, none)?;
             Ok(())
         }
         Err(error) => Err(error.into()),

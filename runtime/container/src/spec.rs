@@ -10,8 +10,8 @@ use crate::user;
 use oci_spec::runtime::{
     LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
     LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxMemoryBuilder, LinuxNamespace,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, Mount, ProcessBuilder, RootBuilder,
-    Spec, UserBuilder,
+    LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, Mount, ProcessBuilder,
+    RootBuilder, Spec, UserBuilder,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -69,19 +69,9 @@ pub struct RunOptions {
 
 /// Paths hidden from containers: what Docker and Podman hide.
 const MASKED: [&str; 13] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-    "/sys/fs/selinux",
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+    "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+    "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux",
 ];
 
 /// Paths that containers may read only.
@@ -151,11 +141,10 @@ impl RunOptions {
         let parent = if parent == Path::new("/") {
             String::new()
         } else {
-            cgroup::check_path(parent)
-                .map_err(|_| {
-                    let value = parent.display().to_string();
-                    Error::invalid("--cgroup-parent", value, "it is an absolute path without ..")
-                })?
+            cgroup::check_path(parent).map_err(|_| {
+                let value = parent.display().to_string();
+                Error::invalid("--cgroup-parent", value, "it is an absolute path without ..")
+            })?
         };
         Ok(PathBuf::from(format!("{parent}/{id}")))
     }
@@ -188,7 +177,9 @@ impl RunOptions {
                 cpu = cpu.quota(parse_cpus(text)?).period(CPU_PERIOD_US);
             }
             if let Some(text) = &self.cpuset_cpus {
-                if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || b"-,".contains(&b)) {
+                if text.is_empty()
+                    || !text.bytes().all(|b| b.is_ascii_digit() || b"-,".contains(&b))
+                {
                     return Err(Error::invalid("--cpuset-cpus", text, "the form is 0-2,5"));
                 }
                 cpu = cpu.cpus(text.clone());
@@ -196,8 +187,8 @@ impl RunOptions {
             resources = resources.cpu(built(cpu.build()));
         }
         if let Some(text) = &self.pids {
-            resources = resources
-                .pids(built(LinuxPidsBuilder::default().limit(parse_pids(text)?).build()));
+            resources =
+                resources.pids(built(LinuxPidsBuilder::default().limit(parse_pids(text)?).build()));
         }
         Ok(built(resources.build()))
     }
@@ -213,7 +204,11 @@ impl RunOptions {
         let cwd = self.workdir.clone().unwrap_or_else(|| "/".into());
         if !cwd.is_absolute() {
             let value = cwd.display().to_string();
-            return Err(Error::invalid("--workdir", value, "it is an absolute path in the container"));
+            return Err(Error::invalid(
+                "--workdir",
+                value,
+                "it is an absolute path in the container",
+            ));
         }
         let mut process = ProcessBuilder::default()
             .args(self.args.clone())
@@ -343,7 +338,8 @@ fn rustix_isatty() -> bool {
 }
 
 fn check_rootfs(path: &Path) -> Result<PathBuf> {
-    let error = |reason: &'static str| Error::Rootfs { path: path.to_owned(), reason: reason.into() };
+    let error =
+        |reason: &'static str| Error::Rootfs { path: path.to_owned(), reason: reason.into() };
     let full = path.canonicalize().map_err(|source| match source.kind() {
         std::io::ErrorKind::NotFound => {
             error("no such folder (give a folder that holds the container's files, such as bin/ and etc/)")
@@ -459,15 +455,26 @@ fn parse_volume(text: &str) -> Result<Mount> {
             | "nodev" | "noexec" => options.push(option),
             "bind" => options[0] = "bind",
             "rbind" => options[0] = "rbind",
-            _ => return Err(invalid("known options are ro, rw, bind, rbind, [r]private, [r]slave, [r]shared, nosuid, nodev, noexec")),
+            _ => {
+                return Err(invalid(
+                    "known options are ro, rw, bind, rbind, [r]private, [r]slave, [r]shared, nosuid, nodev, noexec",
+                ));
+            }
         }
     }
-    Ok(mount(container, "bind", source.to_str().ok_or_else(|| invalid("it is not UTF-8"))?, &options))
+    Ok(mount(
+        container,
+        "bind",
+        source.to_str().ok_or_else(|| invalid("it is not UTF-8"))?,
+        &options,
+    ))
 }
 
 /// `auto`, or `HOSTID[:SIZE]`
 fn userns_map(text: &str) -> Result<LinuxIdMapping> {
-    let invalid = || Error::invalid("--userns", text, "the form is auto or HOSTID[:SIZE], such as 100000:65536");
+    let invalid = || {
+        Error::invalid("--userns", text, "the form is auto or HOSTID[:SIZE], such as 100000:65536")
+    };
     let (host, size) = if text == "auto" {
         let own = rustix::process::getuid().as_raw();
         if own == 0 { subordinate_ids().unwrap_or(AUTO_USERNS) } else { (own, 1) }

@@ -65,8 +65,9 @@ impl Journal {
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(Self::FILE);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|source| Error::Malformed { path, source }),
+            Ok(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|source| Error::Malformed { path, source })
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).tried("read", &path),
         }

@@ -139,9 +139,8 @@ fn mount_setattr_raw(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -
 /// Marks every descriptor from `first` on close-on-exec.
 pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: with CLOSE_RANGE_CLOEXEC no descriptor is closed now, so no owner loses its own.
-    let result = unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == 0 {
         return Ok(());
     }
@@ -164,4 +163,14 @@ fn close_on_exec_by_proc(first: u32) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// `pidfd_send_signal(2)`; any number, realtime signals included. Since Linux 5.1.
+pub(crate) fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let no_info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: a null siginfo is allowed and means an ordinary signal; the other arguments are integers.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -74,7 +74,10 @@ pub(crate) fn parse_pids(text: &str) -> Result<i64> {
 }
 
 /// Splits `KEY=VALUE`.
-pub(crate) fn key_value(option: impl Into<Cow<'static, str>>, text: &str) -> Result<(String, String)> {
+pub(crate) fn key_value(
+    option: impl Into<Cow<'static, str>>,
+    text: &str,
+) -> Result<(String, String)> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(Error::invalid(option, text, "the form is KEY=VALUE")),
@@ -103,7 +106,8 @@ mod tests {
         ] {
             assert_eq!(parse_bytes("--memory", text).unwrap(), bytes, "{text}");
         }
-        for text in ["", "m", "-1", "1x", "1..5g", "1.", ".5g", "1e9", "99999999999t", "1.1.1", "0x10"]
+        for text in
+            ["", "m", "-1", "1x", "1..5g", "1.", ".5g", "1e9", "99999999999t", "1.1.1", "0x10"]
         {
             assert!(parse_bytes("--memory", text).is_err(), "{text}");
         }

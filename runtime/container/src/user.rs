@@ -59,7 +59,11 @@ fn lookup(passwd: &str, group: &str, wanted: &str) -> Result<User> {
     // name:password:uid:gid:gecos:home:shell
     let line = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
         fields.len() >= 6
-            && if number.is_some() { fields[2].parse() == Ok(number.unwrap_or(0)) } else { fields[0] == user }
+            && if number.is_some() {
+                fields[2].parse() == Ok(number.unwrap_or(0))
+            } else {
+                fields[0] == user
+            }
     });
     let (uid, gid, home) = match (&line, number) {
         (Some(fields), _) => (
@@ -75,11 +79,14 @@ fn lookup(passwd: &str, group: &str, wanted: &str) -> Result<User> {
         }
     };
     // name:password:gid:members
-    let groups = || group.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|f| f.len() >= 4);
+    let groups =
+        || group.lines().map(|line| line.split(':').collect::<Vec<_>>()).filter(|f| f.len() >= 4);
     if let Some(chosen) = chosen_group {
         let found = groups().find(|fields| fields[0] == chosen).and_then(|f| f[2].parse().ok());
         let gid = chosen.parse().ok().or(found).ok_or_else(|| {
-            invalid("the root filesystem's /etc/group has no such group (a number works without it)")
+            invalid(
+                "the root filesystem's /etc/group has no such group (a number works without it)",
+            )
         })?;
         return Ok(User { uid, gid, groups: Vec::new(), home });
     }

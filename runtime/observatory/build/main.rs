@@ -35,8 +35,7 @@ fn build() -> Result<(), String> {
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let arch = variable("CARGO_CFG_TARGET_ARCH")?;
     let target_dir = out_dir.join("ebpf");
-    let mut command =
-        toolchain.build_command(&ebpf.join("probes/Cargo.toml"), &target_dir, &arch);
+    let mut command = toolchain.build_command(&ebpf.join("probes/Cargo.toml"), &target_dir, &arch);
     run(&mut command, &toolchain)?;
 
     let object = target_dir.join(ebpf_toolchain::TARGET).join("release/terrarium-probes");

@@ -7,8 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Brings up `lo` (netdevice(7), `SIOCSIFFLAGS`).
 pub(crate) fn up() -> io::Result<()> {
-    let socket =
-        socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
         ifr_ifru: libc::__c_anonymous_ifr_ifru {

@@ -141,7 +141,9 @@ impl Subnet {
             return Err(invalid("the prefix length must be from 8 to 29"));
         }
         if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
-            return Err(invalid("containers need addresses for ordinary use, such as 10.77.0.0/16"));
+            return Err(invalid(
+                "containers need addresses for ordinary use, such as 10.77.0.0/16",
+            ));
         }
         let subnet = Self { address, prefix };
         if u32::from(address) & !subnet.mask() != 0 {
@@ -213,7 +215,8 @@ mod tests {
         );
         assert_eq!(back.unwrap(), bridge);
         assert_eq!(NetworkRequest::parse(None, None).unwrap(), NetworkRequest::None);
-        for bad in ["", "foo", "bridge:", "bridge:a/b", "bridge:waytoolongforaninterface", "ns:a", "x:y"]
+        for bad in
+            ["", "foo", "bridge:", "bridge:a/b", "bridge:waytoolongforaninterface", "ns:a", "x:y"]
         {
             assert!(NetworkRequest::parse(Some(bad), None).is_err(), "{bad}");
         }
@@ -230,9 +233,10 @@ mod tests {
         assert_eq!(subnet.host(65_532), Ipv4Addr::new(10, 77, 255, 254));
         assert_eq!(subnet.host(65_533), subnet.host(0));
         assert_eq!(Subnet::parse("10.0.0.0/29").unwrap().capacity(), 5);
-        for bad in
-            ["10.77.0.1/16", "10.0.0.0", "10.0.0.0/7", "10.0.0.0/30", "127.0.0.0/8", "x/8", "0.0.0.0/8"]
-        {
+        for bad in [
+            "10.77.0.1/16", "10.0.0.0", "10.0.0.0/7", "10.0.0.0/30", "127.0.0.0/8", "x/8",
+            "0.0.0.0/8",
+        ] {
             assert!(Subnet::parse(bad).is_err(), "{bad}");
         }
     }

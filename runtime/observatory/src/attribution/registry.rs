@@ -180,6 +180,8 @@ pub struct Registry {
     retired: HashMap<Subject, HashMap<Kind, u64>>,
     new_cgroups: NewCgroups,
     outcomes: HashMap<Outcome, u64>,
+    /// Cgroups that have been forgotten since somebody last asked.
+    forgotten: Vec<(Hierarchy, u64)>,
 }
 
 impl Registry {
@@ -203,6 +205,7 @@ impl Registry {
             retired: HashMap::new(),
             new_cgroups,
             outcomes: HashMap::new(),
+            forgotten: Vec::new(),
         };
         registry.read_state_files();
         for hierarchy in [Hierarchy::Unified, Hierarchy::Memory] {
@@ -531,6 +534,7 @@ impl Registry {
                 keys.push(key);
             }
             self.cgroups.retain(|key, _| !due.contains(key));
+            self.forgotten.extend(due);
         }
         let grace = self.grace;
         let forgotten: Vec<String> = self
@@ -547,6 +551,11 @@ impl Registry {
         }
         self.misses.retain(|_, at| at.elapsed() < MISS_RETRY);
         keys
+    }
+
+    /// Cgroups that have been forgotten since this was last asked.
+    pub fn take_forgotten(&mut self) -> Vec<(Hierarchy, u64)> {
+        std::mem::take(&mut self.forgotten)
     }
 
     /// How often each outcome came.

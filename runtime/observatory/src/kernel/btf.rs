@@ -14,7 +14,9 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 #[derive(Debug, thiserror::Error)]
 pub enum BtfError {
     /// The file cannot be read.
-    #[error("read the kernel's types from {path}: {source} (the kernel needs CONFIG_DEBUG_INFO_BTF)")]
+    #[error(
+        "read the kernel's types from {path}: {source} (the kernel needs CONFIG_DEBUG_INFO_BTF)"
+    )]
     Read {
         /// The file.
         path: PathBuf,

@@ -95,7 +95,11 @@ pub struct MissingField {
 }
 
 /// The settings for this kernel, and what it lacks.
-pub fn config(types: &KernelTypes, mounts: &CgroupMounts, proc: &Path) -> (Config, Vec<MissingField>) {
+pub fn config(
+    types: &KernelTypes,
+    mounts: &CgroupMounts,
+    proc: &Path,
+) -> (Config, Vec<MissingField>) {
     let mut config = Config::UNSET;
     let mut missing = Vec::new();
     for Field { place, paths, loss } in FIELDS {

@@ -6,7 +6,11 @@ use std::path::Path;
 pub const NEEDED: [(&str, u32, &str); 4] = [
     ("CAP_BPF", 39, "load eBPF programs and make maps"),
     ("CAP_PERFMON", 38, "let programs read kernel memory, and attach them to tracepoints"),
-    ("CAP_SYS_ADMIN", 21, "attach to system call tracepoints, and read maps in batches on older kernels"),
+    (
+        "CAP_SYS_ADMIN",
+        21,
+        "attach to system call tracepoints, and read maps in batches on older kernels",
+    ),
     ("CAP_DAC_READ_SEARCH", 2, "read the state of containers and tracefs"),
 ];
 

@@ -49,7 +49,8 @@ impl Tracefs {
 /// Mounts a file system on no path (fsopen(2), since 5.2) and gives its root.
 fn detached_mount(fstype: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: the name is NUL-terminated and outlives the call.
-    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) })?;
+    let context =
+        owned(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), FSOPEN_CLOEXEC) })?;
     let null: *const libc::c_char = std::ptr::null();
     // SAFETY: FSCONFIG_CMD_CREATE takes neither key nor value.
     let created = unsafe {

@@ -3,7 +3,9 @@
 use crate::kernel::btf::KernelTypes;
 use crate::kernel::tracefs::Tracefs;
 use crate::probe::plan::{Hook, Mechanism, Part, Place};
-use aya::programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint};
+use aya::programs::{
+    BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint,
+};
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 use std::io;
@@ -281,7 +283,9 @@ fn refusal(error: &ProgramError) -> Refusal {
                 Some(io_error) if io_error.raw_os_error() == Some(libc::ENOENT) => {
                     (Some(libc::ENOENT), "the kernel has no kprobes (CONFIG_KPROBES)".to_owned())
                 }
-                Some(io_error) => (io_error.raw_os_error(), format!("{error}: {}", plain(io_error))),
+                Some(io_error) => {
+                    (io_error.raw_os_error(), format!("{error}: {}", plain(io_error)))
+                }
                 None => (None, error.to_string()),
             }
         }

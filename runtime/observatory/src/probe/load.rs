@@ -121,7 +121,14 @@ impl Probes {
             .map(|hook| attacher.attach(*hook))
             .collect();
         let perf_events = attacher.perf_events;
-        Ok(Self { _perf_events: perf_events, ebpf, reports, missing_fields, mounts, counters: settings.counters })
+        Ok(Self {
+            _perf_events: perf_events,
+            ebpf,
+            reports,
+            missing_fields,
+            mounts,
+            counters: settings.counters,
+        })
     }
 
     /// How each hook is attached, or why not.

@@ -33,7 +33,8 @@ pub fn read_sums(
     cpus: usize,
     visit: &mut impl FnMut(CounterKey, u64),
 ) -> io::Result<()> {
-    let empty = CounterKey { cgroup_id: 0, memory_cgroup_id: 0, kind: terrarium_abi::Kind(0), pad: 0 };
+    let empty =
+        CounterKey { cgroup_id: 0, memory_cgroup_id: 0, kind: terrarium_abi::Kind(0), pad: 0 };
     let mut keys = vec![empty; BATCH as usize];
     let mut values = vec![0_u64; BATCH as usize * cpus];
     // The position between batches: for hashes the kernel uses four bytes of it.

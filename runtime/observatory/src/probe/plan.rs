@@ -51,10 +51,7 @@ impl FromStr for Mechanism {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|mechanism| mechanism.name() == text).ok_or_else(|| {
-            format!(
-                "no such way to attach (there are {})",
-                Self::ALL.map(Self::name).join(", ")
-            )
+            format!("no such way to attach (there are {})", Self::ALL.map(Self::name).join(", "))
         })
     }
 }
@@ -133,18 +130,16 @@ impl Hook {
             (Place::SystemCallExit, Mechanism::Tracepoint) => {
                 vec![(Part::Exit, format!("exit_{name}"))]
             }
-            (_, Mechanism::Fentry) => vec![
-                (Part::Entry, format!("fentry_{name}")),
-                (Part::Exit, format!("fexit_{name}")),
-            ],
+            (_, Mechanism::Fentry) => {
+                vec![(Part::Entry, format!("fentry_{name}")), (Part::Exit, format!("fexit_{name}"))]
+            }
             (_, Mechanism::Kprobe) => vec![
                 (Part::Entry, format!("kprobe_{name}")),
                 (Part::Exit, format!("kretprobe_{name}")),
             ],
-            (_, Mechanism::Tracepoint) => vec![
-                (Part::Entry, format!("enter_{name}")),
-                (Part::Exit, format!("exit_{name}")),
-            ],
+            (_, Mechanism::Tracepoint) => {
+                vec![(Part::Entry, format!("enter_{name}")), (Part::Exit, format!("exit_{name}"))]
+            }
         }
     }
 }

@@ -1,0 +1,120 @@
+//! Taking a container away: after its end, after a failed creation, after a crash. Every step may have been
+//! done already; a thing that is missing is a thing removed.
+
+use crate::cgroup;
+use crate::error::{Error, Result};
+use crate::id::ContainerId;
+use crate::signal::SignalNumber;
+use crate::state::{State, Status};
+use crate::store::{Journal, LockedFolder, Store};
+use crate::syscall::pidfd_send_signal;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+/// Collects what fails, so that one failure does not keep the other steps from being tried.
+#[derive(Default)]
+struct Failures(Vec<Error>);
+
+impl Failures {
+    fn note(&mut self, result: Result<()>) {
+        self.0.extend(result.err());
+    }
+
+    fn into_result(self, id: &ContainerId) -> Result<()> {
+        let more = self.0.len().saturating_sub(1);
+        match self.0.into_iter().next() {
+            None => Ok(()),
+            Some(first) if more == 0 => Err(first),
+            Some(first) => {
+                Err(Error::Cleanup { id: id.as_str().to_owned(), first: Box::new(first), more })
+            }
+        }
+    }
+}
+
+/// Releases what a container uses besides its folder: processes, network, cgroups.
+pub(crate) fn release(_store: &Store, id: &ContainerId, folder: &Path) -> Result<()> {
+    let mut failures = Failures::default();
+    let journal = Journal::read(folder).unwrap_or_else(|error| {
+        failures.note(Err(error));
+        Journal::default()
+    });
+    if let Ok(Some(state)) = State::read(folder) {
+        kill_first_process(&state);
+    }
+    failures.note(cgroup::kill_all(&journal.cgroups));
+    failures.note(cgroup::remove(&journal.cgroups, &journal.cgroup_parents));
+    failures.into_result(id)
+}
+
+/// Releases everything and removes the folder; where something could not be released, the folder stays, for
+/// [`gc`] to try again.
+pub(crate) fn remove(store: &Store, id: &ContainerId, folder: LockedFolder) -> Result<()> {
+    release(store, id, folder.path())?;
+    folder.remove()
+}
+
+/// Kills the first process, and with it every process of its pid namespace.
+fn kill_first_process(state: &State) {
+    let Some(pid) = Pid::from_raw(state.pid) else { return };
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    // Only if the pid is still the container's; the descriptor keeps it from being reused now.
+    if state.is_alive() {
+        // ESRCH: it went by itself.
+        let _ = pidfd_send_signal(pidfd.as_fd(), SignalNumber::KILL.number());
+    }
+}
+
+/// What [`gc`] did.
+#[derive(Debug, Default)]
+pub struct GcReport {
+    /// Containers that were removed.
+    pub removed: Vec<String>,
+    /// Other things that were removed, in words.
+    pub other: Vec<String>,
+    /// What could not be removed.
+    pub errors: Vec<Error>,
+}
+
+/// Removes what crashed runtimes left: containers whose creator or supervisor is gone.
+///
+/// Containers that have stopped in an orderly way, that run, or that somebody is working on are left alone.
+pub fn gc(store: &Store) -> Result<GcReport> {
+    let mut report = GcReport::default();
+    for id in store.ids()? {
+        let folder = match store.try_lock(&id) {
+            Ok(Some(folder)) => folder,
+            Ok(None) | Err(Error::DoesNotExist { .. }) => continue,
+            Err(error) => {
+                report.errors.push(error);
+                continue;
+            }
+        };
+        let crashed = match State::read(folder.path()) {
+            // Creators hold the lock until there is a running container.
+            Ok(None) | Err(_) => true,
+            Ok(Some(state)) => match state.status {
+                Status::Creating => true,
+                Status::Stopped => state.remove,
+                Status::Created | Status::Running | Status::Paused => {
+                    state.supervisor_pid > 0 && !state.is_supervised()
+                }
+            },
+        };
+        if !crashed {
+            continue;
+        }
+        match remove(store, &id, folder) {
+            Ok(()) => report.removed.push(id.as_str().to_owned()),
+            Err(error) => report.errors.push(error),
+        }
+    }
+    match store.remove_abandoned() {
+        Ok(folders) => {
+            report.other.extend(folders.iter().map(|path| path.display().to_string()));
+        }
+        Err(error) => report.errors.push(error),
+    }
+    Ok(report)
+}

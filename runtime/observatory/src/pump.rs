@@ -1,0 +1,278 @@
+//! The thread that empties the ring buffer.
+//!
+//! It sleeps until the first record of a burst wakes it (see `ARMED` in the ABI crate), then reads at its own pace until
+//! nothing is left: an idle host wakes it once a second at most, a busy one 200 times a second, whatever the number
+//! of records.
+
+use crate::attribution::state_file;
+use crate::event::decode::Record;
+use crate::event::history::Event;
+use crate::kernel::cgroup_mounts::Hierarchy;
+use crate::shared::Shared;
+use aya::maps::{Array, HashMap, MapData, RingBuf};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use terrarium_abi::namespace::CLONE_NS_FLAGS;
+use terrarium_abi::{CgroupInfo, CgroupKey, NsKind};
+
+/// Pause between two looks while records come.
+const PACE: Duration = Duration::from_millis(5);
+
+/// Longest sleep: what has to be done regularly is done this often, and a wake-up that was missed in the instant of
+/// arming is made up for.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Events handed over at a time.
+const BATCH: usize = 512;
+
+/// The kernel's notes of new cgroups.
+pub type CgroupNotes = Arc<Mutex<HashMap<MapData, CgroupKey, CgroupInfo>>>;
+
+/// What the thread needs.
+pub struct Pump {
+    /// The ring buffer.
+    pub ring: RingBuf<MapData>,
+    /// Set to 1 before sleeping.
+    pub armed: Array<MapData, u32>,
+    /// The kernel's notes of new cgroups.
+    pub notes: CgroupNotes,
+    /// Everything else.
+    pub shared: Arc<Shared>,
+    /// Readable or closed when the thread has to end.
+    pub stop: OwnedFd,
+    /// Where the state files are.
+    pub root: PathBuf,
+}
+
+impl Pump {
+    /// Runs until `stop` is closed at its other end.
+    pub fn run(mut self) -> io::Result<()> {
+        let mut watch = StateWatch::new(&self.root);
+        let mut last_tick = Instant::now();
+        loop {
+            let read = self.drain();
+            if last_tick.elapsed() >= TICK {
+                self.tick();
+                watch.renew();
+                last_tick = Instant::now();
+            }
+            if read > 0 {
+                if wait(&[self.stop.as_fd()], PACE)?[0] {
+                    self.drain();
+                    return Ok(());
+                }
+                continue;
+            }
+            self.arm(1);
+            // What came between the last look and the arming has woken nobody.
+            if self.drain() > 0 {
+                self.arm(0);
+                continue;
+            }
+            let mut fds = vec![self.stop.as_fd(), self.ring.as_fd()];
+            fds.extend(watch.fd());
+            let ready = wait(&fds, TICK.saturating_sub(last_tick.elapsed()))?;
+            let (stopped, state_changed) = (ready[0], ready.get(2) == Some(&true));
+            self.arm(0);
+            if stopped {
+                self.drain();
+                return Ok(());
+            }
+            if state_changed {
+                watch.read();
+                self.shared.registry().read_state_files();
+            }
+        }
+    }
+
+    fn arm(&mut self, value: u32) {
+        if let Err(error) = self.armed.set(0, value, 0) {
+            tracing::warn!(%error, "cannot arm the wake-up of the event reader; events come up to a second late");
+        }
+    }
+
+    /// Reads all there is; gives the number of records.
+    fn drain(&mut self) -> usize {
+        let mut records = 0;
+        let mut batch = Vec::new();
+        // What the kernel side lost up to here is told with the first event after.
+        while let Some(item) = self.ring.next() {
+            records += 1;
+            match Record::decode(&item) {
+                Ok(record) => take(&self.shared, record, &mut batch),
+                Err(error) => {
+                    self.shared.decode_errors.fetch_add(1, Ordering::Relaxed);
+                    tracing::warn!(%error, "a record from the kernel was not understood");
+                }
+            }
+            drop(item);
+            if batch.len() >= BATCH {
+                self.hand_over(&mut batch);
+            }
+        }
+        self.hand_over(&mut batch);
+        records
+    }
+
+    fn hand_over(&self, batch: &mut Vec<Event>) {
+        if batch.is_empty() {
+            return;
+        }
+        let lost = self.shared.newly_lost();
+        if let Some(first) = batch.first_mut() {
+            first.lost_before = lost;
+        }
+        self.shared.history.add(std::mem::take(batch));
+    }
+
+    fn tick(&mut self) {
+        let shared = &self.shared;
+        // The lock order is registry, then counters, everywhere.
+        let mut registry = shared.registry();
+        let keys = registry.tick(|| shared.read_counts());
+        shared.remove_counters(&keys);
+        let live: Vec<(Hierarchy, u64)> = registry.take_forgotten();
+        drop(registry);
+        let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        for (hierarchy, id) in live {
+            let number = match hierarchy {
+                Hierarchy::Unified => 0,
+                Hierarchy::Memory => shared.mounts.memory_hierarchy,
+            };
+            // Not there when the map was full at the time.
+            let _ = notes.remove(&CgroupKey { id, hierarchy: number, pad: 0 });
+        }
+    }
+}
+
+/// Takes one record in: cgroups that come and go are told to the registry, then the event is attributed.
+fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
+    let probe = record.probe();
+    let mut registry = shared.registry();
+    match &record {
+        Record::CgroupMkdir(made) => {
+            if let Some(hierarchy) = shared.mounts.hierarchy(made.hierarchy) {
+                let path = crate::event::decode::text(&made.path);
+                registry.cgroup_made(hierarchy, made.id, &path);
+            }
+        }
+        Record::CgroupRmdir(removed) => {
+            if let Some(hierarchy) = shared.mounts.hierarchy(removed.hierarchy) {
+                registry.cgroup_removed(hierarchy, removed.id);
+            }
+        }
+        _ => {}
+    }
+    let (unified, memory) = record.cgroup_ids(&shared.mounts);
+    let attribution = registry.attribute(unified, memory);
+    drop(registry);
+    if let (Record::Oom(_), Some(container)) = (&record, &attribution.container) {
+        // Now, because the container and its files may be gone by the next scrape.
+        shared.refresh_memory_events(&container.path);
+    }
+    shared.delivered[probe as usize].fetch_add(1, Ordering::Relaxed);
+    let record = Arc::new(record);
+    let event = |namespace| Event {
+        number: 0,
+        record: Arc::clone(&record),
+        namespace,
+        attribution: attribution.clone(),
+        lost_before: 0,
+    };
+    match &*record {
+        Record::NsChange(change) => {
+            let kinds = NsKind::ALL.into_iter().filter(|kind| change.kinds & (1 << *kind as u32) != 0);
+            let before = batch.len();
+            batch.extend(kinds.map(|kind| event(Some(kind))));
+            if batch.len() == before {
+                batch.push(event(None));
+            }
+        }
+        Record::NewTask(task) => {
+            batch.push(event(None));
+            let kinds = NsKind::ALL
+                .into_iter()
+                .filter(|kind| task.flags & CLONE_NS_FLAGS & kind.clone_flag() != 0);
+            batch.extend(kinds.map(|kind| event(Some(kind))));
+        }
+        _ => batch.push(event(None)),
+    }
+}
+
+/// Which of the descriptors are ready, after `timeout` at the latest.
+fn wait(fds: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
+    // Rounded up: a rest below a millisecond would spin.
+    let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+    match poll(&mut polled, timeout) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(polled
+        .iter()
+        .map(|fd| fd.revents().is_some_and(|events| !events.is_empty()))
+        .collect())
+}
+
+/// Watches the folders of state files, as far as they exist.
+struct StateWatch {
+    root: PathBuf,
+    inotify: Option<Inotify>,
+    watched: Vec<PathBuf>,
+}
+
+impl StateWatch {
+    fn new(root: &Path) -> Self {
+        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
+        let inotify = Inotify::init(flags)
+            .inspect_err(|error| {
+                tracing::warn!(%error, "cannot watch state files; they are read once a second");
+            })
+            .ok();
+        let mut watch = Self { root: root.to_owned(), inotify, watched: Vec::new() };
+        watch.renew();
+        watch
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Watches what has been made since.
+    fn renew(&mut self) {
+        let Some(inotify) = &self.inotify else { return };
+        let mut wanted = vec![self.root.clone()];
+        wanted.extend(
+            state_file::list(&self.root)
+                .into_iter()
+                .filter_map(|(file, _)| file.parent().map(Path::to_owned)),
+        );
+        self.watched.retain(|path| wanted.contains(path) && path.exists());
+        for path in wanted {
+            if !self.watched.contains(&path) {
+                let flags = AddWatchFlags::IN_MOVED_TO
+                    | AddWatchFlags::IN_CREATE
+                    | AddWatchFlags::IN_DELETE
+                    | AddWatchFlags::IN_ONLYDIR;
+                if inotify.add_watch(&path, flags).is_ok() {
+                    self.watched.push(path);
+                }
+            }
+        }
+    }
+
+    /// Reads what changed; the state files themselves say what it means.
+    fn read(&mut self) {
+        if let Some(inotify) = &self.inotify {
+            while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+        }
+        self.renew();
+    }
+}

@@ -1,0 +1,155 @@
+//! What the event thread and the HTTP side share.
+
+use crate::attribution::Registry;
+use crate::event::history::History;
+use crate::event::json::Context;
+use crate::kernel::cgroup_mounts::CgroupMounts;
+use crate::memory_files::{self, MemoryEvents};
+use crate::probe::counts::{Counters, ProbeStats};
+use crate::probe::HookReport;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use terrarium_abi::{CounterKey, Probe};
+
+/// The state of a running observatory. Locks are taken in the order of the fields.
+pub struct Shared {
+    registry: Mutex<Registry>,
+    counters: Mutex<Counters>,
+    /// The kernel's own numbers, by container path, as last read.
+    memory_events: Mutex<HashMap<String, MemoryEvents>>,
+    /// The last events.
+    pub history: Arc<History>,
+    /// The cgroup hierarchies.
+    pub mounts: CgroupMounts,
+    /// How each hook is attached.
+    pub reports: Vec<HookReport>,
+    /// What is the same for all events.
+    pub context: Context,
+    /// Records decoded, per probe.
+    pub delivered: [AtomicU64; Probe::ALL.len()],
+    /// Records that were not understood.
+    pub decode_errors: AtomicU64,
+    /// Records lost in the kernel that have been told in the stream.
+    told_lost: AtomicU64,
+}
+
+impl Shared {
+    /// The state at the start.
+    pub fn new(
+        registry: Registry,
+        counters: Counters,
+        history: Arc<History>,
+        reports: Vec<HookReport>,
+        context: Context,
+    ) -> Self {
+        Self {
+            mounts: registry.mounts().clone(),
+            registry: Mutex::new(registry),
+            counters: Mutex::new(counters),
+            memory_events: Mutex::default(),
+            history,
+            reports,
+            context,
+            delivered: Default::default(),
+            decode_errors: AtomicU64::new(0),
+            told_lost: AtomicU64::new(0),
+        }
+    }
+
+    /// The table of containers.
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
+        // A panic while the table changes would be a bug; what it leaves is still better than no answer.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn counters(&self) -> MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All counters; none when the kernel does not give them, which is logged.
+    pub fn read_counts(&self) -> HashMap<CounterKey, u64> {
+        self.counters().read().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read the counters from the kernel");
+            HashMap::new()
+        })
+    }
+
+    /// What the probes count about themselves.
+    pub fn probe_stats(&self) -> ProbeStats {
+        self.counters().stats().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot read the probes' own counters from the kernel");
+            ProbeStats::default()
+        })
+    }
+
+    /// How many counters fit.
+    pub fn counter_capacity(&self) -> u32 {
+        self.counters().capacity()
+    }
+
+    /// Removes counters from the kernel's map.
+    pub fn remove_counters(&self, keys: &[CounterKey]) {
+        if keys.is_empty() {
+            return;
+        }
+        let mut counters = self.counters();
+        for key in keys {
+            if let Err(error) = counters.remove(key) {
+                tracing::warn!(%error, ?key, "cannot remove a counter");
+            }
+        }
+    }
+
+    /// Records that the kernel side lost since this was last asked.
+    pub fn newly_lost(&self) -> u64 {
+        let lost = self.probe_stats().lost();
+        lost.saturating_sub(self.told_lost.swap(lost, Ordering::Relaxed))
+    }
+
+    /// Reads the kernel's memory events of one container now.
+    pub fn refresh_memory_events(&self, container: &str) {
+        let place = self
+            .registry()
+            .snapshots()
+            .into_iter()
+            .find(|snapshot| snapshot.container.path == container)
+            .and_then(|snapshot| snapshot.memory);
+        if let Some(events) = place.and_then(|(hierarchy, path)| {
+            memory_files::read(&self.mounts, hierarchy, &path)
+        }) {
+            self.remember_memory_events(container, events);
+        }
+    }
+
+    /// The kernel's memory events of a container: read now, or, where its files are gone, as last read.
+    pub fn memory_events(
+        &self,
+        container: &str,
+        place: Option<&(crate::kernel::cgroup_mounts::Hierarchy, String)>,
+    ) -> MemoryEvents {
+        let now = place
+            .and_then(|(hierarchy, path)| memory_files::read(&self.mounts, *hierarchy, path));
+        if let Some(events) = now {
+            return self.remember_memory_events(container, events);
+        }
+        self.lock_memory_events().get(container).copied().unwrap_or_default()
+    }
+
+    /// Numbers never go down for a container that was made again under the same path.
+    fn remember_memory_events(&self, container: &str, events: MemoryEvents) -> MemoryEvents {
+        let mut all = self.lock_memory_events();
+        let known = all.entry(container.to_owned()).or_default();
+        *known = known.followed_by(events);
+        *known
+    }
+
+    /// Forgets containers that are gone.
+    pub fn keep_memory_events(&self, keep: impl Fn(&str) -> bool) {
+        self.lock_memory_events().retain(|path, _| keep(path));
+    }
+
+    fn lock_memory_events(&self) -> MutexGuard<'_, HashMap<String, MemoryEvents>> {
+        self.memory_events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
