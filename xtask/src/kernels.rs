@@ -119,7 +119,7 @@ impl Tally {
             match record {
                 Record::Pass(_) => self.passed += 1,
                 Record::Fail(name, why) => {
-                    self.failed.push(format!("failed  {kernel} {name}: {why}"))
+                    self.failed.push(format!("failed  {kernel} {name}: {why}"));
                 }
                 Record::Skip(name, why) => {
                     self.skipped.push(format!("skipped {kernel} {name}: {why}"));

@@ -1,7 +1,252 @@
-//! `cargo xtask test`
-use anyhow::Result;
+//! `cargo xtask test`: unit tests, end-to-end tests, the guests, and a look at what is left behind.
+//!
+//! The last line is `N passed, N failed, N skipped`; before it stands what was skipped and why.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::build;
+use crate::kernels;
+use crate::leftovers::Leftovers;
+use crate::setup::{self, Needs};
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// Run the unit tests, the end-to-end tests and the guests.
 #[derive(clap::Args)]
-pub struct Args {}
-pub fn run(_: &Args) -> Result<()> {
+pub struct Args {
+    /// Take the machine as it is.
+    #[arg(long)]
+    no_setup: bool,
+    /// A skipped test is a failed one.
+    #[arg(long)]
+    no_skips: bool,
+    /// Boot no other kernel.
+    #[arg(long)]
+    no_kernels: bool,
+    /// Install missing tools without asking.
+    #[arg(long, short)]
+    yes: bool,
+    /// Only tests whose name contains one of these; boots no other kernel.
+    filters: Vec<String>,
+}
+
+/// What all runners together counted.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Count {
+    passed: usize,
+    failed: usize,
+}
+
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+/// Runs everything to its end, then says how it went.
+pub fn run(args: &Args) -> Result<()> {
+    if !args.no_setup {
+        setup::ensure(&[Needs::Build, Needs::Run, Needs::Peers, Needs::Machine], args.yes)?;
+    }
+    let workspace = Workspace::find()?;
+    let programs = [
+        ("TERRARIUM_BIN", build::binary(&workspace, false)?),
+        (
+            "TERRARIUM_WORKLOAD",
+            build::static_binary(&workspace, "terrarium-tests", "terrarium-workload", false)?,
+        ),
+    ];
+    let skips = tempfile::NamedTempFile::new().context("create the file for skipped tests")?;
+    let prepare = |cargo: &mut Command| {
+        cargo.env("TERRARIUM_SKIP_LOG", skips.path()).envs(programs.iter().cloned());
+        if args.no_skips {
+            cargo.env("TERRARIUM_NO_SKIP", "1");
+        }
+    };
+
+    let before = Leftovers::now(&workspace.target);
+    let mut count = if shell::program("cargo-nextest").is_some() {
+        nextest(&workspace, &args.filters, prepare)?
+    } else {
+        harness(&workspace, &["--tests", "--bins", "--lib"], &args.filters, prepare)?
+    };
+    // nextest does not run the examples in the documentation.
+    count += harness(&workspace, &["--doc"], &args.filters, prepare)?;
+    let mut problems = Vec::new();
+    if let Err(error) = before.compare(&workspace.target) {
+        problems.push(format!("failed  leftovers: {error:#}"));
+    }
+
+    let mut skipped: Vec<String> = fs::read_to_string(skips.path())
+        .context("read the file of skipped tests")?
+        .lines()
+        .map(|line| format!("skipped {}", line.replacen('\t', ": ", 1)))
+        .collect();
+    if !args.no_skips {
+        // A test that skips itself passes in the eyes of its runner.
+        count.passed = count.passed.saturating_sub(skipped.len());
+    }
+    guests(args, &workspace, &mut count, &mut problems, &mut skipped);
+
+    count.failed += problems.len();
+    conclude(&workspace, args, &count, &problems, &skipped)
+}
+
+/// The other kernels, as far as this run boots them. A guest that does not boot is one failure.
+fn guests(
+    args: &Args,
+    workspace: &Workspace,
+    count: &mut Count,
+    problems: &mut Vec<String>,
+    skipped: &mut Vec<String>,
+) {
+    if args.no_kernels || !args.filters.is_empty() {
+        return;
+    }
+    match kernels::run_default(workspace) {
+        Ok(tally) => {
+            count.passed += tally.passed;
+            problems.extend(tally.failed);
+            skipped.extend(tally.skipped);
+        }
+        Err(error) => problems.push(format!("failed  kernels: {error:#}")),
+    }
+}
+
+fn conclude(
+    workspace: &Workspace,
+    args: &Args,
+    count: &Count,
+    problems: &[String],
+    skipped: &[String],
+) -> Result<()> {
+    println!();
+    for line in skipped.iter().chain(problems) {
+        println!("{line}");
+    }
+    let skips = if args.no_skips { 0 } else { skipped.len() };
+    let summary = format!("{} passed, {} failed, {skips} skipped", count.passed, count.failed);
+    let file = workspace.cache("test")?.join("summary");
+    fs::write(&file, format!("{summary}\n"))
+        .with_context(|| format!("write {}", file.display()))?;
+    println!("{summary}");
+    if count.failed > 0 {
+        let words = if args.filters.is_empty() {
+            "to repeat one: cargo xtask test NAME".to_owned()
+        } else {
+            format!("to repeat them: cargo xtask test {}", args.filters.join(" "))
+        };
+        bail!("{} failed; {words}", count.failed);
+    }
+    if count.passed == 0 {
+        bail!("no test was run");
+    }
     Ok(())
+}
+
+fn nextest(
+    workspace: &Workspace,
+    filters: &[String],
+    prepare: impl Fn(&mut Command),
+) -> Result<Count> {
+    let report = workspace.target.join("nextest/default/junit.xml");
+    // A report of an earlier run must not speak for this one.
+    let _ = fs::remove_file(&report);
+    let mut cargo = workspace.cargo();
+    cargo.args(["nextest", "run", "--no-tests", "pass"]).args(filters);
+    prepare(&mut cargo);
+    let outcome = shell::run(&mut cargo);
+    match (fs::read_to_string(&report), outcome) {
+        (Ok(text), outcome) => {
+            let count = junit_count(&text)
+                .with_context(|| format!("{} is not a JUnit report", report.display()))?;
+            match outcome {
+                Err(error) if count.failed == 0 => Err(error),
+                _ => Ok(count),
+            }
+        }
+        (Err(_), Err(error)) => Err(error),
+        (Err(_), Ok(())) => Ok(Count::default()),
+    }
+}
+
+/// The numbers in the attributes of the root element.
+fn junit_count(report: &str) -> Option<Count> {
+    let root = report.split_once("<testsuites ")?.1.split_once('>')?.0;
+    let number = |name: &str| -> Option<usize> {
+        root.split_once(&format!(" {name}=\""))?.1.split_once('"')?.0.parse().ok()
+    };
+    let failed = number("failures")? + number("errors")?;
+    Some(Count { passed: number("tests")?.checked_sub(failed)?, failed })
+}
+
+/// Rust's own test harness, shown as it runs and counted.
+fn harness(
+    workspace: &Workspace,
+    kinds: &[&str],
+    filters: &[String],
+    prepare: impl Fn(&mut Command),
+) -> Result<Count> {
+    let mut cargo = workspace.cargo();
+    cargo.args(["test", "--no-fail-fast"]).args(kinds).arg("--").args(filters);
+    prepare(&mut cargo);
+    shell::announce(&cargo);
+    let mut child = cargo
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start `{}`", shell::line(&cargo)))?;
+    let stdout = child.stdout.take().context("stdout is piped")?;
+    let mut count = Count::default();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.context("read what the tests print")?;
+        println!("{line}");
+        count += harness_count(&line).unwrap_or_default();
+    }
+    let status = child.wait().context("wait for the tests")?;
+    if !status.success() && count.failed == 0 {
+        bail!("{status}; to repeat it: {}", shell::line(&cargo));
+    }
+    Ok(count)
+}
+
+/// `test result: ok. 3 passed; 0 failed; …`
+fn harness_count(line: &str) -> Option<Count> {
+    let rest = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+    let number = |unit: &str| {
+        rest.split("; ").find_map(|part| part.strip_suffix(unit)?.trim().parse::<usize>().ok())
+    };
+    Some(Count { passed: number("passed")?, failed: number("failed")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_runners_are_counted() {
+        let report = "<?xml version=\"1.0\"?>\n<testsuites name=\"nextest-run\" tests=\"15\" \
+                      failures=\"2\" errors=\"1\" uuid=\"x\"><testsuite tests=\"9\"/></testsuites>";
+        assert_eq!(junit_count(report), Some(Count { passed: 12, failed: 3 }));
+        assert_eq!(junit_count("<html>"), None);
+        for (line, expected) in [
+            (
+                "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; \
+                 finished in 0.01s",
+                Some(Count { passed: 3, failed: 0 }),
+            ),
+            (
+                "test result: FAILED. 0 passed; 2 failed; 0 ignored",
+                Some(Count { passed: 0, failed: 2 }),
+            ),
+            ("test a::b ... ok", None),
+        ] {
+            assert_eq!(harness_count(line), expected, "{line}");
+        }
+    }
 }

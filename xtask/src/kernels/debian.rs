@@ -3,6 +3,7 @@
 //! They come into a folder below `target` through an apt state of their own: nothing is installed,
 //! and the machine's package lists and sources stay as they are.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -128,7 +129,8 @@ impl PrivateApt {
         let (archive, security) = mirrors()?;
         let mut sources = format!("deb {options} {archive} {suite} main\n");
         if let Some(security) = security {
-            sources.push_str(&format!("deb {options} {security} {suite}-security main\n"));
+            writeln!(sources, "deb {options} {security} {suite}-security main")
+                .expect("writing to a string cannot fail");
         }
         let list = apt.join("sources.list");
         fs::write(&list, sources).with_context(|| format!("write {}", list.display()))?;

@@ -19,7 +19,7 @@ use crate::shell;
 /// The emulator of the only architecture that the guests have so far.
 pub const QEMU: &str = "qemu-system-x86_64";
 /// A guest that runs at all says its first word long before.
-const FIRST_WORD: Duration = Duration::from_secs(60);
+const FIRST_WORD: Duration = Duration::from_mins(1);
 
 /// How the guest's instructions are carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
