@@ -190,32 +190,18 @@ impl Cgroups {
         resources: Option<&LinuxResources>,
     ) -> Result<Self> {
         let mut members: Vec<Member> = Vec::new();
-        let mut add = |hierarchy: &Hierarchy, controller: Option<&str>| {
-            let found = members.iter_mut().find(|m| m.hierarchy == *hierarchy);
-            let member = if let Some(member) = found {
-                member
-            } else {
-                members.push(Member {
-                    folder: hierarchy.mountpoint.join(&path[1..]),
-                    hierarchy: hierarchy.clone(),
-                    controllers: BTreeSet::new(),
-                });
-                members.last_mut().expect("one was just pushed")
-            };
-            member.controllers.extend(controller.map(str::to_owned));
-        };
         if let Some(unified) = hierarchies.unified() {
-            add(unified, None);
+            add(&mut members, path, unified, None);
         }
         for controller in resources.map(needed).transpose()?.unwrap_or_default() {
             if let Some(hierarchy) = hierarchies.v1(controller) {
-                add(hierarchy, Some(controller));
+                add(&mut members, path, hierarchy, Some(controller));
             } else if controller == "devices" {
                 // cgroup v2 has no such controller: see `device_filter`.
             } else if let Some(unified) =
                 hierarchies.unified().filter(|u| has_controller(&u.mountpoint, controller))
             {
-                add(unified, Some(controller));
+                add(&mut members, path, unified, Some(controller));
             } else {
                 return Err(Error::unsupported(
                     format!("a {controller} limit"),
@@ -232,7 +218,7 @@ impl Cgroups {
                 ["freezer", "pids", "memory"].iter().find_map(|c| hierarchies.v1(c))
         {
             // Without a unified hierarchy one v1 cgroup at least, so that the container can be found.
-            add(hierarchy, Some(&hierarchy.controllers[0]));
+            add(&mut members, path, hierarchy, Some(&hierarchy.controllers[0]));
         }
         Ok(Self { path: path.to_owned(), members, pure_unified: hierarchies.is_pure_unified() })
     }
@@ -332,6 +318,19 @@ impl Cgroups {
             .collect();
         CgroupView { pure_unified: false, folders }
     }
+}
+
+/// Notes that the container has a cgroup in `hierarchy`, with limits of `controller`.
+fn add(members: &mut Vec<Member>, path: &str, hierarchy: &Hierarchy, controller: Option<&str>) {
+    let index = members.iter().position(|m| m.hierarchy == *hierarchy).unwrap_or_else(|| {
+        members.push(Member {
+            folder: hierarchy.mountpoint.join(&path[1..]),
+            hierarchy: hierarchy.clone(),
+            controllers: BTreeSet::new(),
+        });
+        members.len() - 1
+    });
+    members[index].controllers.extend(controller.map(str::to_owned));
 }
 
 /// Whether the unified hierarchy mounted at `mountpoint` has `controller`.

@@ -23,6 +23,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What the caller says of a container, besides its spec.
@@ -40,6 +41,8 @@ pub struct CreateOptions {
     pub supervised: bool,
     /// The state goes away with the container.
     pub remove: bool,
+    /// Standard output and error go to `container.log` in the container's folder, standard input is empty.
+    pub log_output: bool,
 }
 
 /// A container that this process has created.
@@ -133,7 +136,15 @@ impl Container {
             finished: None,
             remove: options.remove,
         };
-        Creation { store, id, plan: &plan, cgroups: &cgroups, state }.run(spec, folder)
+        Creation {
+            store,
+            id,
+            plan: &plan,
+            cgroups: &cgroups,
+            state,
+            log_output: options.log_output,
+        }
+        .run(spec, folder)
     }
 
     /// Executes the program, and returns once the kernel has.
@@ -264,6 +275,7 @@ struct Creation<'a> {
     plan: &'a init::InitPlan,
     cgroups: &'a Cgroups,
     state: State,
+    log_output: bool,
 }
 
 impl Creation<'_> {
@@ -306,7 +318,7 @@ impl Creation<'_> {
         self.state.cgroups = self.cgroups.make(resources)?;
         // Before the first clone: an observer can name it by the cgroup ids.
         self.state.write(folder)?;
-        let first = process.insert(self.clone_first_process()?);
+        let first = process.insert(self.clone_first_process(folder)?);
         if self.plan.namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
             self.plan.namespaces.write_maps(first.pid)?;
             let tree = self.idmapped_root(first.pid)?;
@@ -330,9 +342,10 @@ impl Creation<'_> {
         self.state.write(folder)
     }
 
-    fn clone_first_process(&self) -> Result<FirstProcess> {
+    fn clone_first_process(&self, folder: &Path) -> Result<FirstProcess> {
         let (ours, theirs) = sync::pair().tried("make", "socket pair")?;
         let flags = self.plan.namespaces.clone_flags();
+        let stdio = self.log_output.then(|| open_log(&folder.join(LOG))).transpose()?;
         let unified = self.cgroups.open_unified()?;
         let mut joins = self.cgroups.open_joins(false)?;
         let mut cloned = clone3(flags, unified.as_ref().map(AsFd::as_fd));
@@ -352,7 +365,7 @@ impl Creation<'_> {
         match cloned {
             Cloned::Child => {
                 drop(ours);
-                init::main(self.plan, Inherited { socket: theirs, cgroups: joins })
+                init::main(self.plan, Inherited { socket: theirs, cgroups: joins, stdio })
             }
             Cloned::Parent { pid, pidfd } => Ok(FirstProcess { pid, pidfd, socket: ours }),
         }
@@ -377,6 +390,17 @@ struct FirstProcess {
     pid: i32,
     pidfd: OwnedFd,
     socket: Socket,
+}
+
+/// The file that holds the output of a detached container, in its folder.
+const LOG: &str = "container.log";
+
+fn open_log(path: &Path) -> Result<[OwnedFd; 3]> {
+    let null = File::open("/dev/null").tried("open", "/dev/null")?;
+    let log =
+        File::options().create(true).append(true).mode(0o600).open(path).tried("create", path)?;
+    let again = log.try_clone().tried("duplicate", path)?;
+    Ok([null.into(), log.into(), again.into()])
 }
 
 /// A failure that the first process told.

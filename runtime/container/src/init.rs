@@ -15,7 +15,6 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A step that failed.
@@ -128,6 +127,8 @@ pub(crate) struct Inherited {
     pub socket: Socket,
     /// `tasks` (v1) or `cgroup.procs` (v2) of each cgroup to join, opened for writing.
     pub cgroups: Vec<OwnedFd>,
+    /// Standard input, output and error, where they are not the runtime's.
+    pub stdio: Option<[OwnedFd; 3]>,
 }
 
 /// Runs in the child of clone3; never returns.
@@ -135,7 +136,7 @@ pub(crate) fn main(plan: &InitPlan, inherited: Inherited) -> ! {
     // An unwinding panic must not run into the parent's code on this copied stack.
     let _guard = ExitOnDrop;
     let socket = inherited.socket;
-    match set_up_and_execute(plan, &socket, inherited.cgroups) {
+    match set_up_and_execute(plan, &socket, inherited.cgroups, inherited.stdio) {
         Ok(never) => match never {},
         // If the runtime is gone there is nobody to tell.
         Err(Some(failure)) => {
@@ -164,12 +165,18 @@ fn set_up_and_execute(
     plan: &InitPlan,
     socket: &Socket,
     cgroups: Vec<OwnedFd>,
+    stdio: Option<[OwnedFd; 3]>,
 ) -> Result<Infallible, Option<Failure>> {
     // First, so that everything after is charged to the container.
     for tasks in cgroups {
         // `0` is the writer itself. Another process writing our pid into `cgroup.procs` would wait for an RCU
         // grace period (11 ms); writing oneself into `tasks` does not.
         rustix::io::write(tasks.as_fd(), b"0").step("join cgroup", "tasks")?;
+    }
+    if let Some([input, output, error]) = stdio {
+        rustix::stdio::dup2_stdin(input).step("redirect", "stdin")?;
+        rustix::stdio::dup2_stdout(output).step("redirect", "stdout")?;
+        rustix::stdio::dup2_stderr(error).step("redirect", "stderr")?;
     }
     reset_signals()?;
     rustix::process::umask(Mode::empty());

@@ -39,6 +39,6 @@ pub use signal::SignalNumber;
 pub use spec::RunOptions;
 pub use state::{CgroupState, NetworkState, State, Status};
 pub use store::Store;
-pub use supervise::Signals;
+pub use supervise::{Fork, Outcome, Reader, Signals, Writer, fork_supervisor};
 pub use teardown::{GcReport, gc};
 pub use units::parse_bytes;

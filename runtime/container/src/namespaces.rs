@@ -210,8 +210,12 @@ mod tests {
 
     #[test]
     fn maps_and_links_have_the_kernels_form() {
-        let mut mapping = LinuxIdMapping::default();
-        mapping.set_container_id(0).set_host_id(100_000).set_size(65_536);
+        let mapping = oci_spec::runtime::LinuxIdMappingBuilder::default()
+            .container_id(0_u32)
+            .host_id(100_000_u32)
+            .size(65_536_u32)
+            .build()
+            .unwrap();
         assert_eq!(map_text(&[mapping, mapping]), "0 100000 65536\n0 100000 65536\n");
         assert_eq!(parse_link("mnt:[4026532201]"), Some(4_026_532_201));
         assert_eq!(parse_link("mnt"), None);

@@ -138,7 +138,7 @@ impl Root {
         }
         let (folder, name) = self.parent(path)?;
         let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-        drop(rustix::fs::openat(folder.as_fd(), &name, flags, 0o644.into())?);
+        drop(rustix::fs::openat(folder.as_fd(), name, flags, 0o644.into())?);
         self.open(path, ResolveFlags::NO_SYMLINKS)
     }
 

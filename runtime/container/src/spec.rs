@@ -8,10 +8,10 @@ use crate::network::{self, NetworkRequest};
 use crate::units::{CPU_PERIOD_US, key_value, parse_cpus, parse_memory, parse_pids};
 use crate::user;
 use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
-    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxMemoryBuilder, LinuxNamespace,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, Mount, ProcessBuilder,
-    RootBuilder, Spec, UserBuilder,
+    Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
+    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder,
+    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceType, LinuxPidsBuilder,
+    LinuxResourcesBuilder, Mount, ProcessBuilder, RootBuilder, Spec, UserBuilder,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -200,6 +200,8 @@ impl RunOptions {
             .bounding(set.clone())
             .effective(set.clone())
             .permitted(set)
+            .inheritable(Capabilities::new())
+            .ambient(Capabilities::new())
             .build();
         let cwd = self.workdir.clone().unwrap_or_else(|| "/".into());
         if !cwd.is_absolute() {
@@ -485,9 +487,8 @@ fn userns_map(text: &str) -> Result<LinuxIdMapping> {
     if size == 0 || u32::checked_add(host, size).is_none() {
         return Err(invalid());
     }
-    let mut mapping = LinuxIdMapping::default();
-    mapping.set_container_id(0).set_host_id(host).set_size(size);
-    Ok(mapping)
+    let mapping = LinuxIdMappingBuilder::default().container_id(0_u32).host_id(host).size(size);
+    Ok(built(mapping.build()))
 }
 
 /// The range that /etc/subuid gives root or `containers` (subuid(5)).

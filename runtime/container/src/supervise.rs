@@ -4,6 +4,8 @@ use crate::container::Container;
 use crate::error::{Result, Tried};
 use crate::signal::{Disposition, SignalNumber, disposition};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
 
 /// Signals that are passed on to the container.
 const FORWARDED: [Signal; 8] = [
@@ -74,5 +76,77 @@ impl Signals {
                 container.send(number)?;
             }
         }
+    }
+}
+
+/// On which side of [`fork_supervisor`] the caller is.
+#[derive(Debug)]
+pub enum Fork {
+    /// In the process that called.
+    Caller(Reader),
+    /// In the new process, a session of its own, whose standard input and output lead nowhere once it has reported.
+    Supervisor(Writer),
+}
+
+/// Forks a process that will wait for a container while its caller goes on.
+///
+/// The caller must have one thread only.
+pub fn fork_supervisor() -> Result<Fork> {
+    let (reader, writer) =
+        nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).tried("make", "pipe")?;
+    // SAFETY: the caller has one thread, so the child may do anything that the parent might.
+    match unsafe { nix::unistd::fork() }.tried("fork", "supervisor")? {
+        nix::unistd::ForkResult::Parent { .. } => Ok(Fork::Caller(Reader(reader))),
+        nix::unistd::ForkResult::Child => {
+            drop(reader);
+            rustix::process::setsid().tried("setsid", "supervisor")?;
+            Ok(Fork::Supervisor(Writer(writer)))
+        }
+    }
+}
+
+/// The caller's end.
+#[derive(Debug)]
+pub struct Reader(OwnedFd);
+
+/// What the supervisor reported: the id, or exit code and text of an error.
+pub type Outcome = std::result::Result<String, (u8, String)>;
+
+impl Reader {
+    /// Waits for the supervisor's report.
+    pub fn read(self) -> Result<Outcome> {
+        let mut bytes = Vec::new();
+        std::fs::File::from(self.0).read_to_end(&mut bytes).tried("read from", "supervisor")?;
+        let died = || (125, "the supervisor died while it created the container".to_owned());
+        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| Err(died())))
+    }
+}
+
+/// The supervisor's end.
+#[derive(Debug)]
+pub struct Writer(OwnedFd);
+
+impl Writer {
+    /// The container runs. Lets go of the caller's terminal and pipes.
+    pub fn started(self, id: &str) -> Result<()> {
+        let null = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/null")
+            .tried("open", "/dev/null")?;
+        rustix::stdio::dup2_stdin(&null).tried("redirect", "stdin")?;
+        rustix::stdio::dup2_stdout(&null).tried("redirect", "stdout")?;
+        rustix::stdio::dup2_stderr(&null).tried("redirect", "stderr")?;
+        self.report(&Ok(id.to_owned()))
+    }
+
+    /// There is no container.
+    pub fn failed(self, code: u8, text: &str) -> Result<()> {
+        self.report(&Err((code, text.to_owned())))
+    }
+
+    fn report(self, outcome: &Outcome) -> Result<()> {
+        let bytes = serde_json::to_vec(outcome).expect("a string and a number");
+        std::fs::File::from(self.0).write_all(&bytes).tried("report to", "caller")
     }
 }

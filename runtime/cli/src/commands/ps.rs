@@ -1,0 +1,101 @@
+//! `terrarium ps`: the containers of this state folder.
+
+use crate::Global;
+use anyhow::Context;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use terrarium_container::{State, Store};
+
+/// How to print.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// Columns for people
+    Table,
+    /// A JSON array; each element is the container's state.json with its status now
+    Json,
+}
+
+/// List containers, those that have stopped and were not removed included.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// Print ids only
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let (mut states, errors) = if global.root.is_dir() {
+        Store::open(&global.root)?.containers()?
+    } else {
+        (Vec::new(), Vec::new())
+    };
+    for state in &mut states {
+        state.status = state.observed_status();
+    }
+    let mut out = io::stdout().lock();
+    let printed = if args.quiet {
+        states.iter().try_for_each(|state| writeln!(out, "{}", state.id))
+    } else {
+        match args.format {
+            Format::Json => {
+                let text = serde_json::to_string_pretty(&states).context("write JSON")?;
+                writeln!(out, "{text}")
+            }
+            Format::Table => table(&mut out, &states),
+        }
+    };
+    match printed {
+        // Nobody reads on: `terrarium ps | head -1`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        result => result.context("write to standard output")?,
+    }
+    for error in &errors {
+        eprintln!("terrarium: {error}");
+    }
+    Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn table(out: &mut impl Write, states: &[State]) -> io::Result<()> {
+    let rows: Vec<[String; 6]> = states.iter().map(row).collect();
+    let head = ["ID", "STATUS", "PID", "ADDRESS", "CREATED", "COMMAND"].map(str::to_owned);
+    let mut widths = [0; 6];
+    for row in std::iter::once(&head).chain(&rows) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    for row in std::iter::once(&head).chain(&rows) {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(state: &State) -> [String; 6] {
+    let status = match state.exit_code {
+        Some(code) => format!("{} ({code})", state.status.as_str()),
+        None => state.status.as_str().to_owned(),
+    };
+    let dash = || "-".to_owned();
+    let alive = state.is_alive();
+    let address = state.network.as_ref().and_then(|network| network.address.clone());
+    // Seconds are enough for people.
+    let created = state.created.split('.').next().unwrap_or_default().trim_end_matches('Z');
+    let command: String = state.command.join(" ").chars().filter(|c| !c.is_control()).collect();
+    let command = match command.char_indices().nth(40) {
+        Some((end, _)) => format!("{}…", &command[..end]),
+        None => command,
+    };
+    [
+        state.id.clone(),
+        status,
+        if alive { state.pid.to_string() } else { dash() },
+        address.unwrap_or_else(dash),
+        created.replace('T', " "),
+        command,
+    ]
+}
