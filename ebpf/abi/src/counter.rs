@@ -178,6 +178,8 @@ pub enum Stat {
     Lost(Probe, Loss),
     /// Counts that found no room in `COUNTS`.
     CountsLost,
+    /// Records that were lost by any probe for any reason, in one cell that is cheap to watch.
+    LostByAny,
 }
 
 impl Stat {
@@ -189,6 +191,7 @@ impl Stat {
     pub const fn index(self) -> u32 {
         match self {
             Self::CountsLost => 0,
+            Self::LostByAny => 31,
             Self::Produced(probe) => 1 + probe as u32,
             Self::Lost(probe, loss) => 9 + 2 * (probe as u32) + loss as u32,
         }
@@ -233,8 +236,9 @@ mod tests {
         }
     }
 
-    fn vec_of_stats() -> [Stat; 16] {
-        let mut all = [Stat::CountsLost; 16];
+    fn vec_of_stats() -> [Stat; 17] {
+        let mut all = [Stat::CountsLost; 17];
+        all[16] = Stat::LostByAny;
         for (n, probe) in Probe::ALL.into_iter().enumerate() {
             all[1 + 3 * n] = Stat::Produced(probe);
             all[2 + 3 * n] = Stat::Lost(probe, Loss::RingFull);

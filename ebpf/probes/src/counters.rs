@@ -49,6 +49,7 @@ pub fn produced(probe: Probe) {
 #[inline(always)]
 pub fn lost(probe: Probe, loss: Loss) {
     stat(Stat::Lost(probe, loss));
+    stat(Stat::LostByAny);
 }
 
 #[inline(always)]

@@ -3,6 +3,17 @@
 //! Data flow: the programs keep exact per-CPU counters in the kernel and write records into one ring buffer. The
 //! counters are read when somebody scrapes; the records are decoded, attributed to containers and kept for those who
 //! stream them. A full ring loses detail, never a count, and what it loses is counted.
+//!
+//! The observatory knows containers by the ids of their cgroups only; names come from cgroup paths and from the state
+//! files that a runtime leaves, see docs/ARCHITECTURE.md.
 
+pub mod attribution;
+pub mod event;
+mod http;
 pub mod kernel;
+mod memory_files;
+pub mod metrics;
+pub mod observe;
 pub mod probe;
+mod pump;
+mod shared;

@@ -41,7 +41,10 @@ const fn histogram(name: &'static str, help: &'static str) -> Family {
 const FAMILIES: &[Family] = &[
     gauge("terrarium_container_info", "What is known of a container; always 1."),
     gauge("terrarium_container_state", "1 for the state that a container is in, else 0."),
-    counter("terrarium_clone_total", "Processes and threads made, counted for the new one's cgroup."),
+    counter(
+        "terrarium_clone_total",
+        "Processes and threads made, counted for the new one's cgroup.",
+    ),
     counter("terrarium_clone_failures_total", "Clones that the kernel refused, by error."),
     counter("terrarium_exec_total", "Programs started."),
     counter("terrarium_exit_total", "Processes that ended, by cause."),
@@ -51,8 +54,14 @@ const FAMILIES: &[Family] = &[
     histogram("terrarium_mount_duration_seconds", "Time spent in mount operations."),
     counter("terrarium_memory_limit_hits_total", "Entries into reclaim because of a memory limit."),
     histogram("terrarium_memory_stall_seconds", "Time that one task stood in that reclaim."),
-    counter("terrarium_memory_reclaimed_bytes_total", "Memory reclaimed because of a memory limit."),
-    counter("terrarium_oom_kills_total", "Tasks killed for lack of memory, counted for the victim."),
+    counter(
+        "terrarium_memory_reclaimed_bytes_total",
+        "Memory reclaimed because of a memory limit.",
+    ),
+    counter(
+        "terrarium_oom_kills_total",
+        "Tasks killed for lack of memory, counted for the victim.",
+    ),
     counter(
         "terrarium_memory_events_total",
         "The kernel's own count, from memory.events, or from memory.failcnt and memory.oom_control.",
@@ -232,12 +241,13 @@ impl Exporter {
             let subject = Subject::Container(snapshot.container.path.clone());
             let row = totals.remove(&subject).unwrap_or_default();
             container(out, snapshot);
-            counts_of(out, &[
-                ("id", &snapshot.container.path),
-                ("name", &snapshot.container.name),
-            ], row, shared.context.page_bytes);
-            let events =
-                shared.memory_events(&snapshot.container.path, snapshot.memory.as_ref());
+            counts_of(
+                out,
+                &[("id", &snapshot.container.path), ("name", &snapshot.container.name)],
+                row,
+                shared.context.page_bytes,
+            );
+            let events = shared.memory_events(&snapshot.container.path, snapshot.memory.as_ref());
             for (event, count) in events.named() {
                 out.counter(
                     "terrarium_memory_events_total",
@@ -410,7 +420,8 @@ fn counts_of(
                 *sums.entry(family).or_default() += count;
             }
             _ => {
-                let count = if family == family::RECLAIMED_PAGES { count * page_bytes } else { count };
+                let count =
+                    if family == family::RECLAIMED_PAGES { count * page_bytes } else { count };
                 if let Some(key) = series_of(family, labels) {
                     *series.entry(key).or_default() += count;
                 }
@@ -498,9 +509,7 @@ fn series_of(family: u8, [a, b, c]: [u8; 3]) -> Option<Series> {
             };
             ("terrarium_oom_kills_total", vec![("scope", scope)])
         }
-        family::CGROUP_ATTACH => {
-            ("terrarium_cgroup_migrations_total", vec![("direction", "in")])
-        }
+        family::CGROUP_ATTACH => ("terrarium_cgroup_migrations_total", vec![("direction", "in")]),
         _ => return None,
     })
 }

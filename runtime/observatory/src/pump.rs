@@ -101,7 +101,6 @@ impl Pump {
     fn drain(&mut self) -> usize {
         let mut records = 0;
         let mut batch = Vec::new();
-        // What the kernel side lost up to here is told with the first event after.
         while let Some(item) = self.ring.next() {
             records += 1;
             match Record::decode(&item) {
@@ -113,22 +112,11 @@ impl Pump {
             }
             drop(item);
             if batch.len() >= BATCH {
-                self.hand_over(&mut batch);
+                hand_over(&self.shared, &mut batch);
             }
         }
-        self.hand_over(&mut batch);
+        hand_over(&self.shared, &mut batch);
         records
-    }
-
-    fn hand_over(&self, batch: &mut Vec<Event>) {
-        if batch.is_empty() {
-            return;
-        }
-        let lost = self.shared.newly_lost();
-        if let Some(first) = batch.first_mut() {
-            first.lost_before = lost;
-        }
-        self.shared.history.add(std::mem::take(batch));
     }
 
     fn tick(&mut self) {
@@ -148,6 +136,14 @@ impl Pump {
             // Not there when the map was full at the time.
             let _ = notes.remove(&CgroupKey { id, hierarchy: number, pad: 0 });
         }
+    }
+}
+
+/// Adds a batch to the history, the losses of the kernel side up to here told with its first event.
+fn hand_over(shared: &Shared, batch: &mut Vec<Event>) {
+    if let Some(first) = batch.first_mut() {
+        first.lost_before = shared.newly_lost();
+        shared.history.add(std::mem::take(batch));
     }
 }
 
@@ -187,7 +183,8 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
     };
     match &*record {
         Record::NsChange(change) => {
-            let kinds = NsKind::ALL.into_iter().filter(|kind| change.kinds & (1 << *kind as u32) != 0);
+            let kinds =
+                NsKind::ALL.into_iter().filter(|kind| change.kinds & (1 << *kind as u32) != 0);
             let before = batch.len();
             batch.extend(kinds.map(|kind| event(Some(kind))));
             if batch.len() == before {
@@ -210,15 +207,13 @@ fn wait(fds: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<Vec<bool>> {
     let mut polled: Vec<PollFd<'_>> =
         fds.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
     // Rounded up: a rest below a millisecond would spin.
-    let timeout = PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+    let timeout =
+        PollTimeout::try_from(timeout + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
     match poll(&mut polled, timeout) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(polled
-        .iter()
-        .map(|fd| fd.revents().is_some_and(|events| !events.is_empty()))
-        .collect())
+    Ok(polled.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect())
 }
 
 /// Watches the folders of state files, as far as they exist.

@@ -5,8 +5,8 @@ use crate::event::history::History;
 use crate::event::json::Context;
 use crate::kernel::cgroup_mounts::CgroupMounts;
 use crate::memory_files::{self, MemoryEvents};
-use crate::probe::counts::{Counters, ProbeStats};
 use crate::probe::HookReport;
+use crate::probe::counts::{Counters, ProbeStats};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -103,7 +103,7 @@ impl Shared {
 
     /// Records that the kernel side lost since this was last asked.
     pub fn newly_lost(&self) -> u64 {
-        let lost = self.probe_stats().lost();
+        let Ok(lost) = self.counters().lost() else { return 0 };
         lost.saturating_sub(self.told_lost.swap(lost, Ordering::Relaxed))
     }
 
@@ -115,9 +115,9 @@ impl Shared {
             .into_iter()
             .find(|snapshot| snapshot.container.path == container)
             .and_then(|snapshot| snapshot.memory);
-        if let Some(events) = place.and_then(|(hierarchy, path)| {
-            memory_files::read(&self.mounts, hierarchy, &path)
-        }) {
+        if let Some(events) =
+            place.and_then(|(hierarchy, path)| memory_files::read(&self.mounts, hierarchy, &path))
+        {
             self.remember_memory_events(container, events);
         }
     }
@@ -128,8 +128,8 @@ impl Shared {
         container: &str,
         place: Option<&(crate::kernel::cgroup_mounts::Hierarchy, String)>,
     ) -> MemoryEvents {
-        let now = place
-            .and_then(|(hierarchy, path)| memory_files::read(&self.mounts, *hierarchy, path));
+        let now =
+            place.and_then(|(hierarchy, path)| memory_files::read(&self.mounts, *hierarchy, path));
         if let Some(events) = now {
             return self.remember_memory_events(container, events);
         }

@@ -139,7 +139,11 @@ mod tests {
         let expected = expected
             .map(|(runtime, id, at)| (runtime, id.replace("HEX", HEX), at.replace("HEX", HEX)))
             .map(|(runtime, id, at)| (runtime, id, at.replace("UID", UID)));
-        assert_eq!(found, expected.as_ref().map(|(r, i, a)| (*r, i.as_str(), a.as_str())), "{path}");
+        assert_eq!(
+            found,
+            expected.as_ref().map(|(r, i, a)| (*r, i.as_str(), a.as_str())),
+            "{path}"
+        );
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! handle. Which container a cgroup belongs to follows from its path: the longest path that a state file declares,
 //! else the patterns of engines, else the host.
 
+use crate::attribution::handle;
 use crate::attribution::patterns;
 use crate::attribution::state_file::{self, StateFile, Version};
-use crate::attribution::handle;
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
@@ -301,7 +301,8 @@ impl Registry {
         let owner = owner.to_owned();
         let name = if state.name.is_empty() { &state.id } else { &state.name };
         let is_new = !self.containers.contains_key(&owner);
-        let accounting = if self.mounts.memory_is_v1() { Hierarchy::Memory } else { Hierarchy::Unified };
+        let accounting =
+            if self.mounts.memory_is_v1() { Hierarchy::Memory } else { Hierarchy::Unified };
         let entry = self.entry(&owner, &owner);
         let info = Container {
             path: owner.clone(),

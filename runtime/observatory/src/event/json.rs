@@ -52,7 +52,8 @@ impl Context {
 pub fn wall_offset() -> i128 {
     use nix::time::{ClockId, clock_gettime};
     let ns = |clock| {
-        clock_gettime(clock).map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
+        clock_gettime(clock)
+            .map_or(0, |t| i128::from(t.tv_sec()) * 1_000_000_000 + i128::from(t.tv_nsec()))
     };
     ns(ClockId::CLOCK_REALTIME) - ns(ClockId::CLOCK_MONOTONIC)
 }
@@ -71,7 +72,12 @@ pub fn line(event: &Event, context: &Context, seq: u64, missed: u64, wall_offset
     object.insert("host".to_owned(), json!(context.host));
     object.insert("cgroup".to_owned(), cgroup(event));
     object.insert("container".to_owned(), container(&event.attribution));
-    let mut process = process(header, context, &event.attribution);
+    let foreign = matches!(
+        &*event.record,
+        Record::CgroupMkdir(record) | Record::CgroupRmdir(record)
+            if ![header.cgroup_id, header.memory_cgroup_id].contains(&record.id)
+    );
+    let mut process = process(header, context, &event.attribution, foreign);
     payload(event, context, &mut object, &mut process);
     object.insert("process".to_owned(), Value::Object(process));
     if header.flags & flags::TRUNCATED != 0 {
@@ -151,7 +157,13 @@ fn container(attribution: &Attribution) -> Value {
     }
 }
 
-fn process(header: &Header, context: &Context, attribution: &Attribution) -> Map<String, Value> {
+/// `foreign` says that the task is not in the cgroup that the event is about.
+fn process(
+    header: &Header,
+    context: &Context,
+    attribution: &Attribution,
+    foreign: bool,
+) -> Map<String, Value> {
     let mut process = Map::new();
     let key = format!("{}-{}-{}", context.boot, header.start_ns, header.pid);
     process.insert("key".to_owned(), json!(key));
@@ -161,7 +173,7 @@ fn process(header: &Header, context: &Context, attribution: &Attribution) -> Map
     process.insert("ppid".to_owned(), json!(header.ppid));
     process.insert("uid".to_owned(), json!(header.uid));
     process.insert("comm".to_owned(), json!(text(&header.comm)));
-    let role = if attribution.container.is_some() { "workload" } else { "foreign" };
+    let role = if foreign || attribution.container.is_none() { "foreign" } else { "workload" };
     process.insert("role".to_owned(), json!(role));
     process
 }
@@ -186,8 +198,7 @@ fn payload(
             None => {
                 clone_flags(task.flags, process);
                 let thread = task.flags & 0x0001_0000 != 0;
-                process
-                    .insert("kind".to_owned(), json!(if thread { "thread" } else { "process" }));
+                process.insert("kind".to_owned(), json!(if thread { "thread" } else { "process" }));
                 process.insert(
                     "caller".to_owned(),
                     json!({"pid": task.caller_pid, "tid": task.caller_tid,
@@ -323,7 +334,8 @@ fn namespace(change: &NsChange, kind: Option<NsKind>, context: &Context) -> Valu
     let mut namespace = Map::new();
     namespace.insert("kind".to_owned(), json!(kind.map_or("unknown", NsKind::name)));
     namespace.insert("via".to_owned(), json!(via));
-    let (from, to) = kind.map_or((0, 0), |kind| (change.from[kind as usize], change.to[kind as usize]));
+    let (from, to) =
+        kind.map_or((0, 0), |kind| (change.from[kind as usize], change.to[kind as usize]));
     namespace.insert("from".to_owned(), inode(from));
     namespace.insert("to".to_owned(), inode(to));
     if change.via == Via::Setns as u32 {

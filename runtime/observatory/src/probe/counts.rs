@@ -29,13 +29,6 @@ pub struct ProbeStats {
     pub counts_lost: u64,
 }
 
-impl ProbeStats {
-    /// All records that were lost in the kernel.
-    pub fn lost(&self) -> u64 {
-        self.ring_full.iter().chain(&self.map_full).sum()
-    }
-}
-
 impl Counters {
     /// Takes the two maps over. `capacity` is the number of counters that fit.
     pub fn new(
@@ -92,6 +85,11 @@ impl Counters {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Records that were lost in the kernel, by any probe for any reason.
+    pub fn lost(&self) -> Result<u64, MapError> {
+        Ok(self.stats.get(&Stat::LostByAny.index(), 0)?.iter().sum())
     }
 
     /// What the probes count about themselves.

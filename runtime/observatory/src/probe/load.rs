@@ -11,6 +11,7 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use terrarium_abi::namespace::NS_KINDS;
 use terrarium_abi::{CgroupInfo, CgroupKey, Probe, names};
 
 /// The programs, built by the build script.
@@ -88,6 +89,7 @@ pub struct Probes {
     missing_fields: Vec<MissingField>,
     mounts: CgroupMounts,
     counters: u32,
+    initial_namespaces: [u32; NS_KINDS],
 }
 
 impl Probes {
@@ -128,6 +130,7 @@ impl Probes {
             missing_fields,
             mounts,
             counters: settings.counters,
+            initial_namespaces: config.ns.map(|ns| ns.initial),
         })
     }
 
@@ -139,6 +142,11 @@ impl Probes {
     /// What this kernel lacks.
     pub fn missing_fields(&self) -> &[MissingField] {
         &self.missing_fields
+    }
+
+    /// Inodes of the initial namespaces, by kind; 0 when unknown.
+    pub fn initial_namespaces(&self) -> [u32; NS_KINDS] {
+        self.initial_namespaces
     }
 
     /// The cgroup hierarchies.

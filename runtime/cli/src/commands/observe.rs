@@ -1,0 +1,114 @@
+//! `terrarium observe`: attaches the probes and serves metrics and events until it is told to stop.
+
+use crate::Global;
+use clap::Args;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use terrarium_observatory::observe::{self, Options};
+use terrarium_observatory::probe::plan::{probe_by_name, probe_name};
+use terrarium_observatory::probe::{HookReport, Mechanism, Settings};
+
+/// Watch containers and serve metrics and events
+#[derive(Debug, Args)]
+pub struct Observe {
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9750")]
+    listen: SocketAddr,
+    /// Folder that holds the state of containers
+    #[arg(long = "root", id = "observe_root", value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Probes to attach: task, namespace, mount, memory, cgroup
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["task", "namespace", "mount", "memory", "cgroup"])]
+    probes: Vec<String>,
+    /// Ways to attach that are allowed: fentry, kprobe, tracepoint, tp_btf, raw_tp; else the best one that works
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    attach: Vec<String>,
+    /// Only count, write no events
+    #[arg(long)]
+    no_events: bool,
+    /// How long the series of a removed container stay, as 90s, 5m or 1h
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    grace: Duration,
+}
+
+/// Runs the command.
+pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
+    super::logging::start();
+    let settings = Settings {
+        probes: args
+            .probes
+            .iter()
+            .map(|name| probe_by_name(name).map_err(|e| anyhow::anyhow!("--probes {name}: {e}")))
+            .collect::<anyhow::Result<_>>()?,
+        mechanisms: args
+            .attach
+            .iter()
+            .map(|name| name.parse().map_err(|e| anyhow::anyhow!("--attach {name}: {e}")))
+            .collect::<anyhow::Result<_>>()?,
+        events: !args.no_events,
+        ..Settings::default()
+    };
+    let options = Options {
+        listen: args.listen,
+        root: args.root.unwrap_or_else(|| global.root.clone()),
+        settings,
+        grace: args.grace,
+    };
+    observe::run(&options, started)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tells what could not be attached, then, as the last line, where to look.
+fn started(address: SocketAddr, reports: &[HookReport]) {
+    for report in reports.iter().filter(|report| report.mechanism.is_none()) {
+        let reason = report.attempts.last().map_or("no way is allowed", |a| a.reason.as_str());
+        eprintln!(
+            "terrarium: {} of probe {} is not attached: {reason}",
+            report.hook.name,
+            probe_name(report.hook.probe)
+        );
+    }
+    if reports.iter().any(|report| report.mechanism == Some(Mechanism::Tracepoint)) {
+        eprintln!(
+            "terrarium: system call tracepoints are in use; they slow every system call of the host a little \
+             (see `terrarium doctor`)"
+        );
+    }
+    let mut out = std::io::stdout();
+    // Whoever waits for this line may have gone; that is no reason to stop observing.
+    let _ = writeln!(out, "listening on http://{address}");
+    let _ = out.flush();
+}
+
+/// A duration as `90s`, `5m`, `1h`; plain numbers are seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix(['s', 'm', 'h']) {
+        Some(number) => (number, &text[number.len()..]),
+        None => (text, "s"),
+    };
+    let number: u64 = number.parse().map_err(|_| "not a time such as 90s, 5m or 1h".to_owned())?;
+    let seconds = match unit {
+        "h" => number.checked_mul(3600),
+        "m" => number.checked_mul(60),
+        _ => Some(number),
+    };
+    seconds.map(Duration::from_secs).ok_or_else(|| "too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, expected) in [("90s", 90), ("5m", 300), ("1h", 3600), ("7", 7), ("0s", 0)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(expected)), "{text}");
+        }
+        for text in ["", "m", "5d", "-1s", "99999999999999999999h", "5124095576030431h"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The HTTP side: read-only, and bounded in everything that a client decides.
+
+use crate::attribution::registry::{Snapshot, State};
+use crate::event::history::{Filter, Reader};
+use crate::event::json;
+use crate::metrics::Metrics;
+use crate::probe::plan::probe_by_name;
+use crate::shared::Shared;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State as AppState};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::{Deserialize, Serialize};
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// Connections at a time. One more is closed at once.
+const CONNECTIONS: usize = 256;
+
+/// Bytes of a request's head.
+const HEAD_BYTES: usize = 16 << 10;
+
+/// Header lines of a request.
+const HEADERS: usize = 64;
+
+/// Time for a client to send a request's head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for a client's kernel to take what was sent to it, milliseconds.
+const SEND_TIMEOUT_MS: u32 = 30_000;
+
+/// Events that are looked at for one piece of a stream.
+const EVENTS_A_PIECE: usize = 256;
+
+/// What the handlers need.
+#[derive(Clone)]
+struct App {
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Serves until `stopping` turns true, then ends open streams and gives the rest a moment.
+pub async fn serve(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    metrics: Arc<Metrics>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let app = App { shared, metrics, stopping: stopping.clone() };
+    let router = Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics_text))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/api/v1/containers", get(containers))
+        .route("/api/v1/events", get(events))
+        .with_state(app);
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stop_told(&mut stopping) => break,
+            Some(_) = connections.join_next() => continue,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, for instance: wait rather than spin.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            continue;
+        };
+        if let Err(error) = limit_sending(&stream) {
+            tracing::debug!(%error, "cannot bound the time for sending");
+        }
+        let service = TowerToHyperService::new(router.clone());
+        let mut stopping = stopping.clone();
+        connections.spawn(async move {
+            let connection = hyper::server::conn::http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEAD_TIMEOUT)
+                .max_buf_size(HEAD_BYTES)
+                .max_headers(HEADERS)
+                .serve_connection(TokioIo::new(stream), service);
+            tokio::pin!(connection);
+            let ended = tokio::select! {
+                result = connection.as_mut() => Some(result),
+                () = stop_told(&mut stopping) => None,
+            };
+            let result = match ended {
+                Some(result) => result,
+                None => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = result {
+                tracing::debug!(%error, "a connection ended with an error");
+            }
+            drop(permit);
+        });
+    }
+    let all_done = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(Duration::from_secs(1), all_done).await.is_err() {
+        connections.abort_all();
+    }
+}
+
+/// Waits until the observatory is told to stop.
+async fn stop_told(stopping: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone, which is the end as well.
+    let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+/// Lets the kernel end a connection whose other side takes nothing.
+fn limit_sending(stream: &TcpStream) -> io::Result<()> {
+    nix::sys::socket::setsockopt(
+        stream,
+        nix::sys::socket::sockopt::TcpUserTimeout,
+        &SEND_TIMEOUT_MS,
+    )?;
+    Ok(())
+}
+
+async fn index() -> &'static str {
+    "terrarium observatory\n\n\
+     /metrics                what Prometheus scrapes\n\
+     /api/v1/containers      the containers, as JSON\n\
+     /api/v1/events          the events, as JSON lines; ?follow=false ends after those kept,\n\
+     \x20                       ?container=NAME and ?probe=NAME choose\n\
+     /healthz, /readyz       whether it runs, whether probes are attached\n"
+}
+
+async fn metrics_text(AppState(app): AppState<App>) -> Response {
+    // Reading the kernel's maps and hundreds of small files blocks.
+    let text = tokio::task::spawn_blocking(move || app.metrics.text()).await;
+    match text {
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(Err(error)) => problem(&error.to_string()),
+        Err(error) => problem(&error.to_string()),
+    }
+}
+
+fn problem(text: &str) -> Response {
+    tracing::error!(error = text, "cannot answer");
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{text}\n")).into_response()
+}
+
+async fn ready(AppState(app): AppState<App>) -> Response {
+    let attached = app.shared.reports.iter().filter(|report| report.mechanism.is_some()).count();
+    let text = format!("{attached} of {} hooks attached\n", app.shared.reports.len());
+    let status = if attached > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, text).into_response()
+}
+
+/// A container, as `/api/v1/containers` tells it.
+#[derive(Serialize)]
+struct ContainerView {
+    id: String,
+    name: String,
+    image: String,
+    runtime: String,
+    state: &'static str,
+    cgroup: String,
+    pod: String,
+    pod_namespace: String,
+    generation: u64,
+}
+
+impl From<Snapshot> for ContainerView {
+    fn from(snapshot: Snapshot) -> Self {
+        let container = snapshot.container;
+        let state = if snapshot.live { snapshot.state } else { State::Stopped };
+        Self {
+            id: container.id.clone(),
+            name: container.name.clone(),
+            image: container.image.clone(),
+            runtime: container.runtime.clone(),
+            state: state.name(),
+            cgroup: container.path.clone(),
+            pod: container.pod.clone(),
+            pod_namespace: container.pod_namespace.clone(),
+            generation: container.generation,
+        }
+    }
+}
+
+async fn containers(AppState(app): AppState<App>) -> Response {
+    let snapshots = tokio::task::spawn_blocking(move || {
+        let mut registry = app.shared.registry();
+        registry.read_state_files();
+        registry.snapshots()
+    })
+    .await;
+    match snapshots {
+        Ok(snapshots) => {
+            let views: Vec<ContainerView> = snapshots.into_iter().map(Into::into).collect();
+            axum::Json(views).into_response()
+        }
+        Err(error) => problem(&error.to_string()),
+    }
+}
+
+/// The query of `/api/v1/events`.
+#[derive(Deserialize)]
+struct EventQuery {
+    follow: Option<bool>,
+    container: Option<String>,
+    probe: Option<String>,
+}
+
+async fn events(AppState(app): AppState<App>, Query(query): Query<EventQuery>) -> Response {
+    let probe = match query.probe.as_deref().map(probe_by_name).transpose() {
+        Ok(probe) => probe,
+        Err(reason) => return (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response(),
+    };
+    let filter = Filter { container: query.container, probe };
+    let lines = Lines {
+        reader: app.shared.history.reader(filter),
+        follow: query.follow.unwrap_or(true),
+        seq: 0,
+        missed: 0,
+        app,
+    };
+    let pieces = stream::unfold(lines, |mut lines| async move {
+        let piece = lines.next().await?;
+        Some((Ok::<_, Infallible>(piece), lines))
+    });
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pieces)).into_response()
+}
+
+/// A stream of events as it is written.
+struct Lines {
+    app: App,
+    reader: Reader,
+    follow: bool,
+    seq: u64,
+    /// Events that the stream lost since its last line.
+    missed: u64,
+}
+
+impl Lines {
+    /// The next lines; none at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            let batch = self.reader.read(EVENTS_A_PIECE);
+            self.missed += batch.missed;
+            if !batch.events.is_empty() {
+                return Some(self.write(&batch.events));
+            }
+            if !self.reader.at_end() {
+                continue;
+            }
+            if !self.follow || *self.app.stopping.borrow() {
+                return None;
+            }
+            tokio::select! {
+                more = self.reader.wait() => if !more { return None },
+                () = stop_told(&mut self.app.stopping) => return None,
+            }
+        }
+    }
+
+    fn write(&mut self, events: &[Arc<crate::event::Event>]) -> Bytes {
+        let offset = json::wall_offset();
+        let mut text = String::with_capacity(events.len() * 700);
+        for event in events {
+            self.seq += 1;
+            let missed = std::mem::take(&mut self.missed);
+            text.push_str(&json::line(event, &self.app.shared.context, self.seq, missed, offset));
+            text.push('\n');
+        }
+        Bytes::from(text)
+    }
+}

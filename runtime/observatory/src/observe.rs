@@ -1,0 +1,214 @@
+//! Running an observatory: load, attach, serve, and take everything back at the end.
+
+use crate::attribution::Registry;
+use crate::attribution::registry::NewCgroups;
+use crate::event::History;
+use crate::event::decode::text;
+use crate::event::history::Bounds;
+use crate::event::json::Context;
+use crate::http;
+use crate::kernel::cgroup_mounts::Hierarchy;
+use crate::metrics::{Metrics, MetricsError};
+use crate::probe::{HookReport, LoadError, Probes, Settings};
+use crate::pump::{CgroupNotes, Pump};
+use crate::shared::Shared;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use terrarium_abi::CgroupKey;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// What an observatory is to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the state files of containers are.
+    pub root: PathBuf,
+    /// What to load, and how.
+    pub settings: Settings,
+    /// How long the series of a removed container stay.
+    pub grace: Duration,
+}
+
+/// Why an observatory does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserveError {
+    /// The probes cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// Not one hook could be attached.
+    #[error(
+        "attach the probes: the kernel refused all of them, first {hook}: {reason} (see `terrarium doctor`)"
+    )]
+    NothingAttached {
+        /// The first hook.
+        hook: &'static str,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The address cannot be listened on.
+    #[error("listen on {address}: {source} (choose another address with --listen)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The metrics do not fit together.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// Something else that the operating system refused.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> ObserveError {
+    move |source| ObserveError::System { what, source }
+}
+
+/// Runs an observatory until SIGINT or SIGTERM. `ready` is called once with the address that it listens on, when the
+/// probes are attached and the first scrape would be answered.
+pub fn run(
+    options: &Options,
+    ready: impl FnOnce(SocketAddr, &[HookReport]),
+) -> Result<(), ObserveError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4)
+        .build()
+        .map_err(system("start the runtime"))?;
+    runtime.block_on(serve(options, ready))
+}
+
+async fn serve(
+    options: &Options,
+    ready: impl FnOnce(SocketAddr, &[HookReport]),
+) -> Result<(), ObserveError> {
+    // First what is cheap and fails most often.
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .map_err(|source| ObserveError::Listen { address: options.listen, source })?;
+    let address = listener.local_addr().map_err(system("ask for the address listened on"))?;
+    // Before anything is attached, so that a signal during start-up ends it cleanly.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("catch SIGINT"))?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
+
+    let mut running = Running::start(options)?;
+    let metrics = Arc::new(Metrics::new(Arc::clone(&running.shared))?);
+    let (stop, stopping) = watch::channel(false);
+    let server =
+        tokio::spawn(http::serve(listener, Arc::clone(&running.shared), metrics, stopping));
+    ready(address, &running.shared.reports);
+
+    let mut check = tokio::time::interval(Duration::from_secs(1));
+    let ended = loop {
+        tokio::select! {
+            _ = interrupt.recv() => break Ok(()),
+            _ = terminate.recv() => break Ok(()),
+            _ = check.tick() => {
+                if running.pump.as_ref().is_some_and(JoinHandle::is_finished) {
+                    break Err(());
+                }
+            }
+        }
+    };
+    stop.send_replace(true);
+    if let Err(error) = server.await {
+        tracing::error!(%error, "the HTTP side ended badly");
+    }
+    let pumped = running.stop();
+    match (ended, pumped) {
+        (Ok(()), Ok(())) => Ok(()),
+        (_, Err(source)) => Err(ObserveError::System { what: "read events", source }),
+        (Err(()), Ok(())) => Err(ObserveError::System {
+            what: "read events",
+            source: io::Error::other("the reader ended by itself"),
+        }),
+    }
+}
+
+/// Attached probes and the thread that reads them.
+struct Running {
+    shared: Arc<Shared>,
+    probes: Probes,
+    pump: Option<JoinHandle<io::Result<()>>>,
+    /// Closing it ends the thread.
+    stop: Option<OwnedFd>,
+}
+
+impl Running {
+    fn start(options: &Options) -> Result<Self, ObserveError> {
+        let mut probes = Probes::load(&options.settings)?;
+        if let Some(first) = probes.reports().first()
+            && probes.reports().iter().all(|report| report.mechanism.is_none())
+        {
+            let attempt = first.attempts.last();
+            return Err(ObserveError::NothingAttached {
+                hook: first.hook.name,
+                reason: attempt.map_or("no way to attach is allowed", |a| &a.reason).to_owned(),
+            });
+        }
+        let counters = probes.take_counters()?;
+        let (ring, armed) = probes.take_ring()?;
+        let notes: CgroupNotes = Arc::new(Mutex::new(probes.take_cgroups()?));
+        let mounts = probes.mounts().clone();
+        let memory_hierarchy = mounts.memory_hierarchy;
+        let look_up: NewCgroups = {
+            let notes = Arc::clone(&notes);
+            Box::new(move |hierarchy, id| {
+                let hierarchy = match hierarchy {
+                    Hierarchy::Unified => 0,
+                    Hierarchy::Memory => memory_hierarchy,
+                };
+                let notes = notes.lock().unwrap_or_else(PoisonError::into_inner);
+                let info = notes.get(&CgroupKey { id, hierarchy, pad: 0 }, 0).ok()?;
+                Some(text(&info.path).into_owned())
+            })
+        };
+        let context = Context::read(probes.initial_namespaces());
+        // The walk comes after attaching: a cgroup made meanwhile is either found by it or told by the probe.
+        let registry = Registry::new(mounts, options.root.clone(), options.grace, look_up);
+        let history = Arc::new(History::new(Bounds::default()));
+        let shared =
+            Arc::new(Shared::new(registry, counters, history, probes.reports().to_vec(), context));
+        let (stopped, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
+            .map_err(|e| system("make a pipe")(e.into()))?;
+        let pump = Pump {
+            ring,
+            armed,
+            notes,
+            shared: Arc::clone(&shared),
+            stop: stopped,
+            root: options.root.clone(),
+        };
+        let pump = std::thread::Builder::new()
+            .name("events".to_owned())
+            .spawn(move || pump.run())
+            .map_err(system("start a thread"))?;
+        Ok(Self { shared, probes, pump: Some(pump), stop: Some(stop) })
+    }
+
+    /// Ends the thread and detaches everything.
+    fn stop(&mut self) -> io::Result<()> {
+        drop(self.stop.take());
+        let result = match self.pump.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(io::Error::other("the reader of events panicked")),
+            None => Ok(()),
+        };
+        tracing::debug!(hooks = self.probes.reports().len(), "detaching");
+        result
+    }
+}
