@@ -18,6 +18,7 @@ use crate::workspace::Workspace;
 
 /// Run the unit tests, the end-to-end tests and the guests.
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     /// Take the machine as it is.
     #[arg(long)]

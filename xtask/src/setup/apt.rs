@@ -145,7 +145,7 @@ fn disable(unit: &OsString) {
     command.args([name, "disable"]);
     match shell::output(&mut command) {
         Ok(_) => {
-            println!("disabled  {name:<18} its service, which the package would start at boot")
+            println!("disabled  {name:<18} its service, which the package would start at boot");
         }
         Err(error) => println!("note      {name:<18} its service may start at boot: {error:#}"),
     }
