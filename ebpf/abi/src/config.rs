@@ -141,6 +141,8 @@ config! {
     memcg_usage,
     /// `mem_cgroup.memory.max`
     memcg_max,
+    /// `mem_cgroup.memory.high` (where the kernel has it there)
+    memcg_high,
     /// `mem_cgroup.memory_events_local`, the element of OOM kills
     memcg_oom_kills,
     /// 1: the memory controller is in a v1 hierarchy.
@@ -149,10 +151,8 @@ config! {
     memory_hierarchy,
     /// 1: `sched_process_exit` tells as its second argument whether the last thread ended.
     exit_tells_group_dead,
-    /// 1: `mark_victim` gives the task as its first argument, not a process id.
-    mark_victim_gives_task,
-    /// 1: OOM kills are counted when the victim exits, because no hook tells the victim's task.
-    oom_at_exit,
+    /// 1: the probe of memory limits is wanted.
+    memory_probe,
     /// 1: records are written to the ring buffer.
     events,
 }

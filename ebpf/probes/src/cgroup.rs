@@ -11,13 +11,12 @@ use crate::kernel::{
     Access, Probed, Ptr, cgroup_id, config, current_task, pointer_argument, task_cgroups,
     tracepoint,
 };
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
+use crate::text::read_kernel_text;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use core::ffi::c_void;
 use terrarium_abi::cgroup::PATH_LEN;
 use terrarium_abi::counter::family;
-use terrarium_abi::header::flags;
 use terrarium_abi::{CgroupAttach, CgroupEvent, CgroupInfo, CgroupKey, Kind, Probe, RecordType};
 
 /// Where each cgroup of the unified and of the memory hierarchy was made. User space removes what it has read.
@@ -57,7 +56,7 @@ fn made_or_removed<A: Access>(ctx: *mut c_void, record_type: RecordType) {
         task,
         task_cgroups::<Probed>(task),
         |record| {
-            record.header.flags = read_path(&mut record.path, path);
+            record.header.flags |= read_kernel_text(&mut record.path, path).1;
             record.id = id;
             record.hierarchy = hierarchy;
             record.level = level;
@@ -71,7 +70,8 @@ fn remember(key: CgroupKey, level: u32, path: Ptr) {
     // SAFETY: a live map value of this CPU, and tracepoints run with preemption off.
     let info = unsafe { &mut *info };
     info.level = level;
-    read_path(&mut info.path, path);
+    info.path = [0; PATH_LEN];
+    read_kernel_text(&mut info.path, path);
     #[expect(
         clippy::needless_borrows_for_generic_args,
         reason = "a copy would fill half the stack"
@@ -99,27 +99,10 @@ fn attached<A: Access>(ctx: *mut c_void) {
         task,
         cgroups,
         |record| {
-            record.header.flags = read_path(&mut record.path, path);
+            record.header.flags |= read_kernel_text(&mut record.path, path).1;
             record.id = id;
             record.hierarchy = hierarchy;
             record.mover_pid = current_task().field::<Probed, u32>(config!(task_tgid));
         },
     );
-}
-
-/// Reads a kernel string into a path; gives bits for `Header::flags`.
-#[inline(always)]
-fn read_path(out: &mut [u8; PATH_LEN], path: Ptr) -> u32 {
-    *out = [0; PATH_LEN];
-    // SAFETY: the destination is `out`, of the size given; the helper checks the source.
-    let len = unsafe {
-        bpf_probe_read_kernel_str(out.as_mut_ptr().cast(), PATH_LEN as u32, path.0.cast())
-    };
-    if len < 0 {
-        flags::UNREADABLE
-    } else if len == PATH_LEN as i64 {
-        flags::TRUNCATED
-    } else {
-        0
-    }
 }

@@ -52,6 +52,12 @@ pub fn lost(probe: Probe, loss: Loss) {
     stat(Stat::LostByAny);
 }
 
+/// Counts a count that could not be made.
+#[inline(always)]
+pub fn count_lost() {
+    stat(Stat::CountsLost);
+}
+
 #[inline(always)]
 fn stat(stat: Stat) {
     if let Some(cell) = STATS.get_ptr_mut(stat.index()) {

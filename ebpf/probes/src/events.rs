@@ -3,7 +3,9 @@
 use crate::counters;
 use crate::kernel::{Access, CgroupIds, Probed, Ptr, config};
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::helpers::generated::{
+    bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ktime_get_ns,
+};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, RingBuf, ring_buf::RingBufEntry};
 use terrarium_abi::{Header, Loss, Probe, RecordType};
@@ -24,6 +26,13 @@ static ARMED: Array<u32> = Array::with_max_entries(1, 0);
 pub fn now() -> u64 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_ktime_get_ns() }
+}
+
+/// Nanoseconds of `CLOCK_BOOTTIME`, which start times of processes are in.
+#[inline(always)]
+pub fn now_boottime() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// Writes one record of `probe` about `task`: `fill` gets the header and gives the whole record. Without room

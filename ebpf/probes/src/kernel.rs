@@ -3,7 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_current_task, generated::bpf_probe_read_kernel};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use terrarium_abi::{ABSENT, Config};
+use terrarium_abi::{ABSENT, Config, NsKind};
 
 /// Offsets and switches. The map behind it is read-only and frozen before any program is loaded, so the verifier
 /// knows every value and removes what a kernel lacks as dead code.
@@ -158,9 +158,33 @@ pub fn task_cgroups<A: Access>(task: Ptr) -> CgroupIds {
     CgroupIds { unified, memory }
 }
 
+/// The inode number of the task's namespace of the kind with number `n`, 0 when unknown.
+#[inline(always)]
+pub fn namespace_inode<A: Access>(task: Ptr, n: usize) -> u32 {
+    let pointer = config!(ns[n].pointer);
+    let inum = config!(ns[n].inum);
+    if pointer == ABSENT || inum == ABSENT {
+        return 0;
+    }
+    let holder =
+        if n == NsKind::User as usize { config!(task_cred) } else { config!(task_nsproxy) };
+    task.follow::<A>(holder).follow::<A>(pointer).field::<A, u32>(inum)
+}
+
 /// Declares the two programs of a tracepoint: one attached as `tp_btf`, which may use plain loads, and one as
-/// `raw_tp`, for kernels that refuse the first. Their names are what the loader looks for.
+/// `raw_tp`, for kernels that refuse the first; an `untyped` body does without plain loads in both. Their names are what the loader looks for.
 macro_rules! tracepoint {
+    ($btf:ident, $raw:ident, untyped $body:ident) => {
+        #[aya_ebpf::macros::btf_tracepoint]
+        fn $btf(ctx: aya_ebpf::programs::BtfTracePointContext) {
+            $body(aya_ebpf::EbpfContext::as_ptr(&ctx));
+        }
+
+        #[aya_ebpf::macros::raw_tracepoint]
+        fn $raw(ctx: aya_ebpf::programs::RawTracePointContext) {
+            $body(aya_ebpf::EbpfContext::as_ptr(&ctx));
+        }
+    };
     ($btf:ident, $raw:ident, $body:ident $(, $argument:expr)?) => {
         #[aya_ebpf::macros::btf_tracepoint]
         fn $btf(ctx: aya_ebpf::programs::BtfTracePointContext) {

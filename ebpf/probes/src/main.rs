@@ -11,13 +11,22 @@
     clippy::inline_always,
     reason = "the verifier of older kernels follows pointers into kernel memory only within one function"
 )]
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "aya's attributes hand the context over by value"
+)]
 #![expect(clippy::cast_possible_truncation, reason = "sizes of records fit into 16 bits")]
 
+mod call;
 mod cgroup;
 mod counters;
 mod events;
 mod kernel;
+mod memory;
+mod mount;
+mod namespace;
 mod task;
+mod text;
 
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

@@ -1,26 +1,66 @@
 //! Clone, exec, exit, by the scheduler's tracepoints.
 //!
 //! - `task_newtask(task, clone_flags)`, at the end of `copy_process`, when the new task is already in its cgroup
-//!   (also with `CLONE_INTO_CGROUP`). Clones that fail do not come here.
+//!   (also with `CLONE_INTO_CGROUP`).
 //! - `sched_process_exec(task, old_pid, bprm)`, after the point of no return.
-//! - `sched_process_exit(task)`, since 6.16 `(task, group_dead)`, in `do_exit` after `signal->live` went down, for
-//!   every thread.
+//! - `sched_process_exit(task)`, on newer kernels `(task, group_dead)`, in `do_exit` after `signal->live` went down,
+//!   for every thread.
+//! - Clones that fail pass none of these. They are seen where `kernel_clone` returns, or at the exits of its system
+//!   calls.
 //!
-//! All since before 5.10.
+//! All since before 5.10 (`kernel_clone` since 5.10).
 
+use crate::call::restarts;
 use crate::counters::count;
-use crate::events::emit;
+use crate::events::{emit, emit_in_place, now_boottime};
 use crate::kernel::{
-    Access, Probed, Ptr, argument, config, current_task, pointer_argument, task_cgroups, tracepoint,
+    Access, CgroupIds, Probed, Ptr, argument, config, current_task, namespace_inode,
+    pointer_argument, task_cgroups, tracepoint,
 };
+use crate::memory;
+use crate::text::read_kernel_text;
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::macros::{fexit, kretprobe, map, tracepoint as perf_tracepoint};
+use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::programs::{FExitContext, RetProbeContext, TracePointContext};
 use core::ffi::c_void;
 use terrarium_abi::counter::family;
 use terrarium_abi::namespace::{CLONE_NS_FLAGS, NS_KINDS};
-use terrarium_abi::{ABSENT, Kind, NewTask, NsKind, Probe, RecordType, Via};
+use terrarium_abi::{
+    CloneFailed, Exec, Exit, ExitCause, Kind, NewTask, NsKind, Probe, RecordType, Via,
+};
 
 const CLONE_THREAD: u64 = 0x0001_0000;
 
+/// `SIGNAL_GROUP_EXIT` (linux/sched/signal.h): `group_exit_code` holds the status of the whole process.
+const SIGNAL_GROUP_EXIT: u32 = 4;
+
+/// Processes with threads whose end has been counted, by process id. Two threads that end at the same time may both
+/// find `signal->live` at zero; the one that gets its entry in counts. An entry is of no use once the process is gone.
+#[map]
+static ENDED: LruHashMap<u32, u8> = LruHashMap::with_max_entries(1024, 0);
+
 tracepoint!(tp_btf_task_newtask, raw_tp_task_newtask, newtask);
+tracepoint!(tp_btf_sched_process_exec, raw_tp_sched_process_exec, exec);
+tracepoint!(tp_btf_sched_process_exit, raw_tp_sched_process_exit, exit);
+
+#[fexit]
+fn fexit_kernel_clone(ctx: FExitContext) {
+    // `kernel_clone(struct kernel_clone_args *)`, whose first member is the flags.
+    let flags = pointer_argument(ctx.as_ptr(), 0).field::<Probed, u64>(0);
+    failed_clone(crate::call::wrapper_result(ctx.as_ptr()), flags);
+}
+
+#[kretprobe]
+fn kretprobe_kernel_clone(ctx: RetProbeContext) {
+    failed_clone(crate::call::probe_result(ctx.as_ptr()), 0);
+}
+
+#[perf_tracepoint]
+fn exit_kernel_clone(ctx: TracePointContext) {
+    failed_clone(crate::call::tracepoint_result(ctx.as_ptr()), 0);
+}
 
 #[inline(always)]
 fn newtask<A: Access>(ctx: *mut c_void) {
@@ -29,12 +69,10 @@ fn newtask<A: Access>(ctx: *mut c_void) {
     let cgroups = task_cgroups::<A>(task);
     let thread = flags & CLONE_THREAD != 0;
     count(cgroups, Kind::new(family::CLONE, [u8::from(thread), 0, 0]));
-    if flags & CLONE_NS_FLAGS != 0 {
-        for ns in NsKind::ALL {
-            if flags & CLONE_NS_FLAGS & ns.clone_flag() != 0 {
-                count(cgroups, Kind::ns_create(ns, Via::Clone, false));
-            }
-        }
+    count_namespaces(cgroups, flags, false);
+    if !thread && config!(exit_tells_group_dead) != 1 {
+        // The id of a process whose end was counted is in use again.
+        let _ = ENDED.remove(task.field::<A, u32>(config!(task_tgid)));
     }
     emit::<A, NewTask>(Probe::Task, RecordType::NewTask, task, cgroups, |header| {
         let caller = current_task();
@@ -55,15 +93,98 @@ fn newtask<A: Access>(ctx: *mut c_void) {
     });
 }
 
-/// The inode number of the task's namespace of the kind with number `n`, 0 when unknown.
 #[inline(always)]
-fn namespace_inode<A: Access>(task: Ptr, n: usize) -> u32 {
-    let pointer = config!(ns[n].pointer);
-    let inum = config!(ns[n].inum);
-    if pointer == ABSENT || inum == ABSENT {
-        return 0;
+fn exec<A: Access>(ctx: *mut c_void) {
+    let task = pointer_argument(ctx, 0);
+    let old_tid = argument(ctx, 1) as u32;
+    let filename = pointer_argument(ctx, 2).follow::<A>(config!(binprm_filename));
+    let cgroups = task_cgroups::<A>(task);
+    count(cgroups, Kind::new(family::EXEC, [0, 0, 0]));
+    emit_in_place::<A, Exec>(Probe::Task, RecordType::Exec, task, cgroups, |record| {
+        record.old_tid = old_tid;
+        let (len, flags) = read_kernel_text(&mut record.filename, filename);
+        record.filename_len = len;
+        record.header.flags |= flags;
+    });
+}
+
+#[inline(always)]
+fn exit<A: Access>(ctx: *mut c_void) {
+    let task = pointer_argument(ctx, 0);
+    let signal = task.follow::<A>(config!(task_signal));
+    if config!(exit_tells_group_dead) == 1 {
+        if argument(ctx, 1) & 1 == 0 {
+            return;
+        }
+    } else if !ended_just_now::<A>(task, signal) {
+        return;
     }
-    let holder =
-        if n == NsKind::User as usize { config!(task_cred) } else { config!(task_nsproxy) };
-    task.follow::<A>(holder).follow::<A>(pointer).field::<A, u32>(inum)
+    let cgroups = task_cgroups::<A>(task);
+    let status = if signal.field::<A, u32>(config!(signal_flags)) & SIGNAL_GROUP_EXIT != 0 {
+        signal.field::<A, u32>(config!(signal_group_exit_code))
+    } else {
+        // Without a group exit the status of the process is that of its first thread, whichever ended last.
+        let leader = task.follow::<A>(config!(task_group_leader));
+        leader.field::<A, u32>(config!(task_exit_code))
+    };
+    let oom_victim = !signal.follow::<A>(config!(signal_oom_mm)).is_null();
+    let cause = if status & 0x7f == 0 {
+        ExitCause::Exit
+    } else if oom_victim {
+        ExitCause::Oom
+    } else {
+        ExitCause::Signal
+    };
+    count(cgroups, Kind::new(family::EXIT, [cause as u8, 0, 0]));
+    if oom_victim {
+        memory::victim_exits(task, cgroups);
+    }
+    emit::<A, Exit>(Probe::Task, RecordType::Exit, task, cgroups, |header| Exit {
+        status,
+        cause: cause as u32,
+        ran_ns: now_boottime().saturating_sub(header.start_ns),
+        header,
+    });
+}
+
+/// Whether this is the last thread of its process, told once for each process. For kernels that do not say so
+/// themselves.
+#[inline(always)]
+fn ended_just_now<A: Access>(task: Ptr, signal: Ptr) -> bool {
+    if signal.field::<A, u32>(config!(signal_live)) != 0 {
+        return false;
+    }
+    if signal.field::<A, u32>(config!(signal_nr_threads)) <= 1 {
+        return true;
+    }
+    let pid = task.field::<A, u32>(config!(task_tgid));
+    ENDED.insert(pid, 1, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+#[inline(always)]
+fn failed_clone(result: i64, flags: u64) {
+    if result >= 0 || restarts(result) {
+        return;
+    }
+    let task = current_task();
+    let cgroups = task_cgroups::<Probed>(task);
+    let errno = result.wrapping_neg() as u8;
+    count(cgroups, Kind::new(family::CLONE_FAILED, [errno, 0, 0]));
+    count_namespaces(cgroups, flags, true);
+    emit::<Probed, CloneFailed>(Probe::Task, RecordType::CloneFailed, task, cgroups, |header| {
+        CloneFailed { header, flags, result: result as i32, pad: 0 }
+    });
+}
+
+/// Counts the namespaces that the flags of a clone ask for.
+#[inline(always)]
+fn count_namespaces(cgroups: CgroupIds, flags: u64, failed: bool) {
+    if flags & CLONE_NS_FLAGS == 0 {
+        return;
+    }
+    for ns in NsKind::ALL {
+        if flags & CLONE_NS_FLAGS & ns.clone_flag() != 0 {
+            count(cgroups, Kind::ns_create(ns, Via::Clone, failed));
+        }
+    }
 }

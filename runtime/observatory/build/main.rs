@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 
 fn build() -> Result<(), String> {
     let ebpf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ebpf");
-    for path in ["abi/src", "abi/Cargo.toml", "probes/src", "probes/Cargo.toml"] {
+    for path in ["abi/src", "abi/Cargo.toml", "probes/src", "probes/build.rs", "probes/Cargo.toml"] {
         println!("cargo::rerun-if-changed={}", ebpf.join(path).display());
     }
     println!("cargo::rerun-if-changed=build");

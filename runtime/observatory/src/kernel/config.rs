@@ -3,7 +3,7 @@
 //! One table lists the fields. A field that a kernel lacks is left [`ABSENT`]: what depends on it reads as zero, and
 //! the table says what that costs, so that `doctor` can tell.
 
-use crate::kernel::btf::{Argument, KernelTypes};
+use crate::kernel::btf::KernelTypes;
 use crate::kernel::cgroup_mounts::CgroupMounts;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -71,6 +71,7 @@ const FIELDS: &[Field] = fields! {
     memcg_css: ["mem_cgroup.css"] => "whose memory limit was hit",
     memcg_usage: ["mem_cgroup.memory.usage"] => "whose memory limit was hit",
     memcg_max: ["mem_cgroup.memory.max"] => "whose memory limit was hit",
+    memcg_high: ["mem_cgroup.memory.high"] => "",
 };
 
 /// Per kind: where the pointer to it is, and which struct it points to.
@@ -129,12 +130,11 @@ pub fn config(
     config.exit_tells_group_dead = u32::from(
         types.tracepoint_arguments("sched_process_exit").is_some_and(|args| args.len() >= 2),
     );
-    config.mark_victim_gives_task = u32::from(
-        types
-            .tracepoint_arguments("mark_victim")
-            .is_some_and(|args| args.first() == Some(&Argument::Pointer)),
-    );
-    config.oom_at_exit = 0;
+    // The programs take the address of the css for that of the memory cgroup.
+    if config.memcg_css != 0 {
+        config.memcg_usage = ABSENT;
+        config.memcg_oom_kills = ABSENT;
+    }
     config.events = 1;
     (config, missing)
 }

@@ -1,10 +1,10 @@
 //! Attaching one hook: the ways are tried in order, and what the kernel said to each is kept.
 
-use crate::kernel::btf::KernelTypes;
+use crate::kernel::btf::{Argument, KernelTypes};
 use crate::kernel::tracefs::Tracefs;
-use crate::probe::plan::{Hook, Mechanism, Part, Place};
+use crate::probe::plan::{Hook, Mechanism, Part, Place, Program};
 use aya::programs::{
-    BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint, TracePoint,
+    BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, TracePoint,
 };
 use aya::{Btf, Ebpf};
 use serde::Serialize;
@@ -86,161 +86,171 @@ impl<'a> Attacher<'a> {
     }
 
     fn try_mechanism(&mut self, hook: &Hook, mechanism: Mechanism) -> Result<(), Refusal> {
+        self.kernel_has(hook, mechanism)?;
         let programs = hook.programs(mechanism);
         // All are loaded before the first is attached, so that a pair is attached whole or not at all.
-        for (part, name) in &programs {
-            self.load(hook, mechanism, *part, name)?;
+        for program in &programs {
+            self.load(hook, mechanism, program).map_err(|refusal| {
+                self.unload(&programs);
+                refusal
+            })?;
         }
-        let mut done = Vec::new();
-        for (part, name) in &programs {
-            if let Err(refusal) = self.attach_program(hook, mechanism, *part, name) {
-                for name in done {
-                    self.unload(name);
-                }
-                return Err(refusal);
-            }
-            done.push(name);
+        let events_before = self.perf_events.len();
+        for program in &programs {
+            let attached = match mechanism {
+                Mechanism::Tracepoint => self.attach_system_call_tracepoints(hook, program),
+                _ => self.attach_program(hook, mechanism, program),
+            };
+            attached.map_err(|refusal| {
+                self.perf_events.truncate(events_before);
+                self.unload(&programs);
+                refusal
+            })?;
         }
         Ok(())
+    }
+
+    /// Says in plain words what the kernel would refuse with a number.
+    fn kernel_has(&self, hook: &Hook, mechanism: Mechanism) -> Result<(), Refusal> {
+        let Some(types) = self.types else { return Ok(()) };
+        match mechanism {
+            Mechanism::Fentry | Mechanism::Kprobe => {
+                let function = hook.function();
+                if !types.has_function(&function) {
+                    return Err((None, format!("this kernel has no function {function}")));
+                }
+            }
+            Mechanism::TpBtf | Mechanism::RawTp => {
+                let Some(arguments) = types.tracepoint_arguments(hook.name) else {
+                    return Err((None, format!("this kernel has no tracepoint {}", hook.name)));
+                };
+                let wants_pointer = matches!(hook.place, Place::TracepointOrFunction(_));
+                if wants_pointer && arguments.first() != Some(&Argument::Pointer) {
+                    return Err((
+                        None,
+                        format!(
+                            "the tracepoint {} of this kernel does not tell the task",
+                            hook.name
+                        ),
+                    ));
+                }
+            }
+            Mechanism::Tracepoint => {}
+        }
+        Ok(())
+    }
+
+    fn program(&mut self, name: &str) -> Result<&mut aya::programs::Program, Refusal> {
+        let missing = || (None, format!("this build has no program {name}"));
+        self.ebpf.program_mut(name).ok_or_else(missing)
     }
 
     fn load(
         &mut self,
         hook: &Hook,
         mechanism: Mechanism,
-        part: Part,
-        name: &str,
+        program: &Program,
     ) -> Result<(), Refusal> {
         let no_btf = || (None, "the kernel shows no BTF".to_owned());
-        let function = self.function(hook);
         let btf = self.btf;
-        let program = self
-            .ebpf
-            .program_mut(name)
-            .ok_or_else(|| (None, format!("this build has no program {name}")))?;
-        match (mechanism, part) {
+        let function = hook.function();
+        let loaded = self.program(&program.name)?;
+        match (mechanism, program.part) {
             (Mechanism::TpBtf, _) => {
-                let program: &mut BtfTracePoint = typed(program)?;
-                program.load(hook.name, btf.ok_or_else(no_btf)?)
+                typed::<BtfTracePoint>(loaded)?.load(hook.name, btf.ok_or_else(no_btf)?)
             }
-            (Mechanism::RawTp, _) => typed::<RawTracePoint>(program)?.load(),
+            (Mechanism::RawTp, _) => typed::<RawTracePoint>(loaded)?.load(),
             (Mechanism::Fentry, Part::Entry) => {
-                let program: &mut FEntry = typed(program)?;
-                program.load(&function?, btf.ok_or_else(no_btf)?)
+                typed::<FEntry>(loaded)?.load(&function, btf.ok_or_else(no_btf)?)
             }
             (Mechanism::Fentry, Part::Exit) => {
-                let program: &mut FExit = typed(program)?;
-                program.load(&function?, btf.ok_or_else(no_btf)?)
+                typed::<FExit>(loaded)?.load(&function, btf.ok_or_else(no_btf)?)
             }
-            (Mechanism::Kprobe, _) => {
-                function?;
-                typed::<KProbe>(program)?.load()
-            }
-            (Mechanism::Tracepoint, _) => typed::<TracePoint>(program)?.load(),
+            (Mechanism::Kprobe, _) => typed::<KProbe>(loaded)?.load(),
+            (Mechanism::Tracepoint, _) => typed::<TracePoint>(loaded)?.load(),
         }
-        .or_else(|error| match error {
-            ProgramError::AlreadyLoaded => Ok(()),
-            error => Err(refusal(&error)),
-        })
+        .map_err(|error| refusal(&error))
     }
 
     fn attach_program(
         &mut self,
         hook: &Hook,
         mechanism: Mechanism,
-        part: Part,
-        name: &str,
+        program: &Program,
     ) -> Result<(), Refusal> {
-        let function = self.function(hook);
-        if mechanism == Mechanism::Tracepoint {
-            return self.attach_system_call_tracepoint(hook, part, name);
-        }
-        let program = self
-            .ebpf
-            .program_mut(name)
-            .ok_or_else(|| (None, format!("this build has no program {name}")))?;
-        match (mechanism, part) {
-            (Mechanism::TpBtf, _) => typed::<BtfTracePoint>(program)?.attach().map(|_| ()),
-            (Mechanism::RawTp, _) => typed::<RawTracePoint>(program)?.attach(hook.name).map(|_| ()),
-            (Mechanism::Fentry, Part::Entry) => typed::<FEntry>(program)?.attach().map(|_| ()),
-            (Mechanism::Fentry, Part::Exit) => typed::<FExit>(program)?.attach().map(|_| ()),
+        let loaded = self.program(&program.name)?;
+        match (mechanism, program.part) {
+            (Mechanism::TpBtf, _) => typed::<BtfTracePoint>(loaded)?.attach().map(|_| ()),
+            (Mechanism::RawTp, _) => typed::<RawTracePoint>(loaded)?.attach(hook.name).map(|_| ()),
+            (Mechanism::Fentry, Part::Entry) => typed::<FEntry>(loaded)?.attach().map(|_| ()),
+            (Mechanism::Fentry, Part::Exit) => typed::<FExit>(loaded)?.attach().map(|_| ()),
             (Mechanism::Kprobe | Mechanism::Tracepoint, _) => {
-                typed::<KProbe>(program)?.attach(function?, 0).map(|_| ())
+                typed::<KProbe>(loaded)?.attach(hook.function(), 0).map(|_| ())
             }
         }
         .map_err(|error| refusal(&error))
     }
 
-    fn attach_system_call_tracepoint(
+    fn attach_system_call_tracepoints(
         &mut self,
         hook: &Hook,
-        part: Part,
-        name: &str,
+        program: &Program,
     ) -> Result<(), Refusal> {
         let said = |what: &str, error: &io::Error| {
             (error.raw_os_error(), format!("{what}: {}", plain(error)))
         };
-        if self.tracefs.is_none() {
-            self.tracefs = Some(Tracefs::open().map_err(|e| said("open tracefs", &e))?);
+        let tracefs = match self.tracefs.take() {
+            Some(tracefs) => tracefs,
+            None => Tracefs::open().map_err(|e| said("open tracefs", &e))?,
+        };
+        let tracefs = self.tracefs.insert(tracefs);
+        let direction = match program.part {
+            Part::Entry => "enter",
+            Part::Exit => "exit",
+        };
+        let mut ids = Vec::new();
+        for call in hook.system_calls() {
+            let event = format!("sys_{direction}_{call}");
+            match tracefs.event_id("syscalls", &event) {
+                Ok(id) => ids.push(id),
+                // Architectures differ in which of several calls they have.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOENT)
+                        && hook.system_calls().len() > 1 => {}
+                Err(error) => {
+                    return Err(said(&format!("find the tracepoint syscalls:{event}"), &error));
+                }
+            }
         }
-        let Some(tracefs) = &self.tracefs else {
-            return Err((None, "tracefs is not open".to_owned()));
-        };
-        let event = match part {
-            Part::Entry => format!("sys_enter_{}", hook.name),
-            Part::Exit => format!("sys_exit_{}", hook.name),
-        };
-        let id = tracefs
-            .event_id("syscalls", &event)
-            .map_err(|e| said(&format!("find the tracepoint syscalls:{event}"), &e))?;
-        let program: &mut TracePoint = typed(
-            self.ebpf
-                .program_mut(name)
-                .ok_or_else(|| (None, format!("this build has no program {name}")))?,
-        )?;
-        let fd = program.fd().map_err(|error| refusal(&error))?.as_fd();
-        let event = attach_perf(id, fd).map_err(|e| said("attach through perf", &e))?;
-        self.perf_events.push(event);
+        let loaded = typed::<TracePoint>(self.program(&program.name)?)?;
+        let fd = loaded.fd().map_err(|error| refusal(&error))?.as_fd();
+        let mut events = Vec::new();
+        for id in ids {
+            events.push(attach_perf(id, fd).map_err(|e| said("attach through perf", &e))?);
+        }
+        self.perf_events.extend(events);
         Ok(())
     }
 
-    /// Takes back what was attached for a way that failed half way.
-    fn unload(&mut self, name: &str) {
-        let result = match self.ebpf.program_mut(name) {
-            Some(Program::FEntry(program)) => program.unload(),
-            Some(Program::FExit(program)) => program.unload(),
-            Some(Program::KProbe(program)) => program.unload(),
-            Some(Program::TracePoint(program)) => {
-                self.perf_events.pop();
-                program.unload()
+    /// Takes back programs of a way that failed half way.
+    fn unload(&mut self, programs: &[Program]) {
+        use aya::programs::Program as Loaded;
+        for program in programs {
+            let result = match self.ebpf.program_mut(&program.name) {
+                Some(Loaded::FEntry(program)) => program.unload(),
+                Some(Loaded::FExit(program)) => program.unload(),
+                Some(Loaded::KProbe(program)) => program.unload(),
+                Some(Loaded::TracePoint(program)) => program.unload(),
+                Some(Loaded::BtfTracePoint(program)) => program.unload(),
+                Some(Loaded::RawTracePoint(program)) => program.unload(),
+                _ => Ok(()),
+            };
+            match result {
+                Ok(()) | Err(ProgramError::NotLoaded) => {}
+                Err(error) => {
+                    tracing::warn!(program = program.name, %error, "cannot unload a program");
+                }
             }
-            _ => Ok(()),
-        };
-        if let Err(error) = result {
-            tracing::warn!(program = name, %error, "cannot unload a program");
-        }
-    }
-
-    /// The kernel function behind the hook.
-    fn function(&self, hook: &Hook) -> Result<String, Refusal> {
-        let name = match hook.place {
-            Place::Tracepoint => return Ok(hook.name.to_owned()),
-            Place::Function => hook.name.to_owned(),
-            Place::SystemCall | Place::SystemCallExit => {
-                let arch = match std::env::consts::ARCH {
-                    "x86_64" => "x64",
-                    "aarch64" => "arm64",
-                    "riscv64" => "riscv",
-                    other => other,
-                };
-                format!("__{arch}_sys_{}", hook.name)
-            }
-        };
-        match self.types {
-            Some(types) if !types.has_function(&name) => {
-                Err((None, format!("this kernel has no function {name}")))
-            }
-            _ => Ok(name),
         }
     }
 }
@@ -248,9 +258,9 @@ impl<'a> Attacher<'a> {
 /// The kernel's error number and the reason in words.
 type Refusal = (Option<i32>, String);
 
-fn typed<'p, T>(program: &'p mut Program) -> Result<&'p mut T, Refusal>
+fn typed<'p, T>(program: &'p mut aya::programs::Program) -> Result<&'p mut T, Refusal>
 where
-    &'p mut T: TryFrom<&'p mut Program, Error = ProgramError>,
+    &'p mut T: TryFrom<&'p mut aya::programs::Program, Error = ProgramError>,
 {
     program.try_into().map_err(|error| refusal(&error))
 }
@@ -261,11 +271,12 @@ fn refusal(error: &ProgramError) -> Refusal {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             // The last line but the statistics says what the verifier did not like.
+            let statistics = ["processed ", "stack depth ", "verification time "];
             let last = log
                 .lines()
                 .rev()
                 .map(str::trim)
-                .find(|line| !line.is_empty() && !line.starts_with("processed "));
+                .find(|line| !line.is_empty() && !statistics.iter().any(|s| line.starts_with(s)));
             tracing::debug!(%log, "the verifier refused a program");
             let reason = match last {
                 Some(last) => format!("load the program: {}: {last}", plain(io_error)),

@@ -103,6 +103,7 @@ impl Probes {
         let types = KernelTypes::read(Path::new(VMLINUX))?;
         let (mut config, missing_fields) = config(&types, &mounts, &settings.proc);
         config.events = u32::from(settings.events);
+        config.memory_probe = u32::from(settings.probes.contains(&Probe::Memory));
         let btf = Btf::from_sys_fs().ok();
 
         let log_level = if settings.log { u8::MAX } else { 0 };

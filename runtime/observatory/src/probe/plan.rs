@@ -77,14 +77,14 @@ pub fn probe_by_name(name: &str) -> Result<Probe, String> {
 /// What a hook hooks into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
-    /// A tracepoint that exists for the purpose.
+    /// The tracepoint of the hook's name.
     Tracepoint,
-    /// Entry and exit of a system call.
+    /// Entry and exit of the system call of the hook's name.
     SystemCall,
-    /// Exit of a system call or of the kernel function behind several.
-    SystemCallExit,
-    /// Entry of a kernel function.
-    Function,
+    /// Exit of the kernel function of the hook's name, or of the system calls that it stands behind.
+    Exit(&'static [&'static str]),
+    /// The tracepoint of the hook's name, where its first argument is a pointer, or else the entry of this function.
+    TracepointOrFunction(&'static str),
 }
 
 /// One place in the kernel that programs are attached to.
@@ -96,8 +96,8 @@ pub struct Hook {
     pub probe: Probe,
     /// What it is.
     pub place: Place,
-    /// Whether the probe counts as attached without it.
-    pub optional: bool,
+    /// What is lost without it, where the probe counts as attached all the same: the kernel may lack it.
+    pub optional: Option<&'static str>,
 }
 
 impl Hook {
@@ -105,43 +105,74 @@ impl Hook {
     pub const fn mechanisms(&self) -> &'static [Mechanism] {
         match self.place {
             Place::Tracepoint => &[Mechanism::TpBtf, Mechanism::RawTp],
-            Place::SystemCall | Place::SystemCallExit => {
+            Place::SystemCall | Place::Exit(_) => {
                 &[Mechanism::Fentry, Mechanism::Kprobe, Mechanism::Tracepoint]
             }
-            Place::Function => &[Mechanism::Fentry, Mechanism::Kprobe],
+            Place::TracepointOrFunction(_) => {
+                &[Mechanism::TpBtf, Mechanism::RawTp, Mechanism::Fentry, Mechanism::Kprobe]
+            }
         }
     }
 
     /// The programs that this way takes, in the order in which they are attached: an exit that is seen without its
     /// entry is ignored, an entry without its exit would be left over.
-    pub fn programs(&self, mechanism: Mechanism) -> Vec<(Part, String)> {
+    pub fn programs(&self, mechanism: Mechanism) -> Vec<Program> {
+        use Mechanism::{Fentry, Kprobe, RawTp, TpBtf, Tracepoint};
         let name = self.name;
+        let program =
+            |part, prefix: &str, of: &str| Program { part, name: format!("{prefix}_{of}") };
+        let entry = |prefix: &str| program(Part::Entry, prefix, name);
+        let exit = |prefix: &str| program(Part::Exit, prefix, name);
         match (self.place, mechanism) {
-            (_, Mechanism::TpBtf) => vec![(Part::Entry, format!("tp_btf_{name}"))],
-            (_, Mechanism::RawTp) => vec![(Part::Entry, format!("raw_tp_{name}"))],
-            (Place::Function, Mechanism::Fentry) => vec![(Part::Entry, format!("fentry_{name}"))],
-            (Place::Function, _) => vec![(Part::Entry, format!("kprobe_{name}"))],
-            (Place::SystemCallExit, Mechanism::Fentry) => {
-                vec![(Part::Exit, format!("fexit_{name}"))]
+            (_, TpBtf) => vec![entry("tp_btf")],
+            (_, RawTp) => vec![entry("raw_tp")],
+            (Place::TracepointOrFunction(function), Fentry) => {
+                vec![program(Part::Entry, "fentry", function)]
             }
-            (Place::SystemCallExit, Mechanism::Kprobe) => {
-                vec![(Part::Exit, format!("kretprobe_{name}"))]
+            (Place::TracepointOrFunction(function), Kprobe) => {
+                vec![program(Part::Entry, "kprobe", function)]
             }
-            (Place::SystemCallExit, Mechanism::Tracepoint) => {
-                vec![(Part::Exit, format!("exit_{name}"))]
-            }
-            (_, Mechanism::Fentry) => {
-                vec![(Part::Entry, format!("fentry_{name}")), (Part::Exit, format!("fexit_{name}"))]
-            }
-            (_, Mechanism::Kprobe) => vec![
-                (Part::Entry, format!("kprobe_{name}")),
-                (Part::Exit, format!("kretprobe_{name}")),
-            ],
-            (_, Mechanism::Tracepoint) => {
-                vec![(Part::Entry, format!("enter_{name}")), (Part::Exit, format!("exit_{name}"))]
+            (Place::Exit(_), Fentry) => vec![exit("fexit")],
+            (Place::Exit(_), Kprobe) => vec![exit("kretprobe")],
+            (Place::Exit(_), Tracepoint) => vec![exit("exit")],
+            (_, Fentry) => vec![entry("fentry"), exit("fexit")],
+            (_, Kprobe) => vec![entry("kprobe"), exit("kretprobe")],
+            (_, Tracepoint) => vec![entry("enter"), exit("exit")],
+        }
+    }
+
+    /// The kernel function that `fentry` and `kprobe` take.
+    pub fn function(&self) -> String {
+        match self.place {
+            Place::Tracepoint | Place::Exit(_) => self.name.to_owned(),
+            Place::TracepointOrFunction(function) => function.to_owned(),
+            Place::SystemCall => {
+                let arch = match std::env::consts::ARCH {
+                    "x86_64" => "x64",
+                    "aarch64" => "arm64",
+                    other => other,
+                };
+                format!("__{arch}_sys_{}", self.name)
             }
         }
     }
+
+    /// The system calls whose tracepoints are taken.
+    pub fn system_calls(&self) -> &[&'static str] {
+        match &self.place {
+            Place::Exit(calls) => calls,
+            _ => std::slice::from_ref(&self.name),
+        }
+    }
+}
+
+/// A program of the object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Which end of a call it watches.
+    pub part: Part,
+    /// Its name in the object.
+    pub name: String,
 }
 
 /// Which end of a call a program watches.
@@ -154,15 +185,53 @@ pub enum Part {
 }
 
 const fn tracepoint(probe: Probe, name: &'static str) -> Hook {
-    Hook { name, probe, place: Place::Tracepoint, optional: false }
+    Hook { name, probe, place: Place::Tracepoint, optional: None }
 }
 
-/// All hooks, in the order in which they are attached: cgroups first, so that no container starts unnamed.
+const fn system_call(probe: Probe, name: &'static str) -> Hook {
+    Hook { name, probe, place: Place::SystemCall, optional: None }
+}
+
+/// A call of the newer mount API: not in every kernel, and seldom without one of the others.
+const fn new_mount_api(name: &'static str) -> Hook {
+    Hook { name, probe: Probe::Mount, place: Place::SystemCall, optional: Some("calls of it") }
+}
+
+/// All hooks, in the order in which they are attached: cgroups first, so that no container starts unnamed; exits
+/// before what they take from others.
 pub const HOOKS: &[Hook] = &[
     tracepoint(Probe::Cgroup, "cgroup_mkdir"),
     tracepoint(Probe::Cgroup, "cgroup_rmdir"),
     tracepoint(Probe::Cgroup, "cgroup_attach_task"),
+    tracepoint(Probe::Memory, "mm_vmscan_memcg_reclaim_begin"),
+    tracepoint(Probe::Memory, "mm_vmscan_memcg_reclaim_end"),
+    Hook {
+        name: "mark_victim",
+        probe: Probe::Memory,
+        place: Place::TracepointOrFunction("mark_oom_victim"),
+        optional: Some("OOM kills are counted when the victim exits, not when it is chosen"),
+    },
+    tracepoint(Probe::Task, "sched_process_exit"),
+    tracepoint(Probe::Task, "sched_process_exec"),
     tracepoint(Probe::Task, "task_newtask"),
+    Hook {
+        name: "kernel_clone",
+        probe: Probe::Task,
+        place: Place::Exit(&["clone", "clone3", "fork", "vfork"]),
+        optional: Some("clones that fail"),
+    },
+    system_call(Probe::Namespace, "unshare"),
+    system_call(Probe::Namespace, "setns"),
+    system_call(Probe::Mount, "mount"),
+    system_call(Probe::Mount, "umount"),
+    system_call(Probe::Mount, "pivot_root"),
+    new_mount_api("move_mount"),
+    new_mount_api("open_tree"),
+    new_mount_api("fsopen"),
+    new_mount_api("fsconfig"),
+    new_mount_api("fsmount"),
+    new_mount_api("fspick"),
+    new_mount_api("mount_setattr"),
 ];
 
 #[cfg(test)]

@@ -1,0 +1,186 @@
+//! System calls: where their arguments and results are, and how entry and exit find each other.
+//!
+//! Each system call has six programs, a pair for each way to attach: `fentry`/`fexit` and `kprobe`/`kretprobe` at the
+//! kernel's wrapper `__<arch>_sys_<name>(const struct pt_regs *)`, and the pair of `syscalls:` tracepoints.
+//! Everything that depends on the architecture is in this file.
+
+use crate::counters;
+use crate::events::now;
+use crate::kernel::{Probed, Ptr, argument};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::HashMap;
+use core::ffi::c_void;
+use terrarium_abi::namespace::NS_KINDS;
+use terrarium_abi::{Loss, Probe};
+
+/// Arguments of a system call.
+pub type Arguments = [u64; 6];
+
+/// What the exit of a call needs to know of its entry.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Call {
+    /// When it began, `CLOCK_MONOTONIC`, nanoseconds.
+    pub start_ns: u64,
+    /// Its arguments.
+    pub arguments: Arguments,
+    /// Bits of the namespaces concerned.
+    pub kinds: u32,
+    /// Zero.
+    pub pad: u32,
+    /// Inodes of the namespaces before.
+    pub from: [u32; NS_KINDS],
+    /// Inodes of the namespaces asked for, as far as the entry can tell.
+    pub to: [u32; NS_KINDS],
+}
+
+/// Calls in flight, by thread. System calls always return before their thread ends, so none is left over, and
+/// a full map (that many threads inside such calls) is the only way to lose one.
+#[map]
+static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(8192, 0);
+
+impl Call {
+    /// A call with these arguments that begins now.
+    #[inline(always)]
+    pub fn begins(arguments: Arguments) -> Self {
+        Self {
+            start_ns: now(),
+            arguments,
+            kinds: 0,
+            pad: 0,
+            from: [0; NS_KINDS],
+            to: [0; NS_KINDS],
+        }
+    }
+
+    /// Remembers the call until [`Call::ends`].
+    #[inline(always)]
+    pub fn remember(&self, probe: Probe) {
+        if CALLS.insert(bpf_get_current_pid_tgid(), self, 0).is_err() {
+            counters::produced(probe);
+            counters::lost(probe, Loss::MapFull);
+            counters::count_lost();
+        }
+    }
+
+    /// The call that this thread is in, and how long it took. A call that began before the programs were attached is
+    /// not known.
+    #[inline(always)]
+    pub fn ends() -> Option<(Self, u64)> {
+        let thread = bpf_get_current_pid_tgid();
+        // SAFETY: only this thread writes or removes this entry.
+        let call = *unsafe { CALLS.get(thread) }?;
+        let _ = CALLS.remove(thread);
+        Some((call, now().saturating_sub(call.start_ns)))
+    }
+}
+
+/// Whether a result says that the call will be made again (`ERESTART*` of linux/errno.h): it is not over yet.
+#[inline(always)]
+pub fn restarts(result: i64) -> bool {
+    (-531..=-512).contains(&result)
+}
+
+/// The arguments in the registers of a task that made a system call.
+#[inline(always)]
+pub fn arguments(registers: Ptr) -> Arguments {
+    #[cfg(bpf_target_arch = "aarch64")]
+    {
+        // struct user_pt_regs: regs[0..6]
+        registers.field::<Probed, Arguments>(0)
+    }
+    #[cfg(not(bpf_target_arch = "aarch64"))]
+    {
+        // struct pt_regs of x86_64: r10, r9, r8 at 56, and dx, si, di at 96
+        let [r10, r9, r8] = registers.field::<Probed, [u64; 3]>(56);
+        let [dx, si, di] = registers.field::<Probed, [u64; 3]>(96);
+        [di, si, dx, r10, r8, r9]
+    }
+}
+
+/// The result of a function with one argument at whose exit a fexit program sits: it stands after the arguments.
+#[inline(always)]
+pub fn wrapper_result(ctx: *mut c_void) -> i64 {
+    argument(ctx, 1).cast_signed()
+}
+
+/// The first argument of a function at whose entry a kprobe sits.
+#[inline(always)]
+pub fn probe_argument(ctx: *mut c_void) -> Ptr {
+    const OFFSET: usize = if cfg!(bpf_target_arch = "aarch64") { 0 } else { 112 };
+    // SAFETY: the context of a kprobe is a struct pt_regs, in which this offset is the first argument's register.
+    Ptr(unsafe { core::ptr::read(ctx.cast::<u8>().wrapping_add(OFFSET).cast()) })
+}
+
+/// The result of a function at whose exit a kretprobe sits.
+#[inline(always)]
+pub fn probe_result(ctx: *mut c_void) -> i64 {
+    const OFFSET: usize = if cfg!(bpf_target_arch = "aarch64") { 0 } else { 80 };
+    // SAFETY: as for [`probe_argument`]; this is the register of the result.
+    unsafe { core::ptr::read(ctx.cast::<u8>().wrapping_add(OFFSET).cast()) }
+}
+
+/// The arguments in the record of a `syscalls:sys_enter_*` tracepoint: eight bytes common to all events, the
+/// number of the call, then words.
+#[inline(always)]
+pub fn tracepoint_arguments<const COUNT: usize>(ctx: *mut c_void) -> Arguments {
+    let mut arguments = [0; 6];
+    let mut n = 0;
+    // A record ends with the last argument of its call; the kernel refuses a program that reads past it.
+    while n < COUNT {
+        // SAFETY: the record of this call has that many arguments.
+        arguments[n] = unsafe { core::ptr::read(ctx.cast::<u8>().wrapping_add(16 + 8 * n).cast()) };
+        n += 1;
+    }
+    arguments
+}
+
+/// The result in the record of a `syscalls:sys_exit_*` tracepoint.
+#[inline(always)]
+pub fn tracepoint_result(ctx: *mut c_void) -> i64 {
+    // SAFETY: after the common fields and the number of the call comes the result.
+    unsafe { core::ptr::read(ctx.cast::<u8>().wrapping_add(16).cast()) }
+}
+
+/// Declares the six programs of a system call with `$count` arguments. Their names are what the loader looks for.
+macro_rules! system_call {
+    ($count:literal, $enter:expr, $exit:expr,
+     $fentry:ident, $fexit:ident, $kprobe:ident, $kretprobe:ident, $at_enter:ident, $at_exit:ident) => {
+        #[aya_ebpf::macros::fentry]
+        fn $fentry(ctx: aya_ebpf::programs::FEntryContext) {
+            let registers =
+                $crate::kernel::pointer_argument(aya_ebpf::EbpfContext::as_ptr(&ctx), 0);
+            ($enter)($crate::call::arguments(registers));
+        }
+
+        #[aya_ebpf::macros::fexit]
+        fn $fexit(ctx: aya_ebpf::programs::FExitContext) {
+            ($exit)($crate::call::wrapper_result(aya_ebpf::EbpfContext::as_ptr(&ctx)));
+        }
+
+        #[aya_ebpf::macros::kprobe]
+        fn $kprobe(ctx: aya_ebpf::programs::ProbeContext) {
+            let registers = $crate::call::probe_argument(aya_ebpf::EbpfContext::as_ptr(&ctx));
+            ($enter)($crate::call::arguments(registers));
+        }
+
+        #[aya_ebpf::macros::kretprobe]
+        fn $kretprobe(ctx: aya_ebpf::programs::RetProbeContext) {
+            ($exit)($crate::call::probe_result(aya_ebpf::EbpfContext::as_ptr(&ctx)));
+        }
+
+        #[aya_ebpf::macros::tracepoint]
+        fn $at_enter(ctx: aya_ebpf::programs::TracePointContext) {
+            ($enter)($crate::call::tracepoint_arguments::<$count>(aya_ebpf::EbpfContext::as_ptr(
+                &ctx,
+            )));
+        }
+
+        #[aya_ebpf::macros::tracepoint]
+        fn $at_exit(ctx: aya_ebpf::programs::TracePointContext) {
+            ($exit)($crate::call::tracepoint_result(aya_ebpf::EbpfContext::as_ptr(&ctx)));
+        }
+    };
+}
+pub(crate) use system_call;

@@ -1,0 +1,214 @@
+//! mount and its relatives, old and new.
+//!
+//! All are seen at entry and exit. The strings are read at the exit: the kernel has read them by then, so their pages
+//! are in memory. A task that changes them meanwhile can make the record, but not the count, say something else.
+//! Mounts that the kernel makes by itself, or takes away with a namespace, are not calls and are not seen.
+
+use crate::call::{Arguments, Call, restarts, system_call};
+use crate::counters::{add, count};
+use crate::events::emit_in_place;
+use crate::kernel::{Probed, current_task, task_cgroups};
+use crate::text::read_user_text;
+use terrarium_abi::counter::{bucket, family};
+use terrarium_abi::{Kind, Mount, MountOp, Probe, RecordType};
+
+#[inline(always)]
+fn begins(arguments: Arguments) {
+    Call::begins(arguments).remember(Probe::Mount);
+}
+
+/// Where the strings and the flags of a call are among its arguments: their index, or [`NONE`].
+struct Shape {
+    op: MountOp,
+    source: usize,
+    target: usize,
+    fstype: usize,
+    flags: usize,
+}
+
+/// No such argument.
+const NONE: usize = 6;
+
+/// `mount(source, target, fstype, flags, data)`
+const MOUNT: Shape = Shape { op: MountOp::Mount, source: 0, target: 1, fstype: 2, flags: 3 };
+system_call!(
+    5,
+    begins,
+    |result| ends(&MOUNT, result),
+    fentry_mount,
+    fexit_mount,
+    kprobe_mount,
+    kretprobe_mount,
+    enter_mount,
+    exit_mount
+);
+
+/// `umount2(target, flags)`, which the kernel calls umount
+const UMOUNT: Shape =
+    Shape { op: MountOp::Umount, source: NONE, target: 0, fstype: NONE, flags: 1 };
+system_call!(
+    2,
+    begins,
+    |result| ends(&UMOUNT, result),
+    fentry_umount,
+    fexit_umount,
+    kprobe_umount,
+    kretprobe_umount,
+    enter_umount,
+    exit_umount
+);
+
+/// `move_mount(from_fd, from_path, to_fd, to_path, flags)`
+const MOVE_MOUNT: Shape =
+    Shape { op: MountOp::MoveMount, source: 1, target: 3, fstype: NONE, flags: 4 };
+system_call!(
+    5,
+    begins,
+    |result| ends(&MOVE_MOUNT, result),
+    fentry_move_mount,
+    fexit_move_mount,
+    kprobe_move_mount,
+    kretprobe_move_mount,
+    enter_move_mount,
+    exit_move_mount
+);
+
+/// `pivot_root(new_root, put_old)`
+const PIVOT_ROOT: Shape =
+    Shape { op: MountOp::PivotRoot, source: 1, target: 0, fstype: NONE, flags: NONE };
+system_call!(
+    2,
+    begins,
+    |result| ends(&PIVOT_ROOT, result),
+    fentry_pivot_root,
+    fexit_pivot_root,
+    kprobe_pivot_root,
+    kretprobe_pivot_root,
+    enter_pivot_root,
+    exit_pivot_root
+);
+
+/// `fsopen(fstype, flags)`
+const FSOPEN: Shape =
+    Shape { op: MountOp::Fsopen, source: NONE, target: NONE, fstype: 0, flags: 1 };
+system_call!(
+    2,
+    begins,
+    |result| ends(&FSOPEN, result),
+    fentry_fsopen,
+    fexit_fsopen,
+    kprobe_fsopen,
+    kretprobe_fsopen,
+    enter_fsopen,
+    exit_fsopen
+);
+
+/// `fsconfig(fd, command, key, value, aux)`: the value is left alone, it may be a password
+const FSCONFIG: Shape =
+    Shape { op: MountOp::Fsconfig, source: 2, target: NONE, fstype: NONE, flags: 1 };
+system_call!(
+    5,
+    begins,
+    |result| ends(&FSCONFIG, result),
+    fentry_fsconfig,
+    fexit_fsconfig,
+    kprobe_fsconfig,
+    kretprobe_fsconfig,
+    enter_fsconfig,
+    exit_fsconfig
+);
+
+/// `fsmount(fd, flags, attributes)`
+const FSMOUNT: Shape =
+    Shape { op: MountOp::Fsmount, source: NONE, target: NONE, fstype: NONE, flags: 2 };
+system_call!(
+    3,
+    begins,
+    |result| ends(&FSMOUNT, result),
+    fentry_fsmount,
+    fexit_fsmount,
+    kprobe_fsmount,
+    kretprobe_fsmount,
+    enter_fsmount,
+    exit_fsmount
+);
+
+/// `fspick(fd, path, flags)`
+const FSPICK: Shape =
+    Shape { op: MountOp::Fspick, source: NONE, target: 1, fstype: NONE, flags: 2 };
+system_call!(
+    3,
+    begins,
+    |result| ends(&FSPICK, result),
+    fentry_fspick,
+    fexit_fspick,
+    kprobe_fspick,
+    kretprobe_fspick,
+    enter_fspick,
+    exit_fspick
+);
+
+/// `open_tree(fd, path, flags)`
+const OPEN_TREE: Shape =
+    Shape { op: MountOp::OpenTree, source: 1, target: NONE, fstype: NONE, flags: 2 };
+system_call!(
+    3,
+    begins,
+    |result| ends(&OPEN_TREE, result),
+    fentry_open_tree,
+    fexit_open_tree,
+    kprobe_open_tree,
+    kretprobe_open_tree,
+    enter_open_tree,
+    exit_open_tree
+);
+
+/// `mount_setattr(fd, path, flags, attributes, size)`
+const MOUNT_SETATTR: Shape =
+    Shape { op: MountOp::MountSetattr, source: NONE, target: 1, fstype: NONE, flags: 2 };
+system_call!(
+    5,
+    begins,
+    |result| ends(&MOUNT_SETATTR, result),
+    fentry_mount_setattr,
+    fexit_mount_setattr,
+    kprobe_mount_setattr,
+    kretprobe_mount_setattr,
+    enter_mount_setattr,
+    exit_mount_setattr
+);
+
+/// The argument at an index of a [`Shape`], 0 for [`NONE`].
+#[inline(always)]
+fn argument(arguments: &Arguments, index: usize) -> u64 {
+    if index < NONE { arguments[index] } else { 0 }
+}
+
+#[inline(always)]
+fn ends(shape: &Shape, result: i64) {
+    let Some((call, duration_ns)) = Call::ends() else { return };
+    if restarts(result) {
+        return;
+    }
+    let task = current_task();
+    let cgroups = task_cgroups::<Probed>(task);
+    let flags = argument(&call.arguments, shape.flags);
+    let op = match shape.op {
+        MountOp::Mount => MountOp::of_mount_flags(flags),
+        op => op,
+    };
+    count(cgroups, Kind::mount(op, result < 0));
+    count(cgroups, Kind::new(family::MOUNT_TIME, [bucket(duration_ns), 0, 0]));
+    add(cgroups, Kind::new(family::MOUNT_TIME_SUM, [0, 0, 0]), duration_ns);
+    emit_in_place::<Probed, Mount>(Probe::Mount, RecordType::Mount, task, cgroups, |record| {
+        record.flags = flags;
+        record.duration_ns = duration_ns;
+        record.result = result as i32;
+        record.op = op as u32;
+        let arguments = &call.arguments;
+        record.header.flags |=
+            read_user_text(&mut record.source, argument(arguments, shape.source))
+                | read_user_text(&mut record.target, argument(arguments, shape.target))
+                | read_user_text(&mut record.fstype, argument(arguments, shape.fstype));
+    });
+}
