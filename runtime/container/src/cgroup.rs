@@ -397,7 +397,7 @@ fn make_folder(member: &Member) -> Result<()> {
     // Another container's end may remove an empty parent at any moment: start over then.
     for _ in 0..100 {
         match try_make_folder(member, &above, &controllers) {
-            Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => {}
+            Err(Error::System { why, .. }) if why.kind() == ErrorKind::NotFound => {}
             result => return result,
         }
     }
@@ -643,7 +643,7 @@ impl Wrote for Result<(), cgroups_rs::fs::error::Error> {
             Error::System {
                 tried: format!("set {what}").into(),
                 on: folder.display().to_string(),
-                source: kernel.unwrap_or_else(|| io::Error::other(error.to_string())),
+                why: kernel.unwrap_or_else(|| io::Error::other(error.to_string())),
                 hint: hint.into(),
             }
         })

@@ -6,12 +6,13 @@ use crate::id::ContainerId;
 use crate::init::{self, Inherited};
 use crate::mount::clone_tree;
 use crate::namespaces;
-use crate::network::NetworkRequest;
+use crate::network::veth::{self, Endpoint};
+use crate::network::{self, NetworkRequest};
 use crate::plan::{self, PlanContext};
 use crate::signal::SignalNumber;
 use crate::spec::network_of;
 use crate::state::{NetworkState, State, Status, now, process_stat};
-use crate::store::{Journal, LockedFolder, Store};
+use crate::store::{Journal, JournalNetwork, LockedFolder, Store};
 use crate::sync::{self, FailureKind, Message, Report, Socket};
 use crate::syscall::{Cloned, clone3, mount_idmap, pidfd_send_signal};
 use crate::teardown;
@@ -86,7 +87,12 @@ impl Container {
                 cgroups: &cgroups,
                 dies_with_runtime: options.supervised,
                 wants_netlink: matches!(network, NetworkRequest::Bridge { .. }),
-                extra_mounts: Vec::new(),
+                extra_mounts: match network {
+                    NetworkRequest::Bridge { .. } | NetworkRequest::Host => {
+                        network::files::mounts(&folder)
+                    }
+                    NetworkRequest::None | NetworkRequest::Path(_) => Vec::new(),
+                },
             },
         )?;
 
@@ -96,7 +102,12 @@ impl Container {
             version: 1,
             cgroups: cgroups.folders(),
             cgroup_parents: cgroups.parents(),
-            network: None,
+            network: match &network {
+                NetworkRequest::Bridge { name, .. } => {
+                    Some(JournalNetwork { bridge: name.clone(), veth: veth::name() })
+                }
+                _ => None,
+            },
             creator_pid: me,
             creator_start_ticks: my_ticks,
         };
@@ -136,15 +147,17 @@ impl Container {
             finished: None,
             remove: options.remove,
         };
-        Creation {
+        let creation = Creation {
             store,
             id,
             plan: &plan,
             cgroups: &cgroups,
+            network: &network,
+            place: journal.network.as_ref(),
             state,
             log_output: options.log_output,
-        }
-        .run(spec, folder)
+        };
+        creation.run(spec, folder)
     }
 
     /// Executes the program, and returns once the kernel has.
@@ -274,6 +287,8 @@ struct Creation<'a> {
     id: &'a ContainerId,
     plan: &'a init::InitPlan,
     cgroups: &'a Cgroups,
+    network: &'a NetworkRequest,
+    place: Option<&'a JournalNetwork>,
     state: State,
     log_output: bool,
 }
@@ -315,6 +330,7 @@ impl Creation<'_> {
         process: &mut Option<FirstProcess>,
     ) -> Result<()> {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        let endpoint = self.join_network(folder)?;
         self.state.cgroups = self.cgroups.make(resources)?;
         // Before the first clone: an observer can name it by the cgroup ids.
         self.state.write(folder)?;
@@ -328,7 +344,13 @@ impl Creation<'_> {
         }
         loop {
             match first.socket.receive().tried("read from", "the container's first process")? {
-                Some((Message::Joined, _netlink)) => break,
+                Some((Message::Joined, netlink)) => {
+                    if let (Some(endpoint), Some(netlink)) = (&endpoint, netlink) {
+                        // Meanwhile the first process mounts.
+                        veth::connect(endpoint, first.pid, netlink)?;
+                    }
+                    break;
+                }
                 Some((Message::Failed(report), _)) => return Err(failure(report)),
                 Some(_) => {}
                 None => {
@@ -340,6 +362,31 @@ impl Creation<'_> {
         self.state.pid_start_ticks = process_stat(first.pid).map_or(0, |stat| stat.start_ticks);
         self.state.namespaces = namespaces::inodes(first.pid);
         self.state.write(folder)
+    }
+
+    /// Gets an address on the bridge, which is made if need be, and writes the files that tell the container of it.
+    fn join_network(&mut self, folder: &Path) -> Result<Option<Endpoint>> {
+        let hostname = self.plan.hostname.as_deref().unwrap_or(self.id.as_str());
+        match (self.network, self.place) {
+            (NetworkRequest::Bridge { subnet, .. }, Some(place)) => {
+                let endpoint =
+                    network::acquire(self.store, self.id, &place.bridge, *subnet, &place.veth)?;
+                network::files::write(folder, hostname, Some(endpoint.address))?;
+                self.state.network = Some(NetworkState {
+                    mode: self.network.mode().to_owned(),
+                    bridge: Some(endpoint.bridge.clone()),
+                    veth: Some(endpoint.veth.clone()),
+                    address: Some(format!("{}/{}", endpoint.address, endpoint.subnet.prefix())),
+                    gateway: Some(endpoint.subnet.gateway().to_string()),
+                });
+                Ok(Some(endpoint))
+            }
+            (NetworkRequest::Host, _) => {
+                network::files::write(folder, hostname, None)?;
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
     }
 
     fn clone_first_process(&self, folder: &Path) -> Result<FirstProcess> {
@@ -421,7 +468,7 @@ fn failure(report: Report) -> Error {
             Error::ProgramNotExecutable { reason: reason(source), program: report.on }
         }
         FailureKind::SetUp => {
-            Error::Init { step: report.step, on: report.on, source, hint: report.hint }
+            Error::Init { step: report.step, on: report.on, why: source, hint: report.hint }
         }
     }
 }
@@ -464,5 +511,5 @@ pub fn delete(store: &Store, id: &ContainerId, force: bool) -> Result<()> {
         Err(_) if force => {}
         Err(error) => return Err(error),
     }
-    teardown::remove(store, id, folder)
+    teardown::remove_thoroughly(store, id, folder)
 }

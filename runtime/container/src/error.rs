@@ -78,12 +78,12 @@ pub enum Error {
         reason: Cow<'static, str>,
     },
     /// A file of terrarium's own state is not what it should be.
-    #[error("read {}: {source} (`terrarium delete --force` removes the container)", path.display())]
+    #[error("read {}: {why} (`terrarium delete --force` removes the container)", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
         /// What the parser said.
-        source: serde_json::Error,
+        why: serde_json::Error,
     },
     /// The program does not exist in the container.
     #[error("execute {program:?} in the container: {reason}")]
@@ -102,7 +102,7 @@ pub enum Error {
         reason: String,
     },
     /// The process that sets up the container failed or died.
-    #[error("set up container: {step}{}{on}: {source}{}",
+    #[error("set up container: {step}{}{on}: {why}{}",
             if on.is_empty() { "" } else { ": " }, hint_text(hint))]
     Init {
         /// What it was doing.
@@ -110,7 +110,7 @@ pub enum Error {
         /// On what.
         on: String,
         /// What the kernel said.
-        source: io::Error,
+        why: io::Error,
         /// What to do.
         hint: String,
     },
@@ -124,14 +124,14 @@ pub enum Error {
         how: String,
     },
     /// A system call or file operation failed.
-    #[error("{tried}: {on}: {source}{}", hint_text(hint))]
+    #[error("{tried}: {on}: {why}{}", hint_text(hint))]
     System {
         /// The operation.
         tried: Cow<'static, str>,
         /// The path or object.
         on: String,
         /// What the kernel said.
-        source: io::Error,
+        why: io::Error,
         /// What to do, or empty.
         hint: Cow<'static, str>,
     },
@@ -212,7 +212,7 @@ impl<T, E: Into<io::Error>> Tried<T> for std::result::Result<T, E> {
         self.map_err(|source| Error::System {
             tried: tried.into(),
             on: on.subject(),
-            source: source.into(),
+            why: source.into(),
             hint: hint.into(),
         })
     }

@@ -29,6 +29,8 @@ pub(crate) struct Mount {
     pub change: MountChange,
     /// Attributes of the whole tree (`rro`, `rnosuid` …).
     pub tree_change: MountChange,
+    /// Whether the container does without where it cannot be mounted.
+    pub optional: bool,
 }
 
 /// What is mounted.
@@ -222,7 +224,7 @@ impl Mount {
             };
             Kind::Filesystem { fstype: text(typ.as_bytes())?, source: text(source)?, options }
         };
-        Ok(Self { destination: destination.clone(), kind, change, tree_change })
+        Ok(Self { destination: destination.clone(), kind, change, tree_change, optional: false })
     }
 
     /// Whether it is a kernel filesystem that must lie on an ordinary folder, not behind a symlink

@@ -183,7 +183,10 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
     let root = Root { fd: tree };
 
     for mount in &plan.mounts {
-        place(&root, mount, plan)?;
+        match place(&root, mount, plan) {
+            Err(_) if mount.optional => {}
+            result => result?,
+        }
     }
     devices::make(&root, &plan.devices, plan.bind_devices)?;
     mask(&root, &plan.masked)?;

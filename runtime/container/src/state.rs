@@ -139,7 +139,7 @@ impl State {
         match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
-                .map_err(|source| Error::Malformed { path, source }),
+                .map_err(|why| Error::Malformed { path, why }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).tried("read", &path),
         }

@@ -66,7 +66,7 @@ impl Journal {
         let path = folder.join(Self::FILE);
         match fs::read(&path) {
             Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|source| Error::Malformed { path, source })
+                serde_json::from_slice(&bytes).map_err(|why| Error::Malformed { path, why })
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).tried("read", &path),
@@ -231,7 +231,7 @@ impl Store {
         let lock = match lock(&path) {
             Ok(Some(lock)) => lock,
             Ok(None) => return Ok(None),
-            Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            Err(Error::System { why, .. }) if why.kind() == ErrorKind::NotFound => {
                 return Err(gone());
             }
             Err(error) => return Err(error),
@@ -265,6 +265,30 @@ impl Store {
             }
         }
         Ok(removed)
+    }
+}
+
+/// A shared folder (of a network, of a host setting), made if missing, with the lock on it; waits for the lock.
+pub(crate) fn lock_shared(path: &Path) -> Result<LockedFolder> {
+    loop {
+        match fs::DirBuilder::new().recursive(true).mode(0o711).create(path) {
+            // Another last user removed the folder above just now.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            result => result.tried("create", path)?,
+        }
+        let file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            result => result.tried("open", path)?,
+        };
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, error)| error)
+            .tried("lock", path)?;
+        // Its last user removes it under the lock: then the name stands for another folder, or for none.
+        let inode = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let locked = lock.metadata().tried("stat", path)?;
+        if fs::metadata(path).is_ok_and(|now| inode(now) == inode(locked)) {
+            return Ok(LockedFolder { path: path.to_owned(), lock });
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
+use crate::network;
 use crate::signal::SignalNumber;
 use crate::state::{State, Status};
 use crate::store::{Journal, LockedFolder, Store};
@@ -34,16 +35,22 @@ impl Failures {
 }
 
 /// Releases what a container uses besides its folder: processes, network, cgroups.
-pub(crate) fn release(_store: &Store, id: &ContainerId, folder: &Path) -> Result<()> {
+pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<()> {
     let mut failures = Failures::default();
     let journal = Journal::read(folder).unwrap_or_else(|error| {
         failures.note(Err(error));
         Journal::default()
     });
-    if let Ok(Some(state)) = State::read(folder) {
-        kill_first_process(&state);
+    let state = State::read(folder).ok().flatten();
+    if let Some(state) = &state {
+        kill_first_process(state);
     }
     failures.note(cgroup::kill_all(&journal.cgroups));
+    if let Some(place) = &journal.network {
+        let address = state.and_then(|state| state.network?.address);
+        let address = address.and_then(|text| text.split('/').next()?.parse().ok());
+        failures.note(network::release(store, id, place, address));
+    }
     failures.note(cgroup::remove(&journal.cgroups, &journal.cgroup_parents));
     failures.into_result(id)
 }
@@ -52,6 +59,20 @@ pub(crate) fn release(_store: &Store, id: &ContainerId, folder: &Path) -> Result
 /// [`gc`] to try again.
 pub(crate) fn remove(store: &Store, id: &ContainerId, folder: LockedFolder) -> Result<()> {
     release(store, id, folder.path())?;
+    folder.remove()
+}
+
+/// [`remove`] for a container whose end nobody watched: also waits until its network interface is gone.
+pub(crate) fn remove_thoroughly(
+    store: &Store,
+    id: &ContainerId,
+    folder: LockedFolder,
+) -> Result<()> {
+    let journal = Journal::read(folder.path()).unwrap_or_default();
+    release(store, id, folder.path())?;
+    if let Some(place) = &journal.network {
+        network::wait_for_end(&place.veth)?;
+    }
     folder.remove()
 }
 
@@ -105,11 +126,14 @@ pub fn gc(store: &Store) -> Result<GcReport> {
         if !crashed {
             continue;
         }
-        match remove(store, &id, folder) {
+        match remove_thoroughly(store, &id, folder) {
             Ok(()) => report.removed.push(id.as_str().to_owned()),
             Err(error) => report.errors.push(error),
         }
     }
+    let (removed, errors) = network::gc(store);
+    report.other.extend(removed);
+    report.errors.extend(errors);
     match store.remove_abandoned() {
         Ok(folders) => {
             report.other.extend(folders.iter().map(|path| path.display().to_string()));

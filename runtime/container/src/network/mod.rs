@@ -1,11 +1,31 @@
-//! Networks: what a container asks for, and the rooms in which it is made.
+//! Networks: what a container asks for, and how it gets a place on a bridge.
+//!
+//! A network is a folder `networks/<bridge>` below the state root: `network.json`, and a file for each lease. It is
+//! worked on under a lock on that folder. The bridge, its nftables table and the forwarding setting are made with the
+//! first lease and removed with the last; `network.json` is written before, so that [`gc`] finds what a crash left.
 
+mod bridge;
+pub(crate) mod files;
+mod forwarding;
+mod lease;
 pub(crate) mod loopback;
+mod netlink;
+mod nft;
+pub(crate) mod veth;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, Tried};
+use crate::id::ContainerId;
+use crate::state::write_atomically;
+use crate::store::{JournalNetwork, LockedFolder, Store, lock_shared};
+use lease::Leases;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use veth::Endpoint;
 
 /// The annotation that carries the network of a container.
 pub const ANNOTATION: &str = "io.terrarium.network";
@@ -192,6 +212,201 @@ impl std::fmt::Display for Subnet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
     }
+}
+
+impl Serialize for Subnet {
+    fn serialize<S: serde::Serializer>(
+        &self,
+        serializer: S,
+    ) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Subnet {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        deserializer: D,
+    ) -> std::result::Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// `network.json`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Network {
+    /// Version of the format: 1.
+    version: u32,
+    /// The bridge.
+    bridge: String,
+    /// Its subnet; the gateway is the first address.
+    subnet: Subnet,
+    /// Whether bridge, table and setting were made.
+    ready: bool,
+}
+
+impl Network {
+    const FILE: &'static str = "network.json";
+
+    fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(Self::FILE);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|why| Error::Malformed { path, why }),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).tried("read", &path),
+        }
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec(self).expect("a network is plain data");
+        write_atomically(&folder.join(Self::FILE), &bytes, 0o644)
+    }
+
+    /// Makes what the network consists of.
+    fn make(&self) -> Result<()> {
+        netlink::run(async { bridge::ensure(&netlink::host()?, &self.bridge, self.subnet).await })?;
+        nft::create(&self.bridge, self.subnet)?;
+        forwarding::acquire(&self.bridge)
+    }
+}
+
+/// Folder of all networks.
+fn all_networks(store: &Store) -> PathBuf {
+    store.root().join("networks")
+}
+
+/// Gives container `id` a place on `bridge`, which is made if this is its first user.
+pub(crate) fn acquire(
+    store: &Store,
+    id: &ContainerId,
+    bridge: &str,
+    subnet: Option<Subnet>,
+    veth: &str,
+) -> Result<Endpoint> {
+    let folder = lock_shared(&all_networks(store).join(bridge))?;
+    let known = Network::read(folder.path())?;
+    if known.is_none() && bridge::exists_link(bridge) {
+        folder.remove()?;
+        return Err(bridge::foreign(bridge));
+    }
+    let mut network = known.unwrap_or_else(|| Network {
+        version: 1,
+        bridge: bridge.to_owned(),
+        subnet: subnet.unwrap_or(DEFAULT_SUBNET),
+        ready: false,
+    });
+    if let Some(subnet) = subnet.filter(|subnet| *subnet != network.subnet) {
+        return Err(Error::unsupported(
+            format!("subnet {subnet} on bridge {bridge}"),
+            format!(
+                "the bridge is in use with {} (leave --subnet out, or choose another bridge)",
+                network.subnet
+            ),
+        ));
+    }
+    let taken = take(&folder, &mut network, id);
+    match taken {
+        Ok(address) => Ok(Endpoint {
+            bridge: network.bridge,
+            veth: veth.to_owned(),
+            subnet: network.subnet,
+            address,
+        }),
+        Err(error) => {
+            // The first error is what the user needs; gc tries again what fails here.
+            let _ = release_lease(store, folder, bridge, id, None);
+            Err(error)
+        }
+    }
+}
+
+fn take(folder: &LockedFolder, network: &mut Network, id: &ContainerId) -> Result<Ipv4Addr> {
+    if !network.ready {
+        network.write(folder.path())?;
+    }
+    let address = Leases::open(folder.path())?.take(network.subnet, id)?;
+    if !network.ready || !bridge::exists_link(&network.bridge) {
+        network.make()?;
+        network.ready = true;
+        network.write(folder.path())?;
+    }
+    Ok(address)
+}
+
+/// Releases the place of container `id`. The veth pair goes with the container's network namespace.
+pub(crate) fn release(
+    store: &Store,
+    id: &ContainerId,
+    place: &JournalNetwork,
+    address: Option<Ipv4Addr>,
+) -> Result<()> {
+    let path = all_networks(store).join(&place.bridge);
+    if !path.exists() {
+        return Ok(());
+    }
+    release_lease(store, lock_shared(&path)?, &place.bridge, id, address)
+}
+
+fn release_lease(
+    store: &Store,
+    folder: LockedFolder,
+    bridge: &str,
+    id: &ContainerId,
+    address: Option<Ipv4Addr>,
+) -> Result<()> {
+    let unused = Leases::open(folder.path())?.release(id, address)?;
+    if unused { dismantle(store, folder, bridge) } else { Ok(()) }
+}
+
+/// Removes a network that nobody uses.
+fn dismantle(store: &Store, folder: LockedFolder, bridge: &str) -> Result<()> {
+    nft::remove(bridge)?;
+    if let Ok(Some(network)) = Network::read(folder.path()) {
+        bridge::remove_own(bridge, network.subnet)?;
+    }
+    forwarding::release(bridge)?;
+    folder.remove()?;
+    // Other networks keep it.
+    let _ = fs::remove_dir(all_networks(store));
+    Ok(())
+}
+
+/// Waits until the host's end `veth` has gone with its container's namespace, and removes it if something else holds
+/// that namespace.
+pub(crate) fn wait_for_end(veth: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while bridge::exists_link(veth) {
+        if Instant::now() > deadline {
+            return netlink::run(async { bridge::remove(&netlink::host()?, veth).await });
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Releases leases of containers that do not exist, and removes networks without leases. Says what it did.
+pub(crate) fn gc(store: &Store) -> (Vec<String>, Vec<Error>) {
+    let (mut removed, mut errors) = (Vec::new(), Vec::new());
+    let Ok(entries) = fs::read_dir(all_networks(store)) else { return (removed, errors) };
+    for entry in entries.flatten() {
+        let Some(bridge) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        let result = lock_shared(&entry.path()).and_then(|folder| {
+            let is_gone = |owner: &str| {
+                ContainerId::new(owner).map_or(true, |id| !store.folder(&id).exists())
+            };
+            let (addresses, unused) = Leases::open(folder.path())?.release_where(is_gone)?;
+            removed.extend(addresses.iter().map(|a| format!("lease {a} of network {bridge}")));
+            if unused {
+                dismantle(store, folder, &bridge)?;
+                removed.push(format!("network {bridge}"));
+            }
+            Ok(())
+        });
+        errors.extend(result.err());
+    }
+    (removed, errors)
 }
 
 #[cfg(test)]

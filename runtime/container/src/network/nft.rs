@@ -1,0 +1,423 @@
+//! nftables: one table for each bridge, by netlink (nfnetlink, `linux/netfilter/nf_tables.h`), with no helper program.
+//!
+//! As `nft list table ip terrarium_terra0` shows it:
+//!
+//! ```text
+//! table ip terrarium_terra0 {
+//!     chain postrouting {
+//!         type nat hook postrouting priority srcnat; policy accept;
+//!         ip saddr 10.77.0.0/16 oifname != "terra0" masquerade
+//!     }
+//!     chain forward {
+//!         type filter hook forward priority filter; policy accept;
+//!         oifname "terra0" iifname != "terra0" ct state & (established | related) == 0 drop
+//!     }
+//! }
+//! ```
+//!
+//! The first rule lets containers out. The second keeps everybody else from reaching in: other networks, other
+//! containers' bridges, and the neighbours of the host.
+
+use super::Subnet;
+use crate::error::{Result, Tried};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
+    setsockopt, socket, sockopt,
+};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// The table of `bridge`.
+pub(crate) fn table_name(bridge: &str) -> String {
+    format!("terrarium_{bridge}")
+}
+
+/// Makes the table of `bridge`, in place of one that a crash left, in one transaction.
+pub(crate) fn create(bridge: &str, subnet: Subnet) -> Result<()> {
+    let table = table_name(bridge);
+    let mut batch = Batch::new();
+    batch.table(Command::New, &table);
+    batch.table(Command::Delete, &table);
+    batch.table(Command::New, &table);
+    batch.chain(&table, "postrouting", "nat", HOOK_POSTROUTING, PRIORITY_SRCNAT);
+    batch.chain(&table, "forward", "filter", HOOK_FORWARD, PRIORITY_FILTER);
+    batch.rule(
+        &table,
+        "postrouting",
+        &[
+            payload_ipv4_source(),
+            bitwise(&mask(subnet).to_be_bytes()),
+            compare(CMP_EQ, &subnet.address().octets()),
+            meta(META_OIFNAME),
+            compare(CMP_NEQ, &interface(bridge)),
+            expression("masq", &Attributes::new()),
+        ],
+    );
+    batch.rule(
+        &table,
+        "forward",
+        &[
+            meta(META_OIFNAME),
+            compare(CMP_EQ, &interface(bridge)),
+            meta(META_IIFNAME),
+            compare(CMP_NEQ, &interface(bridge)),
+            connection_state(),
+            bitwise(&(STATE_ESTABLISHED | STATE_RELATED).to_ne_bytes()),
+            compare(CMP_EQ, &0_u32.to_ne_bytes()),
+            verdict(VERDICT_DROP),
+        ],
+    );
+    let hint = "the kernel needs nf_tables with nat and conntrack (modprobe nf_tables nft_masq nft_ct); \
+                or use --net none";
+    batch.commit().tried_hint("create nftables table", format!("ip {table}"), hint)
+}
+
+/// Removes the table of `bridge`; one that does not exist is removed already.
+pub(crate) fn remove(bridge: &str) -> Result<()> {
+    let table = table_name(bridge);
+    let mut batch = Batch::new();
+    batch.table(Command::Delete, &table);
+    match batch.commit() {
+        // No such table, or no nf_tables in this kernel, hence no table.
+        Err(error)
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::EPROTONOSUPPORT | libc::EOPNOTSUPP)
+            ) =>
+        {
+            Ok(())
+        }
+        result => result.tried_hint(
+            "remove nftables table",
+            format!("ip {table}"),
+            "`terrarium gc` tries again",
+        ),
+    }
+}
+
+fn mask(subnet: Subnet) -> u32 {
+    u32::MAX << (32 - u32::from(subnet.prefix()))
+}
+
+/// Interface names are compared in their whole field.
+fn interface(name: &str) -> [u8; libc::IFNAMSIZ] {
+    let mut field = [0; libc::IFNAMSIZ];
+    for (to, from) in field.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    field
+}
+
+// linux/netfilter/nfnetlink.h
+const BATCH_BEGIN: u16 = 0x10;
+const BATCH_END: u16 = 0x11;
+const SUBSYSTEM_NFTABLES: u16 = 10;
+// linux/netfilter/nf_tables.h
+const MSG_NEWTABLE: u16 = 0;
+const MSG_DELTABLE: u16 = 2;
+const MSG_NEWCHAIN: u16 = 3;
+const MSG_NEWRULE: u16 = 6;
+const TABLE_NAME: u16 = 1;
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
+const CHAIN_HOOK: u16 = 4;
+const CHAIN_POLICY: u16 = 5;
+const CHAIN_TYPE: u16 = 7;
+const HOOK_HOOKNUM: u16 = 1;
+const HOOK_PRIORITY: u16 = 2;
+const RULE_TABLE: u16 = 1;
+const RULE_CHAIN: u16 = 2;
+const RULE_EXPRESSIONS: u16 = 4;
+const LIST_ELEM: u16 = 1;
+const EXPR_NAME: u16 = 1;
+const EXPR_DATA: u16 = 2;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const REGISTER_VERDICT: u32 = 0;
+const REGISTER_1: u32 = 1;
+const PAYLOAD_NETWORK_HEADER: u32 = 1;
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const CT_STATE: u32 = 0;
+const CMP_EQ: u32 = 0;
+const CMP_NEQ: u32 = 1;
+// linux/netfilter/nf_conntrack_common.h: the bit of state n is 1 << (n + 1)
+const STATE_ESTABLISHED: u32 = 1 << 1;
+const STATE_RELATED: u32 = 1 << 2;
+// linux/netfilter.h, linux/netfilter_ipv4.h
+const HOOK_FORWARD: u32 = 2;
+const HOOK_POSTROUTING: u32 = 4;
+const PRIORITY_FILTER: i32 = 0;
+const PRIORITY_SRCNAT: i32 = 100;
+const VERDICT_DROP: u32 = 0;
+const VERDICT_ACCEPT: u32 = 1;
+const FAMILY_IPV4: u8 = 2;
+
+/// Netlink attributes, each padded to four bytes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Attributes(Vec<u8>);
+
+impl Attributes {
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+        let length = u16::try_from(4 + value.len()).expect("attributes here are short");
+        self.0.extend(length.to_ne_bytes());
+        self.0.extend(kind.to_ne_bytes());
+        self.0.extend(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    fn text(self, kind: u16, value: &str) -> Self {
+        self.bytes(kind, &[value.as_bytes(), b"\0"].concat())
+    }
+
+    /// nf_tables wants integers in network order.
+    fn number(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    fn nested(self, kind: u16, inner: &Self) -> Self {
+        const NLA_F_NESTED: u16 = 1 << 15;
+        self.bytes(kind | NLA_F_NESTED, &inner.0)
+    }
+}
+
+fn expression(name: &str, data: &Attributes) -> Attributes {
+    Attributes::new().text(EXPR_NAME, name).nested(EXPR_DATA, data)
+}
+
+/// The source address of an IPv4 packet into register 1.
+fn payload_ipv4_source() -> Attributes {
+    let data = Attributes::new()
+        .number(1, REGISTER_1)
+        .number(2, PAYLOAD_NETWORK_HEADER)
+        .number(3, 12)
+        .number(4, 4);
+    expression("payload", &data)
+}
+
+fn meta(key: u32) -> Attributes {
+    expression("meta", &Attributes::new().number(1, REGISTER_1).number(2, key))
+}
+
+fn connection_state() -> Attributes {
+    expression("ct", &Attributes::new().number(1, REGISTER_1).number(2, CT_STATE))
+}
+
+/// Register 1 and `mask`.
+fn bitwise(mask: &[u8; 4]) -> Attributes {
+    let data = Attributes::new()
+        .number(1, REGISTER_1)
+        .number(2, REGISTER_1)
+        .number(3, 4)
+        .nested(4, &Attributes::new().bytes(DATA_VALUE, mask))
+        .nested(5, &Attributes::new().bytes(DATA_VALUE, &[0; 4]));
+    expression("bitwise", &data)
+}
+
+/// Go on with the rule if register 1 compares so with `value`.
+fn compare(operator: u32, value: &[u8]) -> Attributes {
+    let data = Attributes::new()
+        .number(1, REGISTER_1)
+        .number(2, operator)
+        .nested(3, &Attributes::new().bytes(DATA_VALUE, value));
+    expression("cmp", &data)
+}
+
+fn verdict(code: u32) -> Attributes {
+    let verdict = Attributes::new().number(VERDICT_CODE, code);
+    let data = Attributes::new()
+        .number(1, REGISTER_VERDICT)
+        .nested(2, &Attributes::new().nested(DATA_VERDICT, &verdict));
+    expression("immediate", &data)
+}
+
+#[derive(Clone, Copy)]
+enum Command {
+    New,
+    Delete,
+}
+
+/// A transaction: all of it happens, or nothing.
+struct Batch {
+    bytes: Vec<u8>,
+    sequence: u32,
+}
+
+impl Batch {
+    fn new() -> Self {
+        let mut batch = Self { bytes: Vec::new(), sequence: 0 };
+        batch.message(BATCH_BEGIN, 0, 0, SUBSYSTEM_NFTABLES, &Attributes::new());
+        batch
+    }
+
+    fn message(&mut self, kind: u16, flags: i32, family: u8, resource: u16, data: &Attributes) {
+        let flags = u16::try_from(libc::NLM_F_REQUEST | flags).expect("netlink flags are 16 bits");
+        let length = u32::try_from(16 + 4 + data.0.len()).expect("messages here are short");
+        // struct nlmsghdr
+        self.bytes.extend(length.to_ne_bytes());
+        self.bytes.extend(kind.to_ne_bytes());
+        self.bytes.extend(flags.to_ne_bytes());
+        self.bytes.extend(self.sequence.to_ne_bytes());
+        self.bytes.extend(0_u32.to_ne_bytes());
+        // struct nfgenmsg: family, version 0, resource id
+        self.bytes.extend([family, 0]);
+        self.bytes.extend(resource.to_be_bytes());
+        self.bytes.extend(&data.0);
+        self.sequence += 1;
+    }
+
+    fn nftables(&mut self, kind: u16, flags: i32, data: &Attributes) {
+        let kind = SUBSYSTEM_NFTABLES << 8 | kind;
+        self.message(kind, libc::NLM_F_ACK | flags, FAMILY_IPV4, 0, data);
+    }
+
+    fn table(&mut self, command: Command, name: &str) {
+        let data = Attributes::new().text(TABLE_NAME, name);
+        match command {
+            Command::New => self.nftables(MSG_NEWTABLE, libc::NLM_F_CREATE, &data),
+            Command::Delete => self.nftables(MSG_DELTABLE, 0, &data),
+        }
+    }
+
+    fn chain(&mut self, table: &str, name: &str, kind: &str, hook: u32, priority: i32) {
+        let hook = Attributes::new()
+            .number(HOOK_HOOKNUM, hook)
+            .number(HOOK_PRIORITY, priority.cast_unsigned());
+        let data = Attributes::new()
+            .text(CHAIN_TABLE, table)
+            .text(CHAIN_NAME, name)
+            .nested(CHAIN_HOOK, &hook)
+            .number(CHAIN_POLICY, VERDICT_ACCEPT)
+            .text(CHAIN_TYPE, kind);
+        self.nftables(MSG_NEWCHAIN, libc::NLM_F_CREATE, &data);
+    }
+
+    fn rule(&mut self, table: &str, chain: &str, expressions: &[Attributes]) {
+        let list = expressions
+            .iter()
+            .fold(Attributes::new(), |list, expression| list.nested(LIST_ELEM, expression));
+        let data = Attributes::new()
+            .text(RULE_TABLE, table)
+            .text(RULE_CHAIN, chain)
+            .nested(RULE_EXPRESSIONS, &list);
+        self.nftables(MSG_NEWRULE, libc::NLM_F_CREATE | libc::NLM_F_APPEND, &data);
+    }
+
+    /// Sends the batch. The first error that the kernel answers is the result.
+    fn commit(mut self) -> io::Result<()> {
+        self.message(BATCH_END, 0, 0, SUBSYSTEM_NFTABLES, &Attributes::new());
+        let socket = open()?;
+        let kernel = NetlinkAddr::new(0, 0);
+        sendto(socket.as_raw_fd(), &self.bytes, &kernel, MsgFlags::empty())?;
+        // The kernel has worked through the batch when sendto returns: all answers are in the queue.
+        let mut buffer = vec![0_u8; 32 << 10];
+        loop {
+            let length = match recv(socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(length) => length,
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(nix::errno::Errno::EAGAIN) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(error) = first_error(&buffer[..length]) {
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn open() -> nix::Result<OwnedFd> {
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkNetFilter,
+    )?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    // Each answer repeats its request unless capped; a long batch could overflow the queue.
+    setsockopt(&socket, sockopt::RcvBuf, &(256 << 10))?;
+    Ok(socket)
+}
+
+/// The first error among the answers in `datagram`.
+fn first_error(mut datagram: &[u8]) -> Option<io::Error> {
+    let error_kind = u16::try_from(libc::NLMSG_ERROR).expect("it is 2");
+    while let Some(header) = datagram.get(..16) {
+        let word = |at: usize| {
+            u32::from_ne_bytes(header[at..at + 4].try_into().expect("four bytes were taken"))
+        };
+        let length = usize::try_from(word(0)).ok()?;
+        let kind = u16::from_ne_bytes([header[4], header[5]]);
+        if kind == error_kind
+            && let Some(code) = datagram.get(16..20)
+        {
+            let code = i32::from_ne_bytes(code.try_into().expect("four bytes were taken"));
+            if code != 0 {
+                return Some(io::Error::from_raw_os_error(-code));
+            }
+        }
+        datagram = datagram.get(length.next_multiple_of(4).max(16)..)?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_padded_and_nested() {
+        let attributes = Attributes::new().text(1, "ab").number(2, 3);
+        let mut expected = vec![7, 0, 1, 0, b'a', b'b', 0, 0];
+        expected.extend([8, 0, 2, 0, 0, 0, 0, 3]);
+        assert_eq!(attributes.0, expected);
+        let nested = Attributes::new().nested(4, &attributes);
+        assert_eq!(nested.0[..4], [20, 0, 4, 0x80]);
+        assert_eq!(nested.0[4..], expected);
+    }
+
+    #[test]
+    fn every_message_of_a_batch_states_its_length() {
+        let mut batch = Batch::new();
+        batch.table(Command::New, "terrarium_x");
+        batch.chain("terrarium_x", "forward", "filter", HOOK_FORWARD, -1);
+        batch.rule("terrarium_x", "forward", &[meta(META_OIFNAME), verdict(VERDICT_DROP)]);
+        let mut rest = &batch.bytes[..];
+        let mut kinds = Vec::new();
+        while !rest.is_empty() {
+            let length = u32::from_ne_bytes(rest[..4].try_into().unwrap()) as usize;
+            kinds.push(u16::from_ne_bytes([rest[4], rest[5]]));
+            assert_eq!(length % 4, 0);
+            rest = &rest[length..];
+        }
+        assert_eq!(kinds, [0x10, 0xa00, 0xa03, 0xa06]);
+    }
+
+    #[test]
+    fn errors_are_found_among_answers() {
+        let answer = |code: i32| {
+            let mut bytes = Vec::new();
+            bytes.extend(20_u32.to_ne_bytes());
+            bytes.extend(2_u16.to_ne_bytes());
+            bytes.extend([0; 10]);
+            bytes.extend(code.to_ne_bytes());
+            bytes
+        };
+        assert!(first_error(&answer(0)).is_none());
+        let both = [answer(0), answer(-libc::ENOENT)].concat();
+        assert_eq!(first_error(&both).unwrap().raw_os_error(), Some(libc::ENOENT));
+        assert!(first_error(&[]).is_none());
+        assert!(first_error(&[0; 16]).is_none());
+    }
+
+    #[test]
+    fn interface_names_fill_their_field() {
+        assert_eq!(interface("terra0")[..7], *b"terra0\0");
+        assert_eq!(mask(Subnet::parse("10.77.0.0/16").unwrap()), 0xffff_0000);
+    }
+}

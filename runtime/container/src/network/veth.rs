@@ -1,0 +1,81 @@
+//! The veth pair of a container: `veth<hash>` on the bridge, `eth0` inside.
+
+use super::Subnet;
+use super::bridge::{index_of, mac_of};
+use super::netlink::{self, Asked};
+use crate::error::{Error, Result};
+use futures_util::TryStreamExt;
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
+use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
+
+/// Name of the interface inside.
+const INSIDE: &str = "eth0";
+
+/// A container's place on a bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    /// The bridge.
+    pub bridge: String,
+    /// The host's end.
+    pub veth: String,
+    /// The network.
+    pub subnet: Subnet,
+    /// The container's address.
+    pub address: Ipv4Addr,
+}
+
+/// A name for the host's end: eight digits that no earlier container of the same name has had, for that one's may
+/// still be on its way out.
+pub(crate) fn name() -> String {
+    format!("veth{}", crate::id::random_hex(8))
+}
+
+/// Connects the network namespace of `pid`, in which `socket` was made, to the bridge.
+pub(crate) fn connect(endpoint: &Endpoint, pid: i32, socket: OwnedFd) -> Result<()> {
+    netlink::run(async {
+        let host = netlink::host()?;
+        // One message makes the pair, with the peer in the container's namespace and the host's end up and on the
+        // bridge. The peer cannot be up yet: veth_open in drivers/net/veth.c refuses before the two are tied.
+        let peer = LinkMessageBuilder::<LinkUnspec>::default()
+            .name(INSIDE)
+            .address(mac_of(endpoint.address).to_vec())
+            .append_extra_attribute(LinkAttribute::NetNsPid(pid.cast_unsigned()))
+            .build();
+        let pair = LinkVeth::new(&endpoint.veth, INSIDE)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
+            .controller(index_of(&endpoint.bridge)?)
+            .up()
+            .build();
+        host.link().add(pair).execute().await.asked("create veth pair", &endpoint.veth, "")?;
+
+        let inside = netlink::through(socket);
+        let link = inside
+            .link()
+            .get()
+            .match_name(INSIDE)
+            .execute()
+            .try_next()
+            .await
+            .asked("find", INSIDE, "")?
+            .ok_or_else(|| Error::System {
+                tried: "find".into(),
+                on: INSIDE.to_owned(),
+                why: io::Error::from_raw_os_error(libc::ENODEV),
+                hint: "".into(),
+            })?;
+        let index = link.header.index;
+        let up = LinkUnspec::new_with_index(index).up().build();
+        inside.link().set(up).execute().await.asked("bring up", INSIDE, "")?;
+        let address =
+            inside.address().add(index, endpoint.address.into(), endpoint.subnet.prefix());
+        address.execute().await.asked("add address to", INSIDE, "")?;
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(endpoint.subnet.gateway())
+            .output_interface(index)
+            .build();
+        inside.route().add(route).execute().await.asked("add default route by", INSIDE, "")
+    })
+}
