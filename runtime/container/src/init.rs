@@ -219,7 +219,8 @@ fn set_up_and_execute(
         std::fs::write("/proc/self/oom_score_adj", adjust.to_string())
             .step("write", "/proc/self/oom_score_adj")?;
     }
-    rootfs::pivot(root, &plan.root.path)?;
+    rootfs::pivot(&root, &plan.root.path)?;
+    drop(root);
     become_user(&plan.process)?;
     if plan.dies_with_runtime {
         // After the last change of credentials, which would clear it, and before waiting for `Start`, which ends at

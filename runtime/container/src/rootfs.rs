@@ -65,6 +65,8 @@ pub(crate) struct RootPlan {
 /// The root under construction.
 pub(crate) struct Root {
     fd: OwnedFd,
+    /// Whether it is mounted on top of the old root.
+    covers_slash: bool,
 }
 
 /// A file of the container, resolved inside its root.
@@ -171,8 +173,18 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
     change_mount(slash.as_fd(), slave).step("make mounts slaves of the host's", "/")?;
 
     let tree = match tree {
-        Some(tree) => tree,
-        None => bind_root(&plan.path)?,
+        Some(tree) => Some(tree),
+        None => copy_root(&plan.path)?,
+    };
+    let (tree, covers_slash) = match tree {
+        Some(tree) => {
+            // pivot_root wants the new root to be a mount. On top of the old root there is always a place for it, also
+            // where the path to the root filesystem is out of reach for a user namespace's root. Absolute paths
+            // still lead into the old root: looking up starts below what covers it.
+            attach(tree.as_fd(), slash.as_fd()).step("mount root filesystem", plan.path.as_path())?;
+            (tree, true)
+        }
+        None => (bind_root(&plan.path)?, false),
     };
     let own = MountChange {
         propagation: plan.propagation.bits(),
@@ -180,7 +192,7 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
         ..MountChange::default()
     };
     change_mount(tree.as_fd(), own).step("set propagation of", plan.path.as_path())?;
-    let root = Root { fd: tree };
+    let root = Root { fd: tree, covers_slash };
 
     for mount in &plan.mounts {
         match place(&root, mount, plan) {
@@ -203,29 +215,22 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
     Ok(root)
 }
 
-/// Attaches a copy of the root filesystem on itself, for pivot_root wants a mount.
-fn bind_root(path: &Path) -> Result<OwnedFd, Failure> {
-    let folder = rustix::fs::openat(
-        CWD,
-        path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .step("open root filesystem", path)?;
-    match clone_tree(folder.as_fd(), c"", true) {
-        Ok(tree) => {
-            attach(tree.as_fd(), folder.as_fd()).step("mount root filesystem", path)?;
-            Ok(tree)
-        }
-        Err(Errno::NOSYS) => {
-            let none: Option<&str> = None;
-            nix::mount::mount(Some(path), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
-                .step("mount root filesystem", path)?;
-            rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-                .step("open root filesystem", path)
-        }
+/// A detached copy of the root filesystem's mounts; none where the kernel lacks open_tree.
+fn copy_root(path: &Path) -> Result<Option<OwnedFd>, Failure> {
+    match clone_tree(CWD, path, true) {
+        Ok(tree) => Ok(Some(tree)),
+        Err(Errno::NOSYS) => Ok(None),
         Err(error) => Err(error).step("copy mounts of root filesystem", path),
     }
+}
+
+/// Binds the root filesystem on itself, by mount(2).
+fn bind_root(path: &Path) -> Result<OwnedFd, Failure> {
+    let none: Option<&str> = None;
+    nix::mount::mount(Some(path), path, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+        .step("mount root filesystem", path)?;
+    rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .step("open root filesystem", path)
 }
 
 /// Makes `mount` and puts it in its place.
@@ -446,7 +451,7 @@ fn make_readonly(root: &Root, path: &Path) -> Result<(), Failure> {
 }
 
 /// Makes the container's root the root of this process, and the host's tree unreachable.
-pub(crate) fn pivot(root: Root, path: &Path) -> Result<(), Failure> {
+pub(crate) fn pivot(root: &Root, path: &Path) -> Result<(), Failure> {
     rustix::process::fchdir(root.fd.as_fd()).step("enter", path)?;
     match nix::unistd::pivot_root(".", ".") {
         Ok(()) => {
@@ -454,7 +459,7 @@ pub(crate) fn pivot(root: Root, path: &Path) -> Result<(), Failure> {
             nix::mount::umount2(".", MntFlags::MNT_DETACH).step("unmount the host's root", "/")?;
         }
         // The initial ramfs cannot be pivoted away from: it has no parent mount.
-        Err(nix::errno::Errno::EINVAL) if is_initial_ramfs() => move_root()?,
+        Err(nix::errno::Errno::EINVAL) if is_initial_ramfs() => move_root(root)?,
         Err(error) => return Err(error).step("pivot_root", path),
     }
     rustix::process::chdir(c"/").step("enter", "/")
@@ -468,10 +473,12 @@ fn is_initial_ramfs() -> bool {
 }
 
 /// Covers the root of the namespace with the container's root, as switch_root does.
-fn move_root() -> Result<(), Failure> {
-    let none: Option<&str> = None;
-    nix::mount::mount(Some("."), "/", none, MsFlags::MS_MOVE, none)
-        .step("move root filesystem over", "/")?;
+fn move_root(root: &Root) -> Result<(), Failure> {
+    if !root.covers_slash {
+        let none: Option<&str> = None;
+        nix::mount::mount(Some("."), "/", none, MsFlags::MS_MOVE, none)
+            .step("move root filesystem over", "/")?;
+    }
     rustix::process::chroot(c".").step("chroot", ".")
 }
 

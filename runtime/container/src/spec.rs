@@ -128,7 +128,7 @@ impl RunOptions {
             .set_root(Some(built(
                 RootBuilder::default().path(rootfs.clone()).readonly(self.read_only).build(),
             )))
-            .set_mounts(Some(self.mounts(&network, map.is_some())?))
+            .set_mounts(Some(self.mounts(&network, map)?))
             .set_process(Some(self.process(&rootfs, &hostname)?))
             .set_hostname(Some(hostname))
             .set_annotations(Some(annotations))
@@ -284,16 +284,16 @@ impl RunOptions {
         Ok(result)
     }
 
-    fn mounts(&self, network: &NetworkRequest, userns: bool) -> Result<Vec<Mount>> {
+    fn mounts(&self, network: &NetworkRequest, map: Option<LinuxIdMapping>) -> Result<Vec<Mount>> {
+        let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
+        // The group `tty`, where the user namespace has it.
+        if map.is_none_or(|map| map.size() > 5) {
+            terminals.push("gid=5");
+        }
         let mut mounts = vec![
             mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
             mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-            mount(
-                "/dev/pts",
-                "devpts",
-                "devpts",
-                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-            ),
+            mount("/dev/pts", "devpts", "devpts", &terminals),
             mount(
                 "/dev/shm",
                 "tmpfs",
@@ -302,7 +302,7 @@ impl RunOptions {
             ),
             mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         ];
-        if userns && network.shares_host() {
+        if map.is_some() && network.shares_host() {
             // sysfs belongs to the network namespace, and the host's may not be mounted by a user namespace.
             mounts.push(mount(
                 "/sys",
