@@ -4,6 +4,7 @@
 //! `run`; it prints each program it starts, and when one fails, the line that repeats it.
 
 mod build;
+mod demo;
 mod kernels;
 mod leftovers;
 mod lint;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Setup(setup::Args),
     Build(build::Args),
+    Demo(demo::Args),
     Test(test::Args),
     Kernels(kernels::Args),
     Lint(lint::Args),
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup(args) => setup::run(&args),
         Command::Build(args) => build::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Lint(args) => lint::run(&args),
