@@ -10,6 +10,7 @@ use crate::kernel::{Probed, Ptr, argument};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
+use aya_log_ebpf::warn;
 use core::ffi::c_void;
 use terrarium_abi::namespace::NS_KINDS;
 use terrarium_abi::{Loss, Probe};
@@ -61,6 +62,7 @@ impl Call {
             counters::produced(probe);
             counters::lost(probe, Loss::MapFull);
             counters::count_lost();
+            warn!(&(), "no room to remember a call of thread {}", bpf_get_current_pid_tgid());
         }
     }
 

@@ -14,6 +14,7 @@ use crate::kernel::{
 use crate::text::read_kernel_text;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
+use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use terrarium_abi::cgroup::PATH_LEN;
 use terrarium_abi::counter::family;
@@ -48,6 +49,11 @@ fn made_or_removed<A: Access>(ctx: *mut c_void, record_type: RecordType) {
     let level = cgroup.field::<A, u32>(config!(cgroup_level));
     if record_type == RecordType::CgroupMkdir {
         remember(CgroupKey { id, hierarchy, pad: 0 }, level, path);
+    }
+    if record_type == RecordType::CgroupMkdir {
+        debug!(&(), "cgroup {} made at level {} of hierarchy {}", id, level, hierarchy);
+    } else {
+        debug!(&(), "cgroup {} removed from hierarchy {}", id, hierarchy);
     }
     let task = current_task();
     emit_in_place::<Probed, CgroupEvent>(

@@ -20,6 +20,7 @@ use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::macros::{fentry, kprobe, map};
 use aya_ebpf::maps::{HashMap, LruHashMap};
 use aya_ebpf::programs::{FEntryContext, ProbeContext};
+use aya_log_ebpf::info;
 use core::ffi::c_void;
 use terrarium_abi::counter::{bucket, family};
 use terrarium_abi::memory::{LEVEL_GLOBAL, LEVEL_UNKNOWN};
@@ -132,21 +133,15 @@ fn reclaim_ends(ctx: *mut c_void) {
     count(cgroups, Kind::new(family::MEMORY_STALL, [bucket(duration_ns), 0, 0]));
     add(cgroups, Kind::new(family::MEMORY_STALL_SUM, [0, 0, 0]), duration_ns);
     add(cgroups, Kind::new(family::RECLAIMED_PAGES, [0, 0, 0]), reclaimed_pages);
-    emit_in_place::<Probed, Reclaim>(
-        Probe::Memory,
-        RecordType::Reclaim,
-        task,
-        cgroups,
-        |record| {
-            let limit = tightest_limit(task);
-            record.duration_ns = duration_ns;
-            record.reclaimed_pages = reclaimed_pages;
-            record.limit_cgroup_id = limit.cgroup_id;
-            record.limit_pages = limit.pages;
-            record.usage_pages = limit.usage;
-            record.level = u32::from(limit.level);
-        },
-    );
+    emit_in_place::<Probed, Reclaim>(Probe::Memory, RecordType::Reclaim, task, cgroups, |record| {
+        let limit = tightest_limit(task);
+        record.duration_ns = duration_ns;
+        record.reclaimed_pages = reclaimed_pages;
+        record.limit_cgroup_id = limit.cgroup_id;
+        record.limit_pages = limit.pages;
+        record.usage_pages = limit.usage;
+        record.level = u32::from(limit.level);
+    });
 }
 
 #[inline(always)]
@@ -196,6 +191,7 @@ fn kernel_counted(task: Ptr) -> bool {
 fn killed(task: Ptr, cgroups: CgroupIds) {
     let limit = tightest_limit(task);
     let level = if limit.room > OOM_ROOM { LEVEL_GLOBAL } else { limit.level };
+    info!(&(), "oom victim in cgroup {}, limit {} levels up", cgroups.unified, level);
     count(cgroups, Kind::new(family::OOM_KILL, [level, 0, 0]));
     emit_in_place::<Probed, Oom>(Probe::Memory, RecordType::Oom, task, cgroups, |record| {
         let by_limit = level != LEVEL_GLOBAL;

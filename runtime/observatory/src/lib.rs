@@ -8,6 +8,8 @@
 //! files that a runtime leaves, see docs/ARCHITECTURE.md.
 
 pub mod attribution;
+pub mod doctor;
+mod ebpf_log;
 pub mod event;
 mod http;
 pub mod kernel;

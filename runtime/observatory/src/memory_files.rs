@@ -19,7 +19,7 @@ pub struct MemoryEvents {
     pub oom_kill: u64,
     /// Whole groups killed.
     pub oom_group_kill: u64,
-    /// What `oom_kill` was when the cgroup's own file was last read, to see that a new cgroup took the path.
+    /// What the cgroup's own files said when they were last read, to see that a new cgroup took the path.
     last: [u64; 6],
 }
 
@@ -49,6 +49,20 @@ impl MemoryEvents {
         }
         let [low, high, max, oom, oom_kill, oom_group_kill] = next;
         Self { low, high, max, oom, oom_kill, oom_group_kill, last: now }
+    }
+
+    /// The sum of two cgroups' numbers.
+    #[must_use]
+    pub fn and(self, other: &Self) -> Self {
+        Self {
+            low: self.low + other.low,
+            high: self.high + other.high,
+            max: self.max + other.max,
+            oom: self.oom + other.oom,
+            oom_kill: self.oom_kill + other.oom_kill,
+            oom_group_kill: self.oom_group_kill + other.oom_group_kill,
+            last: [0; 6],
+        }
     }
 
     fn raw(self) -> [u64; 6] {

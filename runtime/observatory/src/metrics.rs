@@ -233,7 +233,8 @@ impl Exporter {
         let capacity = u64::from(shared.counter_capacity());
         out.gauge("terrarium_map_capacity", &[("map", "counts")], capacity);
 
-        let known: HashSet<&str> = snapshots.iter().map(|s| s.container.path.as_str()).collect();
+        let known: HashSet<&str> =
+            snapshots.iter().flat_map(|s| &s.memory).map(|(_, path)| path.as_str()).collect();
         shared.keep_memory_events(|path| known.contains(path));
         let before: usize = out.metrics.values().map(Vec::len).sum();
         // The same name under two paths is two series, told apart by the label id.
@@ -247,7 +248,7 @@ impl Exporter {
                 row,
                 shared.context.page_bytes,
             );
-            let events = shared.memory_events(&snapshot.container.path, snapshot.memory.as_ref());
+            let events = shared.memory_events(&snapshot.memory);
             for (event, count) in events.named() {
                 out.counter(
                     "terrarium_memory_events_total",

@@ -2,6 +2,7 @@
 
 use crate::attribution::Registry;
 use crate::attribution::registry::NewCgroups;
+use crate::ebpf_log::EbpfLog;
 use crate::event::History;
 use crate::event::decode::text;
 use crate::event::history::Bounds;
@@ -54,28 +55,28 @@ pub enum ObserveError {
         reason: String,
     },
     /// The address cannot be listened on.
-    #[error("listen on {address}: {source} (choose another address with --listen)")]
+    #[error("listen on {address}: {error} (choose another address with --listen)")]
     Listen {
         /// The address.
         address: SocketAddr,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The metrics do not fit together.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
     /// Something else that the operating system refused.
-    #[error("{what}: {source}")]
+    #[error("{what}: {error}")]
     System {
         /// What was tried.
         what: &'static str,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> ObserveError {
-    move |source| ObserveError::System { what, source }
+    move |error| ObserveError::System { what, source }
 }
 
 /// Runs an observatory until SIGINT or SIGTERM. `ready` is called once with the address that it listens on, when the
@@ -99,7 +100,7 @@ async fn serve(
     // First what is cheap and fails most often.
     let listener = TcpListener::bind(options.listen)
         .await
-        .map_err(|source| ObserveError::Listen { address: options.listen, source })?;
+        .map_err(|error| ObserveError::Listen { address: options.listen, error })?;
     let address = listener.local_addr().map_err(system("ask for the address listened on"))?;
     // Before anything is attached, so that a signal during start-up ends it cleanly.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("catch SIGINT"))?;
@@ -131,10 +132,10 @@ async fn serve(
     let pumped = running.stop();
     match (ended, pumped) {
         (Ok(()), Ok(())) => Ok(()),
-        (_, Err(source)) => Err(ObserveError::System { what: "read events", source }),
+        (_, Err(error)) => Err(ObserveError::System { what: "read events", error }),
         (Err(()), Ok(())) => Err(ObserveError::System {
             what: "read events",
-            source: io::Error::other("the reader ended by itself"),
+            error: io::Error::other("the reader ended by itself"),
         }),
     }
 }
@@ -177,6 +178,12 @@ impl Running {
                 Some(text(&info.path).into_owned())
             })
         };
+        let log = options
+            .settings
+            .log
+            .then(|| EbpfLog::new(probes.ebpf_mut()))
+            .transpose()
+            .map_err(system("read the programs' log"))?;
         let context = Context::read(probes.initial_namespaces());
         // The walk comes after attaching: a cgroup made meanwhile is either found by it or told by the probe.
         let registry = Registry::new(mounts, options.root.clone(), options.grace, look_up);
@@ -189,6 +196,7 @@ impl Running {
             ring,
             armed,
             notes,
+            log,
             shared: Arc::clone(&shared),
             stop: stopped,
             root: options.root.clone(),

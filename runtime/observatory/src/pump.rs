@@ -5,6 +5,7 @@
 //! of records.
 
 use crate::attribution::state_file;
+use crate::ebpf_log::EbpfLog;
 use crate::event::decode::Record;
 use crate::event::history::Event;
 use crate::kernel::cgroup_mounts::Hierarchy;
@@ -42,6 +43,8 @@ pub struct Pump {
     pub armed: Array<MapData, u32>,
     /// The kernel's notes of new cgroups.
     pub notes: CgroupNotes,
+    /// The programs' own log, where it is wanted.
+    pub log: Option<EbpfLog>,
     /// Everything else.
     pub shared: Arc<Shared>,
     /// Readable or closed when the thread has to end.
@@ -76,9 +79,15 @@ impl Pump {
                 continue;
             }
             let mut fds = vec![self.stop.as_fd(), self.ring.as_fd()];
+            fds.extend(self.log.as_ref().map(EbpfLog::fd));
+            // Last, because it may be missing.
             fds.extend(watch.fd());
             let ready = wait(&fds, TICK.saturating_sub(last_tick.elapsed()))?;
-            let (stopped, state_changed) = (ready[0], ready.get(2) == Some(&true));
+            let stopped = ready[0];
+            let state_changed = watch.fd().is_some() && ready.last() == Some(&true);
+            if let Some(log) = &mut self.log {
+                log.tell();
+            }
             self.arm(0);
             if stopped {
                 self.drain();

@@ -3,7 +3,7 @@
 use crate::attribution::Registry;
 use crate::event::history::History;
 use crate::event::json::Context;
-use crate::kernel::cgroup_mounts::CgroupMounts;
+use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use crate::memory_files::{self, MemoryEvents};
 use crate::probe::HookReport;
 use crate::probe::counts::{Counters, ProbeStats};
@@ -16,7 +16,7 @@ use terrarium_abi::{CounterKey, Probe};
 pub struct Shared {
     registry: Mutex<Registry>,
     counters: Mutex<Counters>,
-    /// The kernel's own numbers, by container path, as last read.
+    /// The kernel's own numbers, by path of the cgroup, as last read.
     memory_events: Mutex<HashMap<String, MemoryEvents>>,
     /// The last events.
     pub history: Arc<History>,
@@ -109,47 +109,35 @@ impl Shared {
 
     /// Reads the kernel's memory events of one container now.
     pub fn refresh_memory_events(&self, container: &str) {
-        let place = self
+        let snapshot = self
             .registry()
             .snapshots()
             .into_iter()
-            .find(|snapshot| snapshot.container.path == container)
-            .and_then(|snapshot| snapshot.memory);
-        if let Some(events) =
-            place.and_then(|(hierarchy, path)| memory_files::read(&self.mounts, hierarchy, &path))
-        {
-            self.remember_memory_events(container, events);
+            .find(|snapshot| snapshot.container.path == container);
+        if let Some(snapshot) = snapshot {
+            self.memory_events(&snapshot.memory);
         }
     }
 
-    /// The kernel's memory events of a container: read now, or, where its files are gone, as last read.
-    pub fn memory_events(
-        &self,
-        container: &str,
-        place: Option<&(crate::kernel::cgroup_mounts::Hierarchy, String)>,
-    ) -> MemoryEvents {
-        let now =
-            place.and_then(|(hierarchy, path)| memory_files::read(&self.mounts, *hierarchy, path));
-        if let Some(events) = now {
-            return self.remember_memory_events(container, events);
+    /// The kernel's memory events of a container, summed over the cgroups that account its memory: read now, or,
+    /// where the files are gone, as last read.
+    pub fn memory_events(&self, places: &[(Hierarchy, String)]) -> MemoryEvents {
+        let mut all = self.memory_events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sum = MemoryEvents::default();
+        for (hierarchy, path) in places {
+            let known = all.entry(path.clone()).or_default();
+            // Numbers never go down for a cgroup that was made again under the same path.
+            if let Some(now) = memory_files::read(&self.mounts, *hierarchy, path) {
+                *known = known.followed_by(now);
+            }
+            sum = sum.and(known);
         }
-        self.lock_memory_events().get(container).copied().unwrap_or_default()
+        sum
     }
 
-    /// Numbers never go down for a container that was made again under the same path.
-    fn remember_memory_events(&self, container: &str, events: MemoryEvents) -> MemoryEvents {
-        let mut all = self.lock_memory_events();
-        let known = all.entry(container.to_owned()).or_default();
-        *known = known.followed_by(events);
-        *known
-    }
-
-    /// Forgets containers that are gone.
+    /// Forgets cgroups for which `keep` is false.
     pub fn keep_memory_events(&self, keep: impl Fn(&str) -> bool) {
-        self.lock_memory_events().retain(|path, _| keep(path));
-    }
-
-    fn lock_memory_events(&self) -> MutexGuard<'_, HashMap<String, MemoryEvents>> {
-        self.memory_events.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut all = self.memory_events.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|path, _| keep(path));
     }
 }

@@ -1,12 +1,15 @@
 //! One file a command. To add one: a file here, and a line in [`Command`] and in [`run`].
 
 mod delete;
+mod doctor;
+mod events;
 mod gc;
 mod kill;
 mod logging;
 mod observe;
 mod ps;
 mod run;
+mod terminal;
 
 use crate::Global;
 use crate::exit::WithCode;
@@ -28,6 +31,10 @@ pub enum Command {
     Gc(gc::Args),
     #[command(display_order = 6)]
     Observe(observe::Observe),
+    #[command(display_order = 7)]
+    Events(events::Events),
+    #[command(display_order = 8)]
+    Doctor(doctor::Doctor),
 }
 
 /// Runs `command`.
@@ -39,6 +46,8 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Delete(args) => delete::run(&args, global),
         Command::Gc(args) => gc::run(&args, global),
         Command::Observe(args) => observe::run(args, global),
+        Command::Events(args) => events::run(&args, global),
+        Command::Doctor(args) => doctor::run(&args, global),
     }
 }
 

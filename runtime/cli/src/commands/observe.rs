@@ -1,6 +1,8 @@
 //! `terrarium observe`: attaches the probes and serves metrics and events until it is told to stop.
 
 use crate::Global;
+use crate::exit::WithCode;
+use anyhow::anyhow;
 use clap::Args;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -9,7 +11,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 use terrarium_observatory::observe::{self, Options};
 use terrarium_observatory::probe::plan::{probe_by_name, probe_name};
-use terrarium_observatory::probe::{HookReport, Mechanism, Settings};
+use terrarium_observatory::probe::{HookReport, Mechanism, Probe, Settings};
+
+/// The names of all probes.
+pub const PROBES: [&str; 5] = ["task", "namespace", "mount", "memory", "cgroup"];
 
 /// Watch containers and serve metrics and events
 #[derive(Debug, Args)]
@@ -21,7 +26,7 @@ pub struct Observe {
     #[arg(long = "root", id = "observe_root", value_name = "DIR")]
     root: Option<PathBuf>,
     /// Probes to attach: task, namespace, mount, memory, cgroup
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["task", "namespace", "mount", "memory", "cgroup"])]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = PROBES)]
     probes: Vec<String>,
     /// Ways to attach that are allowed: fentry, kprobe, tracepoint, tp_btf, raw_tp; else the best one that works
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -29,6 +34,9 @@ pub struct Observe {
     /// Only count, write no events
     #[arg(long)]
     no_events: bool,
+    /// Tell the log of the eBPF programs themselves on stderr
+    #[arg(long)]
+    ebpf_log: bool,
     /// How long the series of a removed container stay, as 90s, 5m or 1h
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     grace: Duration,
@@ -38,17 +46,10 @@ pub struct Observe {
 pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
     super::logging::start();
     let settings = Settings {
-        probes: args
-            .probes
-            .iter()
-            .map(|name| probe_by_name(name).map_err(|e| anyhow::anyhow!("--probes {name}: {e}")))
-            .collect::<anyhow::Result<_>>()?,
-        mechanisms: args
-            .attach
-            .iter()
-            .map(|name| name.parse().map_err(|e| anyhow::anyhow!("--attach {name}: {e}")))
-            .collect::<anyhow::Result<_>>()?,
+        probes: probes(&args.probes)?,
+        mechanisms: mechanisms(&args.attach)?,
         events: !args.no_events,
+        log: args.ebpf_log,
         ..Settings::default()
     };
     let options = Options {
@@ -59,6 +60,21 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
     };
     observe::run(&options, started)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The probes with these names.
+pub fn probes(names: &[String]) -> anyhow::Result<Vec<Probe>> {
+    let probe = |name: &String| {
+        probe_by_name(name).map_err(|e| WithCode::new(2, anyhow!("--probes {name}: {e}")))
+    };
+    names.iter().map(probe).collect()
+}
+
+/// The ways to attach with these names.
+pub fn mechanisms(names: &[String]) -> anyhow::Result<Vec<Mechanism>> {
+    let mechanism =
+        |name: &String| name.parse().map_err(|e| WithCode::new(2, anyhow!("--attach {name}: {e}")));
+    names.iter().map(mechanism).collect()
 }
 
 /// Tells what could not be attached, then, as the last line, where to look.

@@ -111,6 +111,9 @@ impl Outcome {
 pub struct Attribution {
     /// The container, none for the host.
     pub container: Option<Arc<Container>>,
+    /// The kernel id of the cgroup that told: in the v1 memory hierarchy where the container has none of its own
+    /// in the unified one.
+    pub cgroup_id: u64,
     /// The cgroup's path.
     pub path: Arc<str>,
     /// How sure this is.
@@ -135,10 +138,19 @@ pub struct Snapshot {
     pub container: Arc<Container>,
     /// Its state.
     pub state: State,
-    /// Where its memory is accounted.
-    pub memory: Option<(Hierarchy, String)>,
+    /// The cgroups in which its memory is accounted. A v1 cgroup counts for itself only, so there those below the
+    /// container's own are needed as well.
+    pub memory: Vec<(Hierarchy, String)>,
     /// Whether any cgroup of it exists.
     pub live: bool,
+}
+
+/// Where a pair of ids leads.
+struct Resolved {
+    subject: Subject,
+    cgroup_id: u64,
+    path: Arc<str>,
+    outcome: Outcome,
 }
 
 /// A cgroup.
@@ -157,7 +169,7 @@ struct Entry {
     live: HashSet<(Hierarchy, u64)>,
     /// Since when no cgroup and no state file of it exists.
     ended: Option<Instant>,
-    memory: Option<(Hierarchy, String)>,
+    memory: Vec<(Hierarchy, String)>,
     /// Whether a state file tells of it.
     declared: bool,
 }
@@ -228,14 +240,16 @@ impl Registry {
                 entry.info = Arc::new(info);
                 entry.state = State::Running;
             }
-            if path == owner {
-                let accounts = match hierarchy {
-                    Hierarchy::Memory => true,
-                    Hierarchy::Unified => !self.mounts.memory_is_v1(),
-                };
-                if accounts && let Some(entry) = self.containers.get_mut(owner) {
-                    entry.memory = Some((hierarchy, path.to_owned()));
-                }
+            let accounts = match hierarchy {
+                Hierarchy::Memory => true,
+                Hierarchy::Unified => !self.mounts.memory_is_v1() && path == owner,
+            };
+            let place = (hierarchy, path.to_owned());
+            if accounts
+                && let Some(entry) = self.containers.get_mut(owner)
+                && !entry.memory.contains(&place)
+            {
+                entry.memory.push(place);
             }
         }
         self.cgroups.insert(key, Known { path: Arc::from(path), owner, removed: None });
@@ -301,8 +315,6 @@ impl Registry {
         let owner = owner.to_owned();
         let name = if state.name.is_empty() { &state.id } else { &state.name };
         let is_new = !self.containers.contains_key(&owner);
-        let accounting =
-            if self.mounts.memory_is_v1() { Hierarchy::Memory } else { Hierarchy::Unified };
         let entry = self.entry(&owner, &owner);
         let info = Container {
             path: owner.clone(),
@@ -323,9 +335,6 @@ impl Registry {
             let mut info = (*entry.info).clone();
             info.generation += 1;
             entry.info = Arc::new(info);
-        }
-        if let Some((hierarchy, path, _)) = cgroups.iter().find(|(h, _, _)| *h == accounting) {
-            entry.memory = Some((*hierarchy, (*path).to_owned()));
         }
         for (hierarchy, path, id) in cgroups {
             self.declared.insert((hierarchy, path.to_owned()), owner.clone());
@@ -363,7 +372,7 @@ impl Registry {
 
     /// Whose event this is. `unified` and `memory` are the ids that a record or a counter carries.
     pub fn attribute(&mut self, unified: u64, memory: u64) -> Attribution {
-        let (subject, path, outcome) = self.resolve(unified, memory);
+        let Resolved { subject, cgroup_id, path, outcome } = self.resolve(unified, memory);
         *self.outcomes.entry(outcome).or_default() += 1;
         let container = match &subject {
             Subject::Container(owner) => {
@@ -371,17 +380,17 @@ impl Registry {
             }
             _ => None,
         };
-        Attribution { container, path, outcome }
+        Attribution { container, cgroup_id, path, outcome }
     }
 
     /// Which row of the metrics a counter belongs to.
     pub fn subject(&mut self, key: &CounterKey) -> Subject {
-        self.resolve(key.cgroup_id, key.memory_cgroup_id).0
+        self.resolve(key.cgroup_id, key.memory_cgroup_id).subject
     }
 
     /// How many levels the cgroup of a counter lies below its container's.
     pub fn depth_below_container(&mut self, key: &CounterKey) -> usize {
-        let (subject, path, _) = self.resolve(key.cgroup_id, key.memory_cgroup_id);
+        let Resolved { subject, path, .. } = self.resolve(key.cgroup_id, key.memory_cgroup_id);
         match subject {
             Subject::Container(owner) => {
                 path.get(owner.len()..).map_or(0, |below| below.matches('/').count())
@@ -390,8 +399,8 @@ impl Registry {
         }
     }
 
-    fn resolve(&mut self, unified: u64, memory: u64) -> (Subject, Arc<str>, Outcome) {
-        let mut host: Option<Arc<str>> = None;
+    fn resolve(&mut self, unified: u64, memory: u64) -> Resolved {
+        let mut host: Option<(u64, Arc<str>)> = None;
         let mut unknown = false;
         for key in [(Hierarchy::Unified, unified), (Hierarchy::Memory, memory)] {
             if key.1 == 0 {
@@ -407,14 +416,25 @@ impl Registry {
             if let Some(owner) = &known.owner {
                 let outcome =
                     if *known.path == **owner { Outcome::Exact } else { Outcome::Ancestor };
-                let subject = Subject::Container(owner.clone());
-                return (subject, Arc::clone(&known.path), outcome);
+                return Resolved {
+                    subject: Subject::Container(owner.clone()),
+                    cgroup_id: key.1,
+                    path: Arc::clone(&known.path),
+                    outcome,
+                };
             }
-            host.get_or_insert_with(|| Arc::clone(&known.path));
+            host.get_or_insert_with(|| (key.1, Arc::clone(&known.path)));
         }
         match host {
-            Some(path) if !unknown => (Subject::Host, path, Outcome::Exact),
-            _ => (Subject::Unknown, Arc::from(""), Outcome::Unknown),
+            Some((cgroup_id, path)) if !unknown => {
+                Resolved { subject: Subject::Host, cgroup_id, path, outcome: Outcome::Exact }
+            }
+            _ => Resolved {
+                subject: Subject::Unknown,
+                cgroup_id: unified,
+                path: Arc::from(""),
+                outcome: Outcome::Unknown,
+            },
         }
     }
 
@@ -467,7 +487,7 @@ impl Registry {
                 state: State::Running,
                 live: HashSet::new(),
                 ended: None,
-                memory: None,
+                memory: Vec::new(),
                 declared: false,
             }
         })

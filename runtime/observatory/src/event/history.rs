@@ -204,6 +204,7 @@ mod tests {
             namespace: None,
             attribution: Attribution {
                 container: None,
+                cgroup_id: 1,
                 path: Arc::from("/"),
                 outcome: Outcome::Exact,
             },

@@ -134,7 +134,7 @@ fn cgroup(event: &Event) -> Value {
         Record::CgroupMkdir(record) | Record::CgroupRmdir(record) => {
             (record.id, text(&record.path).into_owned())
         }
-        record => (record.header().cgroup_id, event.attribution.path.to_string()),
+        _ => (event.attribution.cgroup_id, event.attribution.path.to_string()),
     };
     json!({"id": id, "path": path})
 }

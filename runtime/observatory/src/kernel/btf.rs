@@ -15,13 +15,13 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 pub enum BtfError {
     /// The file cannot be read.
     #[error(
-        "read the kernel's types from {path}: {source} (the kernel needs CONFIG_DEBUG_INFO_BTF)"
+        "read the kernel's types from {path}: {error} (the kernel needs CONFIG_DEBUG_INFO_BTF)"
     )]
     Read {
         /// The file.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
     },
     /// The file is not BTF.
     #[error("parse the kernel's types in {path}: {reason}")]
@@ -189,7 +189,7 @@ fn map(path: &Path) -> Result<Btf, BtfError> {
     if let Ok(btf) = Btf::from_file_with_backend(path, Backend::Mmap) {
         return Ok(btf);
     }
-    let read = |source| BtfError::Read { path: path.to_owned(), source };
+    let read = |error| BtfError::Read { path: path.to_owned(), error };
     let bytes = std::fs::read(path).map_err(read)?;
     let memory = memfd_create(c"btf", MFdFlags::MFD_CLOEXEC).map_err(|e| read(e.into()))?;
     let link = format!("/proc/self/fd/{}", memory.as_raw_fd());

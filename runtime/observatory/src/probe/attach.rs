@@ -86,7 +86,7 @@ impl<'a> Attacher<'a> {
     }
 
     fn try_mechanism(&mut self, hook: &Hook, mechanism: Mechanism) -> Result<(), Refusal> {
-        self.kernel_has(hook, mechanism)?;
+        self.worth_trying(hook, mechanism)?;
         let programs = hook.programs(mechanism);
         // All are loaded before the first is attached, so that a pair is attached whole or not at all.
         for program in &programs {
@@ -110,8 +110,8 @@ impl<'a> Attacher<'a> {
         Ok(())
     }
 
-    /// Says in plain words what the kernel would refuse with a number.
-    fn kernel_has(&self, hook: &Hook, mechanism: Mechanism) -> Result<(), Refusal> {
+    /// Says in plain words what the kernel would refuse with a number, or what would cost too much.
+    fn worth_trying(&self, hook: &Hook, mechanism: Mechanism) -> Result<(), Refusal> {
         let Some(types) = self.types else { return Ok(()) };
         match mechanism {
             Mechanism::Fentry | Mechanism::Kprobe => {
@@ -135,7 +135,13 @@ impl<'a> Attacher<'a> {
                     ));
                 }
             }
-            Mechanism::Tracepoint => {}
+            Mechanism::Tracepoint => {
+                let alone = matches!(hook.place, Place::Exit(_)) && self.perf_events.is_empty();
+                if alone && !self.allowed.contains(&mechanism) {
+                    let reason = "it alone is not worth slowing every system call of the host";
+                    return Err((None, reason.to_owned()));
+                }
+            }
         }
         Ok(())
     }
@@ -272,11 +278,10 @@ fn refusal(error: &ProgramError) -> Refusal {
             let log = verifier_log.to_string();
             // The last line but the statistics says what the verifier did not like.
             let statistics = ["processed ", "stack depth ", "verification time "];
-            let last = log
-                .lines()
-                .rev()
-                .map(str::trim)
-                .find(|line| !line.is_empty() && !statistics.iter().any(|s| line.starts_with(s)));
+            let last =
+                log.lines().rev().map(str::trim).find(|line| {
+                    !line.is_empty() && !statistics.iter().any(|s| line.starts_with(s))
+                });
             tracing::debug!(%log, "the verifier refused a program");
             let reason = match last {
                 Some(last) => format!("load the program: {}: {last}", plain(io_error)),
@@ -310,7 +315,7 @@ fn plain(error: &io::Error) -> String {
     let errno = nix::errno::Errno::from_raw(number);
     let hint = match errno {
         nix::errno::Errno::EPERM | nix::errno::Errno::EACCES => {
-            " (refused: capability missing, lockdown, or not allowed by this kernel)"
+            " (this kernel, its lockdown or a missing capability does not allow it)"
         }
         nix::errno::Errno::EINVAL | nix::errno::Errno::EOPNOTSUPP => {
             " (this kernel does not support it)"

@@ -3,6 +3,7 @@
 use crate::kernel::btf::{BtfError, KernelTypes, VMLINUX};
 use crate::kernel::cgroup_mounts::CgroupMounts;
 use crate::kernel::config::{MissingField, config};
+use crate::kernel::permission;
 use crate::probe::attach::{Attacher, HookReport};
 use crate::probe::counts::Counters;
 use crate::probe::plan::{HOOKS, Mechanism};
@@ -24,12 +25,18 @@ pub enum LoadError {
     #[error(transparent)]
     Types(#[from] BtfError),
     /// A file of /proc cannot be read.
-    #[error("read {path}: {source}")]
+    #[error("read {path}: {error}")]
     Proc {
         /// The file.
         path: PathBuf,
         /// What the kernel said.
-        source: io::Error,
+        error: io::Error,
+    },
+    /// This process may not.
+    #[error("load the eBPF programs: this process lacks {} (run as root; see `terrarium doctor`)", missing.join(", "))]
+    Capabilities {
+        /// The capabilities that it lacks.
+        missing: Vec<&'static str>,
     },
     /// The kernel refused the maps or the object.
     #[error("load the eBPF object: {reason}")]
@@ -96,9 +103,9 @@ impl Probes {
     /// Loads the object and attaches the hooks of the wanted probes. A hook that cannot be attached is reported
     /// and stops no other.
     pub fn load(settings: &Settings) -> Result<Self, LoadError> {
-        let mounts = CgroupMounts::read(&settings.proc).map_err(|source| LoadError::Proc {
+        let mounts = CgroupMounts::read(&settings.proc).map_err(|error| LoadError::Proc {
             path: settings.proc.join("self/mountinfo"),
-            source,
+            error,
         })?;
         let types = KernelTypes::read(Path::new(VMLINUX))?;
         let (mut config, missing_fields) = config(&types, &mounts, &settings.proc);
@@ -114,7 +121,16 @@ impl Probes {
             .map_max_entries(names::EVENTS, settings.ring_bytes)
             .map_max_entries(names::COUNTS, settings.counters)
             .load(OBJECT)
-            .map_err(|error| LoadError::Object { reason: one_line(&error) })?;
+            .map_err(|error| {
+                let lacking = permission::missing_capabilities(&settings.proc);
+                if lacking.is_empty() {
+                    LoadError::Object { reason: one_line(&error) }
+                } else {
+                    LoadError::Capabilities {
+                        missing: lacking.into_iter().map(|(name, _)| name).collect(),
+                    }
+                }
+            })?;
 
         let mut attacher =
             Attacher::new(&mut ebpf, btf.as_ref(), Some(&types), &settings.mechanisms);

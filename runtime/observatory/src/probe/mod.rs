@@ -10,3 +10,4 @@ pub use attach::{Attempt, HookReport};
 pub use counts::{Counters, ProbeStats};
 pub use load::{LoadError, Probes, Settings};
 pub use plan::{Mechanism, probe_name};
+pub use terrarium_abi::Probe;

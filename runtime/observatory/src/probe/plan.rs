@@ -214,12 +214,6 @@ pub const HOOKS: &[Hook] = &[
     tracepoint(Probe::Task, "sched_process_exit"),
     tracepoint(Probe::Task, "sched_process_exec"),
     tracepoint(Probe::Task, "task_newtask"),
-    Hook {
-        name: "kernel_clone",
-        probe: Probe::Task,
-        place: Place::Exit(&["clone", "clone3", "fork", "vfork"]),
-        optional: Some("clones that fail"),
-    },
     system_call(Probe::Namespace, "unshare"),
     system_call(Probe::Namespace, "setns"),
     system_call(Probe::Mount, "mount"),
@@ -232,6 +226,13 @@ pub const HOOKS: &[Hook] = &[
     new_mount_api("fsmount"),
     new_mount_api("fspick"),
     new_mount_api("mount_setattr"),
+    // Last: it takes system call tracepoints only where others have taken some already.
+    Hook {
+        name: "kernel_clone",
+        probe: Probe::Task,
+        place: Place::Exit(&["clone", "clone3", "fork", "vfork"]),
+        optional: Some("clones that fail"),
+    },
 ];
 
 #[cfg(test)]

@@ -1,0 +1,293 @@
+//! `terrarium events`: the events of a running observatory, by its HTTP side.
+
+use super::terminal::{harmless, is_harmful};
+use crate::Global;
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How to print
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One short line an event.
+    Table,
+    /// JSON lines, as the observatory writes them.
+    Json,
+}
+
+/// Print the events that the observatory has seen
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Go on with what comes
+    #[arg(long, short)]
+    follow: bool,
+    /// Only events of the container with this name, id or cgroup path; `host` for those of none
+    #[arg(long, value_name = "NAME")]
+    container: Option<String>,
+    /// Only events of this probe
+    #[arg(long, value_name = "PROBE")]
+    probe: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value = "table")]
+    format: Format,
+    /// Where the observatory listens
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9750")]
+    url: String,
+}
+
+/// Runs the command.
+pub fn run(args: &Events, _global: &Global) -> anyhow::Result<ExitCode> {
+    if let Some(probe) = &args.probe {
+        super::observe::probes(std::slice::from_ref(probe))?;
+    }
+    let address = address(&args.url)?;
+    let mut lines = request(&address, &path(args))?;
+    let mut out = std::io::stdout().lock();
+    if args.format == Format::Table {
+        if let Err(error) = writeln!(out, "{}", header()) {
+            return closed(error);
+        }
+    }
+    let mut line = String::new();
+    loop {
+        line.clear();
+        let read =
+            lines.read_line(&mut line).with_context(|| format!("read events from {address}"))?;
+        if read == 0 {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let text = match args.format {
+            Format::Json => harmless_json(line.trim_end()),
+            Format::Table => match serde_json::from_str(&line) {
+                Ok(event) => row(&event),
+                Err(error) => bail!("read events from {address}: not an event: {error}"),
+            },
+        };
+        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+            return closed(error);
+        }
+    }
+}
+
+/// Whoever read our output has enough.
+fn closed(error: std::io::Error) -> anyhow::Result<ExitCode> {
+    if error.kind() == ErrorKind::BrokenPipe {
+        return Ok(ExitCode::SUCCESS);
+    }
+    Err(error).context("write events")
+}
+
+/// Host and port of `http://host:port`.
+fn address(url: &str) -> anyhow::Result<String> {
+    let Some(rest) = url.strip_prefix("http://") else {
+        bail!("--url {url}: only http://HOST:PORT is understood");
+    };
+    let host = rest.trim_end_matches('/');
+    if host.is_empty() || host.contains('/') {
+        bail!("--url {url}: only http://HOST:PORT is understood");
+    }
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    Ok(if has_port { host.to_owned() } else { format!("{host}:80") })
+}
+
+fn path(args: &Events) -> String {
+    let mut path = format!("/api/v1/events?follow={}", args.follow);
+    for (name, value) in [("container", &args.container), ("probe", &args.probe)] {
+        if let Some(value) = value {
+            let _ = write!(path, "&{name}={}", percent(value));
+        }
+    }
+    path
+}
+
+/// Escapes all but letters, digits and a few marks.
+fn percent(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut out, byte| {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+        out
+    })
+}
+
+/// Sends the request and reads the head of the answer. HTTP/1.0, so that the body simply ends with the connection.
+fn request(address: &str, path: &str) -> anyhow::Result<BufReader<TcpStream>> {
+    let hint = || {
+        format!(
+            "ask the observatory at {address} for events (is `terrarium observe` running? see --url)"
+        )
+    };
+    let resolved = address
+        .to_socket_addrs()
+        .with_context(hint)?
+        .next()
+        .with_context(|| format!("find the address of {address}"))?;
+    let mut stream =
+        TcpStream::connect_timeout(&resolved, Duration::from_secs(5)).with_context(hint)?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").with_context(hint)?;
+    let mut answer = BufReader::new(stream);
+    let mut status = String::new();
+    answer.read_line(&mut status).with_context(hint)?;
+    let mut line = String::new();
+    // A head that never ends is not one of ours.
+    for _ in 0..100 {
+        line.clear();
+        if answer.read_line(&mut line).with_context(hint)? == 0 || line == "\r\n" {
+            break;
+        }
+    }
+    let code = status.split(' ').nth(1).unwrap_or_default();
+    if code != "200" {
+        let mut reason = String::new();
+        // What can be read of it is enough.
+        let _ = answer.take(300).read_to_string(&mut reason);
+        let reason = harmless(reason.trim());
+        bail!("ask the observatory at {address} for events: it answered {code}: {reason}");
+    }
+    Ok(answer)
+}
+
+fn header() -> String {
+    format!(
+        "{:<15} {:<18} {:<16} {:>7} {:<16} {:<9} DETAIL",
+        "TIME", "TYPE", "CONTAINER", "PID", "COMMAND", "RESULT"
+    )
+}
+
+/// One event as a line. Everything that a container can choose is escaped: a terminal obeys control characters.
+fn row(event: &Value) -> String {
+    let text = |pointer: &str| match event.pointer(pointer) {
+        Some(Value::String(text)) => harmless(text),
+        Some(Value::Null) | None => String::new(),
+        Some(other) => harmless(&other.to_string()),
+    };
+    let time = text("/time");
+    // The time of day to the microsecond.
+    let time = time.split_once('T').map_or("", |(_, time)| time.trim_end_matches('Z'));
+    let time: String = time.chars().take(15).collect();
+    let result = match event.pointer("/result/ok").and_then(Value::as_bool) {
+        Some(true) => "ok".to_owned(),
+        Some(false) => text("/result/errno"),
+        None => String::new(),
+    };
+    let row = format!(
+        "{time:<15} {:<18} {:<16} {:>7} {:<16} {result:<9} {}",
+        text("/type"),
+        text("/container/name"),
+        text("/process/pid"),
+        text("/process/comm"),
+        detail(event)
+    );
+    let lost = event.get("lost_before").and_then(Value::as_u64).unwrap_or(0);
+    let row = row.trim_end();
+    if lost > 0 { format!("… {lost} events lost …\n{row}") } else { row.to_owned() }
+}
+
+/// What is particular to the type of event.
+fn detail(event: &Value) -> String {
+    let wanted: &[(&str, &str)] = &[
+        ("/process/exe", ""),
+        ("/process/kind", ""),
+        ("/process/cause", ""),
+        ("/process/exit_code", "code="),
+        ("/process/signal", "signal="),
+        ("/namespace/kind", ""),
+        ("/namespace/via", "via="),
+        ("/namespace/from", "from="),
+        ("/namespace/to", "to="),
+        ("/namespace/target", "target="),
+        ("/mount/fstype", "type="),
+        ("/mount/source", "source="),
+        ("/mount/target", "target="),
+        ("/memory/scope", "limit="),
+        ("/memory/limit_bytes", "limit_bytes="),
+        ("/memory/reclaimed_bytes", "reclaimed_bytes="),
+        ("/target/cgroup/path", "to="),
+    ];
+    let mut parts = Vec::new();
+    for (pointer, label) in wanted {
+        match event.pointer(pointer) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(text)) if text.is_empty() => {}
+            Some(Value::String(text)) => parts.push(format!("{label}{}", harmless(text))),
+            Some(other) => parts.push(format!("{label}{other}")),
+        }
+    }
+    let flags = ["/process/flag_names", "/namespace/flag_names", "/mount/flag_names"];
+    for names in flags.iter().filter_map(|pointer| event.pointer(pointer)?.as_array()) {
+        let names: Vec<String> = names.iter().filter_map(Value::as_str).map(harmless).collect();
+        if !names.is_empty() {
+            parts.push(names.join("|"));
+        }
+    }
+    if let Some(ns) = event.get("duration_ns").and_then(Value::as_u64) {
+        parts.push(format!("{}us", ns / 1000));
+    }
+    parts.join(" ")
+}
+
+/// A line of JSON in which control characters that JSON leaves alone are escaped as well.
+fn harmless_json(line: &str) -> String {
+    line.chars().fold(String::with_capacity(line.len()), |mut out, c| {
+        if is_harmful(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+        out
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        for (url, expected) in [
+            ("http://127.0.0.1:9750", Some("127.0.0.1:9750")),
+            ("http://[::1]:9750/", Some("[::1]:9750")),
+            ("http://host", Some("host:80")),
+            ("https://host", None),
+            ("http://", None),
+            ("http://host/path", None),
+        ] {
+            assert_eq!(address(url).ok().as_deref(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_escaped() {
+        assert_eq!(percent("web-1.a_b~"), "web-1.a_b~");
+        assert_eq!(percent("a b&c=/ü"), "a%20b%26c%3D%2F%C3%BC");
+    }
+
+    #[test]
+    fn what_a_container_chooses_cannot_steer_the_terminal() {
+        let event: Value = serde_json::from_str(
+            r#"{"type":"mount.mount","time":"2026-11-24T02:20:02.478028599Z",
+                "container":{"name":"web"},"process":{"pid":7,"comm":"a\u001b[2Jb"},
+                "mount":{"source":"x\u009b31m\u202ey","target":"/m","flag_names":["MS_BIND"]},
+                "result":{"ok":false,"errno":"EPERM"},"lost_before":2}"#,
+        )
+        .expect("JSON");
+        let row = row(&event);
+        assert!(row.starts_with("… 2 events lost …\n02:20:02.478028 mount.mount"), "{row}");
+        assert!(row.contains("EPERM") && row.contains("MS_BIND"), "{row}");
+        assert!(!row.chars().any(|c| c != '\n' && is_harmful(c)), "{row:?}");
+        assert_eq!(harmless_json("{\"a\":\"\u{9b}\u{7f}\"}"), r#"{"a":"\u009b\u007f"}"#);
+    }
+}
