@@ -76,7 +76,7 @@ pub enum ObserveError {
 }
 
 fn system(what: &'static str) -> impl FnOnce(io::Error) -> ObserveError {
-    move |error| ObserveError::System { what, source }
+    move |error| ObserveError::System { what, error }
 }
 
 /// Runs an observatory until SIGINT or SIGTERM. `ready` is called once with the address that it listens on, when the
