@@ -90,7 +90,7 @@ impl Observatory {
 
     /// The events that it keeps.
     pub fn events(&self) -> Vec<Value> {
-        let response = http::get(&self.url("/api/v1/events"))
+        let response = http::get(&self.url("/api/v1/events?follow=false"))
             .unwrap_or_else(|error| panic!("{error}; it wrote:\n{}", self.output()));
         assert_eq!(response.status, 200, "/api/v1/events: {}", response.body);
         events::parse(&response.body).unwrap_or_else(|error| panic!("/api/v1/events: {error}"))

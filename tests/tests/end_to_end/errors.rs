@@ -188,7 +188,7 @@ fn without_the_rights_each_command_says_which_are_missing() {
     let outcome = as_nobody(&bed, &["run", "--rm", "--net", "bridge", rootfs, "--", "true"]);
     told(&bed, &outcome, 125, &["root"]);
     let outcome = as_nobody(&bed, &["observe", "--listen", "127.0.0.1:0"]);
-    told(&bed, &outcome, 1, &["root"]);
+    told(&bed, &outcome, 1, &["CAP_BPF", "run as root"]);
 }
 
 #[test]

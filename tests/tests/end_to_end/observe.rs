@@ -140,7 +140,7 @@ fn events_follow_prints_what_happens() {
     let bed = TestBed::new();
     let observatory = Observatory::start(&bed, &[]);
     let mut command = bed.terrarium();
-    command.args(["events", "--follow", "--url", &observatory.url("")]);
+    command.args(["events", "--follow", "--format", "json", "--url", &observatory.url("")]);
     let mut follower = Process::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
     let stdout = follower.child().stdout.take().expect("stdout is piped");
     let container = bed.container("followed");
@@ -165,7 +165,8 @@ fn events_follow_prints_what_happens() {
     }
     follower.signal(Signal::SIGINT);
     let code = follower.wait();
-    assert!(matches!(code, 0 | 130), "events --follow ended with {code}");
+    // It holds nothing that has to be given back, so the signal itself may end it.
+    assert_eq!(code, -(Signal::SIGINT as i32));
 }
 
 #[test]
@@ -213,9 +214,13 @@ fn doctor_tells_each_probe_and_how_it_attaches() {
     for name in ["task", "namespace", "mount", "memory"] {
         let probe = probes
             .iter()
-            .find(|probe| probe["probe"] == name || probe["name"] == name)
+            .find(|probe| probe["name"] == name)
             .unwrap_or_else(|| panic!("no {name} in {json}"));
-        assert!(probe["mechanism"].is_string(), "{probe}");
+        assert!(probe["attached"].is_boolean(), "{probe}");
+        for hook in probe["hooks"].as_array().unwrap_or_else(|| panic!("no hooks in {probe}")) {
+            let why_not = hook["attempts"].as_array().is_some_and(|attempts| !attempts.is_empty());
+            assert!(hook["mechanism"].is_string() || why_not, "neither how nor why not: {hook}");
+        }
     }
 }
 
@@ -223,8 +228,8 @@ fn doctor_tells_each_probe_and_how_it_attaches() {
 fn a_probe_that_cannot_attach_is_told_and_does_not_stop_the_others() {
     require!(Root, CgroupV2, Btf, Program("busybox"));
     let bed = TestBed::new();
-    // No kernel has a kprobe for it: a function that does not exist is asked for by the mechanism, not by its name.
-    let observatory = Observatory::start(&bed, &["--attach", "mount=none"]);
+    // Many kernels refuse it (no trampolines, lockdown); hooks that have no such way keep theirs.
+    let observatory = Observatory::start(&bed, &["--attach", "fentry"]);
     let mut container = bed.container("partial").follow();
     observatory.wait_for(container.name());
     container.call("fork 10");
@@ -235,7 +240,15 @@ fn a_probe_that_cannot_attach_is_told_and_does_not_stop_the_others() {
             .filter(|sample| sample.value > 0.0 && sample.labels["mechanism"] != "none")
             .count()
     };
-    assert_eq!(attached("mount"), 0);
-    assert_eq!(attached("task"), 1);
+    if attached("mount") == 0 {
+        let none = [("probe", "mount"), ("mechanism", "none")];
+        assert_eq!(metrics.value("terrarium_probe_attached", &none), Some(0.0));
+        let told = observatory.output();
+        assert!(told.contains("probe mount is not attached"), "{told}");
+    } else {
+        let fentry = [("probe", "mount"), ("mechanism", "fentry")];
+        assert_eq!(metrics.value("terrarium_probe_attached", &fentry), Some(1.0));
+    }
+    assert!(attached("task") > 0);
     assert!(metrics.count("terrarium_clone_total", &[("name", container.name())]) >= 10);
 }
