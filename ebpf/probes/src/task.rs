@@ -128,12 +128,11 @@ fn exit<A: Access>(ctx: *mut c_void) {
         leader.field::<A, u32>(config!(task_exit_code))
     };
     let oom_victim = !signal.follow::<A>(config!(signal_oom_mm)).is_null();
-    let cause = if status & 0x7f == 0 {
-        ExitCause::Exit
-    } else if oom_victim {
-        ExitCause::Oom
-    } else {
-        ExitCause::Signal
+    let by_signal = status & 0x7f != 0;
+    let cause = match (by_signal, oom_victim) {
+        (false, _) => ExitCause::Exit,
+        (true, true) => ExitCause::Oom,
+        (true, false) => ExitCause::Signal,
     };
     count(cgroups, Kind::new(family::EXIT, [cause as u8, 0, 0]));
     if oom_victim {
@@ -168,7 +167,7 @@ fn failed_clone(result: i64, flags: u64) {
     }
     let task = current_task();
     let cgroups = task_cgroups::<Probed>(task);
-    let errno = result.wrapping_neg() as u8;
+    let errno = result.unsigned_abs() as u8;
     count(cgroups, Kind::new(family::CLONE_FAILED, [errno, 0, 0]));
     count_namespaces(cgroups, flags, true);
     emit::<Probed, CloneFailed>(Probe::Task, RecordType::CloneFailed, task, cgroups, |header| {

@@ -28,11 +28,9 @@ pub fn read_user_text<const N: usize>(out: &mut [u8; N], from: u64) -> u32 {
 #[inline(always)]
 fn outcome<const N: usize>(len: i64) -> (u32, u32) {
     if len <= 0 {
-        (0, flags::UNREADABLE)
-    } else if len == N as i64 {
-        // The helpers cut without a word: a string that fills the field exactly may be longer.
-        (len as u32 - 1, flags::TRUNCATED)
-    } else {
-        (len as u32 - 1, 0)
+        return (0, flags::UNREADABLE);
     }
+    let with_nul = len.unsigned_abs() as usize;
+    // The helpers cut without a word: a string that fills the field exactly may be longer.
+    (with_nul as u32 - 1, if with_nul == N { flags::TRUNCATED } else { 0 })
 }

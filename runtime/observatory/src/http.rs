@@ -102,12 +102,11 @@ pub async fn serve(
                 result = connection.as_mut() => Some(result),
                 () = stop_told(&mut stopping) => None,
             };
-            let result = match ended {
-                Some(result) => result,
-                None => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
+            let result = if let Some(result) = ended {
+                result
+            } else {
+                connection.as_mut().graceful_shutdown();
+                connection.await
             };
             if let Err(error) = result {
                 tracing::debug!(%error, "a connection ended with an error");

@@ -407,8 +407,7 @@ fn counts_of(
     for kind in known_from_the_start() {
         row.entry(kind).or_default();
     }
-    let mut series: BTreeMap<(&'static str, Vec<(&'static str, &'static str)>), u64> =
-        BTreeMap::new();
+    let mut series: BTreeMap<Series, u64> = BTreeMap::new();
     let mut histograms: HashMap<u8, BTreeMap<u8, u64>> = HashMap::new();
     let mut sums: HashMap<u8, u64> = HashMap::new();
     for (kind, count) in row {

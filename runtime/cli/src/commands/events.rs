@@ -48,10 +48,10 @@ pub fn run(args: &Events, _global: &Global) -> anyhow::Result<ExitCode> {
     let address = address(&args.url)?;
     let mut lines = request(&address, &path(args))?;
     let mut out = std::io::stdout().lock();
-    if args.format == Format::Table {
-        if let Err(error) = writeln!(out, "{}", header()) {
-            return closed(error);
-        }
+    if args.format == Format::Table
+        && let Err(error) = writeln!(out, "{}", header())
+    {
+        return closed(error);
     }
     let mut line = String::new();
     loop {

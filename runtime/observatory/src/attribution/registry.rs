@@ -206,7 +206,7 @@ impl Registry {
         new_cgroups: NewCgroups,
     ) -> Self {
         let mut registry = Self {
-            mounts: mounts.clone(),
+            mounts,
             root,
             grace,
             cgroups: HashMap::new(),
@@ -220,6 +220,7 @@ impl Registry {
             forgotten: Vec::new(),
         };
         registry.read_state_files();
+        let mounts = registry.mounts.clone();
         for hierarchy in [Hierarchy::Unified, Hierarchy::Memory] {
             mounts.walk(hierarchy, &mut |id, path| registry.cgroup_made(hierarchy, id, path));
         }

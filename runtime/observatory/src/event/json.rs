@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use terrarium_abi::header::flags;
 use terrarium_abi::memory::{LEVEL_GLOBAL, LEVEL_UNKNOWN};
 use terrarium_abi::namespace::{CLONE_NEWTIME, CLONE_NS_FLAGS};
-use terrarium_abi::{ExitCause, Header, MountOp, NsChange, NsKind, Via};
+use terrarium_abi::{Exit, ExitCause, Header, MountOp, NewTask, NsChange, NsKind, Via};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -186,27 +186,7 @@ fn payload(
     process: &mut Map<String, Value>,
 ) {
     match &*event.record {
-        Record::NewTask(task) => match event.namespace {
-            Some(kind) => {
-                object.insert(
-                    "namespace".to_owned(),
-                    json!({"kind": kind.name(), "via": "clone", "from": null,
-                           "to": inode(task.to[kind as usize])}),
-                );
-                object.insert("result".to_owned(), result(0));
-            }
-            None => {
-                clone_flags(task.flags, process);
-                let thread = task.flags & 0x0001_0000 != 0;
-                process.insert("kind".to_owned(), json!(if thread { "thread" } else { "process" }));
-                process.insert(
-                    "caller".to_owned(),
-                    json!({"pid": task.caller_pid, "tid": task.caller_tid,
-                           "cgroup_id": task.caller_cgroup_id}),
-                );
-                object.insert("result".to_owned(), result(0));
-            }
-        },
+        Record::NewTask(task) => new_task(task, event.namespace, object, process),
         Record::CloneFailed(failed) => {
             clone_flags(failed.flags, process);
             object.insert("result".to_owned(), result(failed.result));
@@ -216,17 +196,7 @@ fn payload(
             object.insert("result".to_owned(), result(0));
         }
         Record::Exit(exit) => {
-            let signal = exit.status & 0x7f;
-            let by_signal = signal != 0;
-            let cause = match exit.cause {
-                cause if cause == ExitCause::Oom as u32 => "oom",
-                cause if cause == ExitCause::Signal as u32 => "signal",
-                _ => "exit",
-            };
-            process.insert("cause".to_owned(), json!(cause));
-            let code = (!by_signal).then_some(exit.status >> 8 & 0xff);
-            process.insert("exit_code".to_owned(), json!(code));
-            process.insert("signal".to_owned(), json!(by_signal.then_some(signal)));
+            self::exit(exit, process);
             object.insert("duration_ns".to_owned(), json!(exit.ran_ns));
         }
         Record::NsChange(change) => {
@@ -288,6 +258,43 @@ fn payload(
             object.insert("mover".to_owned(), json!({"pid": record.mover_pid}));
         }
     }
+}
+
+fn new_task(
+    task: &NewTask,
+    namespace: Option<NsKind>,
+    object: &mut Map<String, Value>,
+    process: &mut Map<String, Value>,
+) {
+    if let Some(kind) = namespace {
+        let to = inode(task.to[kind as usize]);
+        let made = json!({"kind": kind.name(), "via": "clone", "from": null, "to": to});
+        object.insert("namespace".to_owned(), made);
+    } else {
+        clone_flags(task.flags, process);
+        let thread = task.flags & 0x0001_0000 != 0;
+        process.insert("kind".to_owned(), json!(if thread { "thread" } else { "process" }));
+        process.insert(
+            "caller".to_owned(),
+            json!({"pid": task.caller_pid, "tid": task.caller_tid,
+                   "cgroup_id": task.caller_cgroup_id}),
+        );
+    }
+    object.insert("result".to_owned(), result(0));
+}
+
+fn exit(exit: &Exit, process: &mut Map<String, Value>) {
+    let signal = exit.status & 0x7f;
+    let by_signal = signal != 0;
+    let cause = match exit.cause {
+        cause if cause == ExitCause::Oom as u32 => "oom",
+        cause if cause == ExitCause::Signal as u32 => "signal",
+        _ => "exit",
+    };
+    process.insert("cause".to_owned(), json!(cause));
+    let code = (!by_signal).then_some(exit.status >> 8 & 0xff);
+    process.insert("exit_code".to_owned(), json!(code));
+    process.insert("signal".to_owned(), json!(by_signal.then_some(signal)));
 }
 
 fn result(result: i32) -> Value {

@@ -129,20 +129,20 @@ impl CgroupMounts {
     /// goes away meanwhile is left out.
     pub fn walk(&self, hierarchy: Hierarchy, visit: &mut impl FnMut(u64, &str)) {
         if let Some(point) = self.point(hierarchy) {
-            walk(point, String::new(), visit);
+            walk(point, "", visit);
         }
     }
 }
 
-fn walk(folder: &Path, path: String, visit: &mut impl FnMut(u64, &str)) {
+fn walk(folder: &Path, path: &str, visit: &mut impl FnMut(u64, &str)) {
     let Ok(metadata) = std::fs::symlink_metadata(folder) else { return };
     // The inode number of a cgroup's directory is its kernel id (kernfs, since 5.5 on 64 bits).
-    visit(metadata.ino(), if path.is_empty() { "/" } else { &path });
+    visit(metadata.ino(), if path.is_empty() { "/" } else { path });
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let name = entry.file_name();
-            walk(&entry.path(), format!("{path}/{}", name.to_string_lossy()), visit);
+            walk(&entry.path(), &format!("{path}/{}", name.to_string_lossy()), visit);
         }
     }
 }

@@ -90,10 +90,7 @@ impl<'a> Attacher<'a> {
         let programs = hook.programs(mechanism);
         // All are loaded before the first is attached, so that a pair is attached whole or not at all.
         for program in &programs {
-            self.load(hook, mechanism, program).map_err(|refusal| {
-                self.unload(&programs);
-                refusal
-            })?;
+            self.load(hook, mechanism, program).inspect_err(|_| self.unload(&programs))?;
         }
         let events_before = self.perf_events.len();
         for program in &programs {
@@ -101,10 +98,9 @@ impl<'a> Attacher<'a> {
                 Mechanism::Tracepoint => self.attach_system_call_tracepoints(hook, program),
                 _ => self.attach_program(hook, mechanism, program),
             };
-            attached.map_err(|refusal| {
+            attached.inspect_err(|_| {
                 self.perf_events.truncate(events_before);
                 self.unload(&programs);
-                refusal
             })?;
         }
         Ok(())
@@ -330,7 +326,7 @@ fn plain(error: &io::Error) -> String {
 fn attach_perf(id: u64, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const PERF_TYPE_TRACEPOINT: u32 = 2;
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-    /// `struct perf_event_attr` as of its first version (linux/perf_event.h, `PERF_ATTR_SIZE_VER0`).
+    /// `struct perf_event_attr` as of its first version (`PERF_ATTR_SIZE_VER0`).
     #[repr(C)]
     struct Attributes {
         kind: u32,

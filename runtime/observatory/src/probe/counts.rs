@@ -61,7 +61,7 @@ impl Counters {
             return Ok(all);
         }
         all.clear();
-        for entry in self.counts.iter() {
+        for entry in &self.counts {
             match entry {
                 Ok((key, values)) => {
                     all.insert(key, values.iter().sum());
