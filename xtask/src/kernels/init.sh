@@ -10,7 +10,9 @@ export PATH=/bin:/sbin HOME=/root
 if [ "$1" != moved ]; then
 	$b mount -t tmpfs -o size=80% tmpfs /new
 	for entry in bin dev etc filter init lib lib64 modules proc root run sbin sys tmp usr; do
-		[ -e /$entry ] && $b cp -a /$entry /new/ && [ $entry != bin ] && $b rm -rf /$entry
+		[ -e /$entry ] && $b cp -a /$entry /new/
+		# switch_root frees the rest; it wants to see /init, and it is in /bin itself.
+		[ $entry = lib ] || [ $entry = usr ] && $b rm -rf /$entry
 	done
 	exec $b switch_root /new /init moved
 fi

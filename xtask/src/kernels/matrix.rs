@@ -20,13 +20,16 @@ pub struct Column {
 
 impl Column {
     pub fn from_records(kernel: &str, records: &[Record]) -> Self {
-        let mechanisms = records
-            .iter()
-            .filter_map(|record| match record {
-                Record::Probe { name, mechanism } => Some((name.clone(), mechanism.clone())),
-                _ => None,
-            })
-            .collect();
+        let mut mechanisms: BTreeMap<String, String> = BTreeMap::new();
+        for record in records {
+            let Record::Probe { name, mechanism } = record else { continue };
+            // The hooks of one probe may attach in different ways.
+            let ways = mechanisms.entry(name.clone()).or_default();
+            if !ways.is_empty() {
+                ways.push_str(", ");
+            }
+            ways.push_str(mechanism);
+        }
         Self { kernel: kernel.to_owned(), mechanisms }
     }
 }
@@ -79,12 +82,15 @@ mod tests {
         };
         let columns = [
             Column::from_records("5.10", &[probe("mount", "kprobe")]),
-            Column::from_records("6.1", &[probe("mount", "fentry"), probe("task", "tp_btf")]),
+            Column::from_records(
+                "6.1",
+                &[probe("mount", "fentry"), probe("task", "tp_btf"), probe("task", "fentry")],
+            ),
         ];
         assert_eq!(
             table(&columns),
             "| probe | 5.10 | 6.1 |\n| --- | --- | --- |\n\
-             | mount | kprobe | fentry |\n| task | – | tp_btf |\n"
+             | mount | kprobe | fentry |\n| task | – | tp_btf, fentry |\n"
         );
     }
 
