@@ -109,6 +109,26 @@ fn the_hosts_end_of_the_veth_lives_as_long_as_the_container() {
 }
 
 #[test]
+fn containers_of_different_networks_do_not_reach_each_other() {
+    require!(Root, Program("busybox"), Program("ip"), Program("nft"));
+    let bed = TestBed::new();
+    let other = ["--net", "bridge:other0", "--subnet", "10.88.0.0/24"];
+    let mut one = bed.container("one").with(BRIDGE).follow();
+    let mut two = bed.container("two").with(other).follow();
+    let mut friend = bed.container("friend").with(other).follow();
+    let address_two = address(&two);
+    assert!(address_two.starts_with("10.88.0."), "{address_two}");
+    let port = &two.call("serve 0")["port"];
+    let instruction = format!("connect {address_two} {port}");
+    assert!(reached(&friend.call(&instruction)).is_ok(), "within one network it is reached");
+    let answer = one.call(&instruction);
+    assert!(reached(&answer).is_err(), "from another network: {answer}");
+    let port = greet(bed.network(), 1);
+    let own = format!("connect {} {port}", gateway(&one));
+    assert!(reached(&one.call(&own)).is_ok(), "its own gateway is reached");
+}
+
+#[test]
 fn without_a_network_there_is_only_lo() {
     require!(Root, Program("busybox"));
     let bed = TestBed::new();
