@@ -10,7 +10,7 @@
 //!
 //! All since before 5.10 (`kernel_clone` since 5.10).
 
-use crate::call::restarts;
+use crate::call::{probe_result, restarts, tracepoint_result, wrapper_result};
 use crate::counters::count;
 use crate::events::{emit, emit_in_place, now_boottime};
 use crate::kernel::{
@@ -49,17 +49,17 @@ tracepoint!(tp_btf_sched_process_exit, raw_tp_sched_process_exit, exit);
 fn fexit_kernel_clone(ctx: FExitContext) {
     // `kernel_clone(struct kernel_clone_args *)`, whose first member is the flags.
     let flags = pointer_argument(ctx.as_ptr(), 0).field::<Probed, u64>(0);
-    failed_clone(crate::call::wrapper_result(ctx.as_ptr()), flags);
+    failed_clone(wrapper_result(ctx.as_ptr()) as i32, flags);
 }
 
 #[kretprobe]
 fn kretprobe_kernel_clone(ctx: RetProbeContext) {
-    failed_clone(crate::call::probe_result(ctx.as_ptr()), 0);
+    failed_clone(probe_result(ctx.as_ptr()) as i32, 0);
 }
 
 #[perf_tracepoint]
 fn exit_kernel_clone(ctx: TracePointContext) {
-    failed_clone(crate::call::tracepoint_result(ctx.as_ptr()), 0);
+    failed_clone(tracepoint_result(ctx.as_ptr()) as i32, 0);
 }
 
 #[inline(always)]
@@ -160,9 +160,10 @@ fn ended_just_now<A: Access>(task: Ptr, signal: Ptr) -> bool {
     ENDED.insert(pid, 1, u64::from(BPF_NOEXIST)).is_ok()
 }
 
+/// `kernel_clone` returns an `int`: of the register that holds it the upper half means nothing.
 #[inline(always)]
-fn failed_clone(result: i64, flags: u64) {
-    if result >= 0 || restarts(result) {
+fn failed_clone(result: i32, flags: u64) {
+    if result >= 0 || restarts(i64::from(result)) {
         return;
     }
     let task = current_task();
@@ -171,7 +172,7 @@ fn failed_clone(result: i64, flags: u64) {
     count(cgroups, Kind::new(family::CLONE_FAILED, [errno, 0, 0]));
     count_namespaces(cgroups, flags, true);
     emit::<Probed, CloneFailed>(Probe::Task, RecordType::CloneFailed, task, cgroups, |header| {
-        CloneFailed { header, flags, result: result as i32, pad: 0 }
+        CloneFailed { header, flags, result, pad: 0 }
     });
 }
 
