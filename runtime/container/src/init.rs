@@ -243,11 +243,17 @@ fn wait(socket: &Socket) -> Result<(Message, Option<OwnedFd>), Option<Failure>> 
     socket.receive().ok().flatten().ok_or(None)
 }
 
-/// Undoes what the runtime, and Rust's start-up, did to signals.
+/// Undoes what the runtime, Rust's start-up and whoever started them did to signals: a shell's background job ignores
+/// SIGINT, `nohup` SIGHUP, and what is ignored stays so through execve.
 fn reset_signals() -> Result<(), Failure> {
-    // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
-    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, SigHandler::SigDfl) }
-        .step("reset", "SIGPIPE")?;
+    for signal in Signal::iterator() {
+        if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
+            continue;
+        }
+        // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }
+            .step("reset", signal.as_str())?;
+    }
     SigSet::empty().thread_set_mask().step("reset", "signal mask")
 }
 
