@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a thing that takes milliseconds may take on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a thing that takes milliseconds may take on a loaded machine, or an emulated one.
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(10);

@@ -43,15 +43,19 @@ while read -r module; do
 done </modules/order
 rm -rf /modules
 
+now() { cut -d. -f1 /proc/uptime; }
+
 # doctor: its exit code, and its words for the log.
+began=$(now)
 if terrarium doctor >/tmp/doctor 2>&1; then
-	report pass doctor
+	report pass doctor "in $(($(now) - began)) s"
 else
 	report fail doctor "exit code $?"
 fi
 cat /tmp/doctor >&3
 
 # Which way each probe is attached, as the observatory itself exports it.
+began=$(now)
 terrarium observe --listen 127.0.0.1:9750 >/tmp/observe 2>&1 &
 observatory=$!
 tries=0
@@ -60,7 +64,7 @@ until wget -q -O /tmp/metrics http://127.0.0.1:9750/metrics || [ $tries -gt 300 
 	sleep 0.2
 done
 if [ -s /tmp/metrics ]; then
-	report pass metrics
+	report pass metrics "after $(($(now) - began)) s"
 else
 	report fail metrics "no answer on /metrics"
 	cat /tmp/observe >&3
