@@ -5,6 +5,7 @@
 //! another process's pid into `cgroup.procs` waits for an RCU grace period. Only those v1 hierarchies are
 //! joined that a limit needs; the unified one always, for that is the cgroup that eBPF sees.
 
+use crate::device_filter::DeviceFilter;
 use crate::error::{Error, Result, Tried};
 use crate::rootfs::{CgroupFolder, CgroupView};
 use crate::state::CgroupState;
@@ -20,7 +21,7 @@ use oci_spec::runtime::{
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -161,6 +162,8 @@ pub(crate) struct Cgroups {
     path: String,
     members: Vec<Member>,
     pure_unified: bool,
+    /// Device rules, where no devices controller of v1 takes them.
+    device_filter: Option<DeviceFilter>,
 }
 
 /// Checks a cgroup path of the spec.
@@ -190,6 +193,7 @@ impl Cgroups {
         resources: Option<&LinuxResources>,
     ) -> Result<Self> {
         let mut members: Vec<Member> = Vec::new();
+        let mut device_filter = None;
         if let Some(unified) = hierarchies.unified() {
             add(&mut members, path, unified, None);
         }
@@ -197,7 +201,10 @@ impl Cgroups {
             if let Some(hierarchy) = hierarchies.v1(controller) {
                 add(&mut members, path, hierarchy, Some(controller));
             } else if controller == "devices" {
-                // cgroup v2 has no such controller: see `device_filter`.
+                // cgroup v2 has no such controller, but programs.
+                let rules = resources.and_then(|r| r.devices().as_deref()).unwrap_or_default();
+                let filter = DeviceFilter::new(rules).map_err(Error::DeviceRules)?;
+                device_filter = Some(filter).filter(|_| hierarchies.unified().is_some());
             } else if let Some(unified) =
                 hierarchies.unified().filter(|u| has_controller(&u.mountpoint, controller))
             {
@@ -220,7 +227,12 @@ impl Cgroups {
             // Without a unified hierarchy one v1 cgroup at least, so that the container can be found.
             add(&mut members, path, hierarchy, Some(&hierarchy.controllers[0]));
         }
-        Ok(Self { path: path.to_owned(), members, pure_unified: hierarchies.is_pure_unified() })
+        Ok(Self {
+            path: path.to_owned(),
+            members,
+            pure_unified: hierarchies.is_pure_unified(),
+            device_filter,
+        })
     }
 
     /// The folders, for the journal.
@@ -265,6 +277,9 @@ impl Cgroups {
             if let Some(resources) = resources {
                 limit(member, resources)?;
             }
+        }
+        if let (Some(filter), Some(unified)) = (&self.device_filter, self.open_unified()?) {
+            filter.attach(unified.as_fd()).map_err(Error::DeviceRules)?;
         }
         Ok(states)
     }

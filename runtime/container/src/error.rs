@@ -1,5 +1,7 @@
 //! What can go wrong, as one line each: what was tried: on what: why (what to do).
 
+use crate::device_filter::DeviceFilterError;
+use crate::seccomp::SeccompError;
 use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -135,6 +137,12 @@ pub enum Error {
         /// What to do, or empty.
         hint: Cow<'static, str>,
     },
+    /// The seccomp profile cannot be used.
+    #[error("{0}")]
+    Seccomp(SeccompError),
+    /// The device rules cannot be used.
+    #[error("{0}")]
+    DeviceRules(DeviceFilterError),
     /// Several clean-up steps failed; the first one is shown, all were tried.
     #[error("remove container {id}: {first} (and {more} more; run `terrarium gc`)")]
     Cleanup {

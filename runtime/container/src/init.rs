@@ -3,6 +3,7 @@
 use crate::capabilities::Sets;
 use crate::namespaces::{Join, NamespacePlan};
 use crate::rootfs::{self, RootPlan};
+use crate::seccomp::{self, SeccompError};
 use crate::sync::{FailureKind, Message, Report, Socket};
 use crate::syscall::close_on_exec_from;
 use nix::errno::Errno;
@@ -119,6 +120,8 @@ pub(crate) struct ProcessPlan {
     pub no_new_privileges: bool,
     /// Badness for the OOM killer.
     pub oom_score_adj: Option<i32>,
+    /// The seccomp filter.
+    pub seccomp: Option<seccomp::Filter>,
 }
 
 /// Descriptors that the runtime opened for the first process.
@@ -140,24 +143,30 @@ pub(crate) fn main(plan: &InitPlan, inherited: Inherited) -> ! {
         Ok(never) => match never {},
         // If the runtime is gone there is nobody to tell.
         Err(Some(failure)) => {
+            // A seccomp profile may have taken the words away: the code says it, too.
+            let code = match failure.kind {
+                FailureKind::SetUp => 1,
+                FailureKind::NotExecutable => 126,
+                FailureKind::NotFound => 127,
+            };
             let _ = socket.send(&Message::Failed(failure.report()), None);
+            exit_now(code)
         }
-        Err(None) => {}
+        Err(None) => exit_now(1),
     }
-    exit_now()
 }
 
 struct ExitOnDrop;
 
 impl Drop for ExitOnDrop {
     fn drop(&mut self) {
-        exit_now();
+        exit_now(1);
     }
 }
 
-fn exit_now() -> ! {
+fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) runs no destructor or atexit handler; those belong to the parent's copy of the process.
-    unsafe { libc::_exit(1) }
+    unsafe { libc::_exit(code) }
 }
 
 /// `Err(None)`: the runtime is gone.
@@ -304,6 +313,10 @@ fn sysctl(root: &rootfs::Root, parameters: &[(PathBuf, String)]) -> Result<(), F
 
 /// Takes the user, groups, limits and capabilities of the program, and its working folder.
 fn become_user(process: &ProcessPlan) -> Result<(), Failure> {
+    if !process.no_new_privileges {
+        // Without no_new_privs a filter may be loaded by CAP_SYS_ADMIN only, which goes away below.
+        load_filter(process)?;
+    }
     for &(resource, soft, hard) in &process.rlimits {
         nix::sys::resource::setrlimit(resource, soft, hard).step_hint(
             "set resource limit",
@@ -335,6 +348,17 @@ fn become_user(process: &ProcessPlan) -> Result<(), Failure> {
     Ok(())
 }
 
+fn load_filter(process: &ProcessPlan) -> Result<(), Failure> {
+    let Some(filter) = &process.seccomp else { return Ok(()) };
+    match filter.load() {
+        Ok(_no_listener) => Ok(()),
+        Err(SeccompError::Load { source, hint, .. }) => {
+            Err(source).step_hint("load", "seccomp filter", hint)
+        }
+        Err(_) => Err(Errno::EINVAL).step("load", "seccomp filter"),
+    }
+}
+
 /// Enters the working folder, as the user that will work there.
 fn enter_cwd(cwd: &Path) -> Result<(), Failure> {
     match rustix::process::chdir(cwd) {
@@ -361,6 +385,10 @@ fn execute(process: &ProcessPlan) -> Result<Infallible, Failure> {
     // Nothing but stdin, stdout and stderr outlives this (CVE-2024-21626). The socket, too, closes on success:
     // that is how the runtime knows.
     close_on_exec_from(3).step("set close-on-exec on", "descriptors")?;
+    if process.no_new_privileges {
+        // As late as can be, so that the profile need not allow what the set-up does.
+        load_filter(process)?;
+    }
     let program = process.args.first().cloned().unwrap_or_default();
     let mut denied = None;
     let mut found = None;

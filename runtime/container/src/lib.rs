@@ -12,6 +12,7 @@
 mod capabilities;
 mod cgroup;
 mod container;
+mod device_filter;
 mod devices;
 mod error;
 mod id;
@@ -21,6 +22,7 @@ mod namespaces;
 pub mod network;
 mod plan;
 mod rootfs;
+pub mod seccomp;
 mod signal;
 mod spec;
 mod state;
@@ -33,6 +35,7 @@ mod units;
 mod user;
 
 pub use container::{Container, CreateOptions, delete, kill};
+pub use device_filter::{DeviceFilter, DeviceFilterError};
 pub use error::{Error, Result};
 pub use id::ContainerId;
 pub use signal::SignalNumber;

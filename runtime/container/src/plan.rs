@@ -9,10 +9,11 @@ use crate::init::{InitPlan, ProcessPlan};
 use crate::mount::Mount;
 use crate::namespaces::NamespacePlan;
 use crate::rootfs::RootPlan;
+use crate::seccomp::{self, Filter};
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
-use oci_spec::runtime::{Linux, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxSeccomp, PosixRlimitType, Process, Spec};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
@@ -50,7 +51,7 @@ pub(crate) fn plan(spec: &Spec, context: PlanContext<'_>) -> Result<InitPlan> {
         sysctl: sysctl(linux, &namespaces)?,
         wants_netlink: context.wants_netlink,
         dies_with_runtime: context.dies_with_runtime,
-        process: program(process)?,
+        process: program(process, linux)?,
         namespaces,
     })
 }
@@ -81,7 +82,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
         ("process.ioPriority", process.is_some_and(|p| p.io_priority().is_some())),
         ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some())),
         ("process.execCPUAffinity", process.is_some_and(|p| p.exec_cpu_affinity().is_some())),
-        ("linux.seccomp", linux.is_some_and(|l| l.seccomp().is_some())),
         ("linux.mountLabel", linux.is_some_and(|l| is_given(l.mount_label()))),
         ("linux.intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
         ("linux.memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
@@ -186,7 +186,7 @@ fn sysctl(linux: &Linux, namespaces: &NamespacePlan) -> Result<Vec<(PathBuf, Str
     Ok(all)
 }
 
-fn program(process: &Process) -> Result<ProcessPlan> {
+fn program(process: &Process, linux: &Linux) -> Result<ProcessPlan> {
     let text = |field: &'static str, text: &str| {
         CString::new(text)
             .map_err(|_| Error::invalid(field, text.replace('\0', "␀"), "it has a NUL byte"))
@@ -222,7 +222,19 @@ fn program(process: &Process) -> Result<ProcessPlan> {
             .collect(),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
+        seccomp: linux.seccomp().as_ref().map(filter).transpose()?,
     })
+}
+
+fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
+    let filter = seccomp::compile(profile).map_err(Error::Seccomp)?;
+    if filter.notifies() {
+        return Err(Error::unsupported(
+            "SCMP_ACT_NOTIFY",
+            "terrarium does not hand over seccomp listeners yet",
+        ));
+    }
+    Ok(filter)
 }
 
 fn resource(kind: PosixRlimitType) -> Resource {

@@ -181,7 +181,8 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
             // pivot_root wants the new root to be a mount. On top of the old root there is always a place for it, also
             // where the path to the root filesystem is out of reach for a user namespace's root. Absolute paths
             // still lead into the old root: looking up starts below what covers it.
-            attach(tree.as_fd(), slash.as_fd()).step("mount root filesystem", plan.path.as_path())?;
+            attach(tree.as_fd(), slash.as_fd())
+                .step("mount root filesystem", plan.path.as_path())?;
             (tree, true)
         }
         None => (bind_root(&plan.path)?, false),

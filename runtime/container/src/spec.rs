@@ -5,13 +5,14 @@ use crate::cgroup;
 use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
 use crate::network::{self, NetworkRequest};
+use crate::seccomp;
 use crate::units::{CPU_PERIOD_US, key_value, parse_cpus, parse_memory, parse_pids};
 use crate::user;
 use oci_spec::runtime::{
     Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
     LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder,
     LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceType, LinuxPidsBuilder,
-    LinuxResourcesBuilder, Mount, ProcessBuilder, RootBuilder, Spec, UserBuilder,
+    LinuxResourcesBuilder, LinuxSeccomp, Mount, ProcessBuilder, RootBuilder, Spec, UserBuilder,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -111,6 +112,9 @@ impl RunOptions {
             .cgroups_path(self.cgroup_path(id)?)
             .masked_paths(MASKED.map(str::to_owned).to_vec())
             .readonly_paths(READONLY.map(str::to_owned).to_vec());
+        if let Some(profile) = self.seccomp()? {
+            linux = linux.seccomp(profile);
+        }
         if let Some(mapping) = map {
             linux = linux.uid_mappings(vec![mapping]).gid_mappings(vec![mapping]);
         }
@@ -271,17 +275,37 @@ impl RunOptions {
                     result = true;
                 }
                 "no-new-privileges=false" | "no-new-privileges:false" => result = false,
-                "seccomp=unconfined" | "apparmor=unconfined" | "label=disable" => {}
+                "apparmor=unconfined" | "label=disable" => {}
+                _ if text.starts_with("seccomp=") => {}
                 _ => {
                     return Err(Error::invalid(
                         "--security-opt",
                         text,
-                        "known are no-new-privileges[=false], seccomp=unconfined, apparmor=unconfined",
+                        "known are no-new-privileges[=false], seccomp=unconfined, seccomp=FILE, apparmor=unconfined",
                     ));
                 }
             }
         }
         Ok(result)
+    }
+
+    /// The seccomp profile: the default one, one from a file, or none.
+    fn seccomp(&self) -> Result<Option<LinuxSeccomp>> {
+        match self.security.iter().rev().find_map(|text| text.strip_prefix("seccomp=")) {
+            None => {
+                let set = capabilities::choose(&self.cap_add, &self.cap_drop)?;
+                let set: Vec<_> = set.into_iter().collect();
+                Ok(Some(seccomp::default_profile(&set)))
+            }
+            Some("unconfined") => Ok(None),
+            Some(path) => {
+                let text = std::fs::read_to_string(path).tried("read seccomp profile", path)?;
+                serde_json::from_str(&text).map(Some).map_err(|error| {
+                    let reason = format!("it is not an OCI seccomp profile: {error}");
+                    Error::invalid("--security-opt", format!("seccomp={path}"), reason)
+                })
+            }
+        }
     }
 
     fn mounts(&self, network: &NetworkRequest, map: Option<LinuxIdMapping>) -> Result<Vec<Mount>> {
