@@ -40,9 +40,12 @@ const OOM_ROOM: u64 = 1024;
 #[map]
 static RECLAIMS: HashMap<u64, u64> = HashMap::with_max_entries(8192, 0);
 
-/// The kernel's own count of OOM kills of a memory cgroup when a victim of it was last seen.
+/// The OOM kills that were counted: the memory cgroup, and the kernel's own count of its kills at that moment.
 #[map]
-static OOM_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+static OOM_SEEN: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1024, 0);
+
+/// `BPF_NOEXIST` of include/uapi/linux/bpf.h: insert only what is not there.
+const NO_EXIST: u64 = 1;
 
 /// Victims that were seen when they were chosen, by process id, until they exit.
 #[map]
@@ -178,13 +181,9 @@ fn kernel_counted(task: Ptr) -> bool {
     let memcg = task_memcg::<Probed>(task);
     let id = cgroup_id::<Probed>(memcg.follow::<Probed>(config!(css_cgroup)));
     let kills = memcg.field::<Probed, u64>(config!(memcg_oom_kills));
-    // SAFETY: a value of eight bytes; the kernel's OOM lock lets one victim be chosen at a time.
-    let before = unsafe { OOM_SEEN.get(id) }.copied();
-    if before == Some(kills) || kills == 0 {
-        return false;
-    }
-    let _ = OOM_SEEN.insert(id, kills, 0);
-    true
+    // One insertion claims the kill. Reading and then writing would let the victim's exit on one processor and its choice on
+    // another both find the old count, and count the one kill twice.
+    kills != 0 && OOM_SEEN.insert([id, kills], 1, NO_EXIST).is_ok()
 }
 
 #[inline(always)]

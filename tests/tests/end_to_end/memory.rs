@@ -84,14 +84,23 @@ fn an_oom_kill_that_a_task_of_another_cgroup_brings_about_is_counted_for_the_vic
         let mut container = bed.container(&format!("victim{attempt}")).with(LIMIT).follow();
         observatory.wait_for(container.name());
         let holder = container.call("hold 24000000")["pid"].clone();
+        let elsewhere = counted_for_the_root(&observatory);
         let survived = touch_as_a_task_of_the_host(&bed, &memory_cgroup(&container));
         assert_eq!(container.call(&format!("wake {holder}"))["code"], 137);
         if survived {
             metric_equals_kernel(&observatory, &container, 1);
+            let now = counted_for_the_root(&observatory);
+            assert_eq!(now, elsewhere, "counted for the cgroup of the task that ran");
         }
         survived
     });
     assert!(shown, "the task at the limit was the victim each time");
+}
+
+/// OOM kills that stand under the root cgroup, where the task that ran is for the probes.
+fn counted_for_the_root(observatory: &Observatory) -> f64 {
+    let metrics = observatory.metrics();
+    metrics.select("terrarium_oom_kills_total", &[("id", "/")]).map(|sample| sample.value).sum()
 }
 
 /// A task that for the memory controller is in `cgroup`, and in every other hierarchy, the unified one that the probes
