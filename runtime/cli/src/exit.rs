@@ -14,7 +14,7 @@ pub struct WithCode {
 
 impl WithCode {
     /// Binds `code` to `source`.
-    pub fn new(code: u8, source: impl Into<anyhow::Error>) -> anyhow::Error {
+    pub fn error(code: u8, source: impl Into<anyhow::Error>) -> anyhow::Error {
         anyhow::Error::new(Self { code, source: source.into() })
     }
 }

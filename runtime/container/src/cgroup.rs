@@ -381,7 +381,7 @@ fn needed(resources: &LinuxResources) -> Result<Vec<&'static str>> {
         if cpu.realtime_runtime().is_some() || cpu.realtime_period().is_some() {
             return Err(Error::unsupported(
                 "linux.resources.cpu.realtimeRuntime",
-                "realtime group scheduling is not implemented yet",
+                "terrarium does not support this field yet; remove it",
             ));
         }
         let limits = [cpu.shares().is_some(), cpu.quota().is_some(), cpu.period().is_some()];
@@ -469,7 +469,7 @@ fn hand_down(folder: &Path, controllers: &[&str]) -> Result<()> {
         return Ok(());
     }
     let result = fs::write(&path, missing.join(" "));
-    let hint = match result.as_ref().map_err(|error| error.raw_os_error()) {
+    let hint = match result.as_ref().map_err(io::Error::raw_os_error) {
         Err(Some(libc::EBUSY)) => {
             "processes sit in that cgroup itself; move them into a child, or choose another --cgroup-parent"
         }
@@ -808,7 +808,7 @@ mod tests {
         let unified = PathBuf::from("/sys/fs/cgroup/uni fied/terrarium/a");
         let memory = PathBuf::from("/sys/fs/cgroup/memory/terrarium/a");
         let pids = PathBuf::from("/sys/fs/cgroup/pids/terrarium/a");
-        assert_eq!(folders(&resources(None, None)), [unified.clone()]);
+        assert_eq!(folders(&resources(None, None)), std::slice::from_ref(&unified));
         assert_eq!(
             folders(&resources(Some(1 << 20), Some(10))),
             [unified.clone(), memory, pids.clone()]

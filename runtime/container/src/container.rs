@@ -82,7 +82,7 @@ impl Container {
         let cgroups = Cgroups::plan(&Hierarchies::read()?, &cgroup_path, resources)?;
         let plan = plan::plan(
             spec,
-            PlanContext {
+            &PlanContext {
                 bundle: &bundle,
                 cgroups: &cgroups,
                 dies_with_runtime: options.supervised,

@@ -213,7 +213,8 @@ fn set_up_and_execute(
         Ok(None)
     }
     .step("open", "netlink socket")?;
-    tell(socket, &Message::Joined, netlink)?;
+    tell(socket, &Message::Joined, netlink.as_ref())?;
+    drop(netlink);
 
     let root = rootfs::enter(&plan.root, tree)?;
     if let Some(name) = &plan.hostname {
@@ -244,8 +245,8 @@ fn set_up_and_execute(
     execute(&plan.process).map_err(Some)
 }
 
-fn tell(socket: &Socket, message: &Message, fd: Option<OwnedFd>) -> Result<(), Option<Failure>> {
-    socket.send(message, fd.as_ref().map(AsRawFd::as_raw_fd)).map_err(|_| None)
+fn tell(socket: &Socket, message: &Message, fd: Option<&OwnedFd>) -> Result<(), Option<Failure>> {
+    socket.send(message, fd.map(AsRawFd::as_raw_fd)).map_err(|_| None)
 }
 
 fn wait(socket: &Socket) -> Result<(Message, Option<OwnedFd>), Option<Failure>> {

@@ -1,6 +1,6 @@
 //! One mount: from the spec's words to what the kernel takes, and into its place.
 //!
-//! The mount API of Linux 5.2 (fsopen, fsmount, open_tree, move_mount) and `mount_setattr` of 5.12; where the
+//! The mount API of Linux 5.2 (fsopen, fsmount, `open_tree`, `move_mount`) and `mount_setattr` of 5.12; where the
 //! kernel lacks it, mount(2) on `/proc/self/fd/N`. Targets are file descriptors that were resolved inside the
 //! root, so no path is walked twice and no symlink of the image leads out.
 
@@ -172,7 +172,7 @@ impl Mount {
         if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
             return Err(Error::unsupported(
                 format!("mount on {}: uidMappings", destination.display()),
-                "idmapped volumes are not implemented yet",
+                "terrarium does not support this field yet; remove it",
             ));
         }
         let mut change = MountChange::default();
@@ -188,9 +188,9 @@ impl Mount {
                     target.propagation = flag.bits();
                 }
                 Word::Bind { recursive } => bind = Some(bind.unwrap_or(false) || recursive),
-                Word::Superblock => options.push(fs_option(option)),
+                // What no table knows is the file system's own; it refuses what it does not know either.
+                Word::Superblock | Word::Unknown => options.push(fs_option(option)),
                 Word::Ignored => {}
-                Word::Unknown => options.push(fs_option(option)),
             }
         }
         let typ = mount.typ().as_deref().unwrap_or("none");

@@ -93,7 +93,8 @@ impl NamespacePlan {
                 "give linux.uidMappings and linux.gidMappings",
             ));
         }
-        if !user && !(uid_map.is_empty() && gid_map.is_empty()) {
+        let mapped = !uid_map.is_empty() || !gid_map.is_empty();
+        if mapped && !user {
             return Err(Error::unsupported(
                 "an id map without a user namespace",
                 "add {\"type\":\"user\"} to linux.namespaces",

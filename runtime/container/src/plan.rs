@@ -13,7 +13,7 @@ use crate::seccomp::{self, Filter};
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
-use oci_spec::runtime::{Linux, LinuxSeccomp, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{Hooks, Linux, LinuxSeccomp, PosixRlimitType, Process, Spec};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
@@ -32,7 +32,7 @@ pub(crate) struct PlanContext<'a> {
 }
 
 /// Checks `spec` and works out what to do.
-pub(crate) fn plan(spec: &Spec, context: PlanContext<'_>) -> Result<InitPlan> {
+pub(crate) fn plan(spec: &Spec, context: &PlanContext<'_>) -> Result<InitPlan> {
     refuse_unsupported(spec)?;
     let linux = spec.linux().as_ref().ok_or_else(|| missing("linux"))?;
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
@@ -45,7 +45,7 @@ pub(crate) fn plan(spec: &Spec, context: PlanContext<'_>) -> Result<InitPlan> {
         ));
     }
     Ok(InitPlan {
-        root: root(spec, linux, &namespaces, &context)?,
+        root: root(spec, linux, &namespaces, context)?,
         hostname: spec.hostname().clone(),
         domainname: spec.domainname().clone(),
         sysctl: sysctl(linux, &namespaces)?,
@@ -73,16 +73,19 @@ fn missing(field: &'static str) -> Error {
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let process = spec.process().as_ref();
-    let has_hooks = spec.hooks().as_ref().is_some_and(|hooks| *hooks != Default::default());
+    let has_hooks = spec.hooks().as_ref().is_some_and(|hooks| *hooks != Hooks::default());
     let table = [
         ("hooks", has_hooks),
         ("process.terminal", process.and_then(Process::terminal) == Some(true)),
-        ("process.apparmorProfile", process.is_some_and(|p| is_given(p.apparmor_profile()))),
-        ("process.selinuxLabel", process.is_some_and(|p| is_given(p.selinux_label()))),
+        (
+            "process.apparmorProfile",
+            process.is_some_and(|p| is_given(p.apparmor_profile().as_ref())),
+        ),
+        ("process.selinuxLabel", process.is_some_and(|p| is_given(p.selinux_label().as_ref()))),
         ("process.ioPriority", process.is_some_and(|p| p.io_priority().is_some())),
         ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some())),
         ("process.execCPUAffinity", process.is_some_and(|p| p.exec_cpu_affinity().is_some())),
-        ("linux.mountLabel", linux.is_some_and(|l| is_given(l.mount_label()))),
+        ("linux.mountLabel", linux.is_some_and(|l| is_given(l.mount_label().as_ref()))),
         ("linux.intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
         ("linux.memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
         ("linux.personality", linux.is_some_and(|l| l.personality().is_some())),
@@ -98,8 +101,8 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
     }
 }
 
-fn is_given(text: &Option<String>) -> bool {
-    text.as_ref().is_some_and(|text| !text.is_empty())
+fn is_given(text: Option<&String>) -> bool {
+    text.is_some_and(|text| !text.is_empty())
 }
 
 fn root(
@@ -140,7 +143,7 @@ fn root(
     };
     Ok(RootPlan {
         path: rootfs(spec, context.bundle)?,
-        readonly: spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
+        readonly: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
         propagation,
         mounts,
         devices: devices::from_spec(linux.devices().as_deref().unwrap_or_default()),
@@ -172,7 +175,7 @@ fn sysctl(linux: &Linux, namespaces: &NamespacePlan) -> Result<Vec<(PathBuf, Str
         let owned = kind.is_some_and(|kind| {
             namespaces.has_new(kind) || namespaces.join.iter().any(|join| join.kind == kind)
         });
-        if !owned || key.split(['.', '/']).any(|part| part.is_empty()) {
+        if !owned || key.split(['.', '/']).any(str::is_empty) {
             return Err(Error::invalid(
                 "sysctl",
                 key,

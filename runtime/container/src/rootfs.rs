@@ -216,7 +216,7 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
     Ok(root)
 }
 
-/// A detached copy of the root filesystem's mounts; none where the kernel lacks open_tree.
+/// A detached copy of the root filesystem's mounts; none where the kernel lacks `open_tree`.
 fn copy_root(path: &Path) -> Result<Option<OwnedFd>, Failure> {
     match clone_tree(CWD, path, true) {
         Ok(tree) => Ok(Some(tree)),
@@ -327,16 +327,13 @@ fn cgroups(root: &Root, mount: &Mount, view: &CgroupView) -> Result<(), Failure>
         }
         let mut options = Vec::new();
         for controller in &folder.controllers {
-            match controller.strip_prefix("name=") {
-                Some(name) => {
-                    options.push(crate::mount::FsOption::Flag(c"none".into()));
-                    let name = CString::new(name).step("name", path.as_path())?;
-                    options.push(crate::mount::FsOption::Value(c"name".into(), name));
-                }
-                None => {
-                    let name = CString::new(controller.as_str()).step("name", path.as_path())?;
-                    options.push(crate::mount::FsOption::Flag(name));
-                }
+            if let Some(name) = controller.strip_prefix("name=") {
+                options.push(crate::mount::FsOption::Flag(c"none".into()));
+                let name = CString::new(name).step("name", path.as_path())?;
+                options.push(crate::mount::FsOption::Value(c"name".into(), name));
+            } else {
+                let name = CString::new(controller.as_str()).step("name", path.as_path())?;
+                options.push(crate::mount::FsOption::Flag(name));
             }
         }
         attach_new(c"cgroup", &options, mount.change.set, target.as_fd(), &path)?;
@@ -473,7 +470,7 @@ fn is_initial_ramfs() -> bool {
     rustix::fs::statfs(c"/").is_ok_and(|fs| matches!(fs.f_type, RAMFS_MAGIC | TMPFS_MAGIC))
 }
 
-/// Covers the root of the namespace with the container's root, as switch_root does.
+/// Covers the root of the namespace with the container's root, as `switch_root` does.
 fn move_root(root: &Root) -> Result<(), Failure> {
     if !root.covers_slash {
         let none: Option<&str> = None;

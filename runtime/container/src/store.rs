@@ -344,7 +344,7 @@ mod tests {
             Err(Error::NameInUse { status: "being created", .. })
         ));
         assert!(store.try_lock(&id).unwrap().is_none(), "its creator has the lock");
-        assert_eq!(store.ids().unwrap(), [id.clone()]);
+        assert_eq!(store.ids().unwrap(), std::slice::from_ref(&id));
         folder.remove().unwrap();
         assert!(matches!(store.try_lock(&id), Err(Error::DoesNotExist { .. })));
         assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);

@@ -47,7 +47,7 @@ impl Signals {
     /// Waits until the container's first process has ended and gives its exit code as a shell does.
     ///
     /// Signals are passed on. A first process is shielded by the kernel from signals whose action is the default one
-    /// (pid_namespaces(7)), so `sleep` as a container would survive Ctrl-C: where the default action is to end the
+    /// (`pid_namespaces(7)`), so `sleep` as a container would survive Ctrl-C: where the default action is to end the
     /// process, and it neither catches, blocks nor ignores the signal, it is ended here.
     pub fn wait_for(&self, container: &Container) -> Result<i32> {
         let mut ended_by = None;

@@ -11,8 +11,8 @@ pub(crate) const CPU_PERIOD_US: u64 = 100_000;
 
 /// Reads a size in bytes, `k`, `m`, `g`, `t` (powers of 1024), as Docker does: `32m`, `32MB`, `32MiB`, `1.5g`.
 pub fn parse_bytes(option: &'static str, text: &str) -> Result<i64> {
-    let invalid = |reason: &'static str| Error::invalid(option, text, reason);
     const FORM: &str = "a size is a number with b, k, m, g or t behind it, such as 32m";
+    let invalid = |reason: &'static str| Error::invalid(option, text, reason);
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let shift = match unit.trim().to_ascii_lowercase().as_str() {

@@ -11,17 +11,36 @@ use std::{env, fs};
 fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(reason) => {
-            // Cargo shows what stands on stderr when a build script fails; this is all there is to say.
-            eprintln!("{reason}");
+        Err(Failure::Said(reason)) => {
+            // Cargo prints this as an error of the build, with none of its own noise around it.
+            println!("cargo::error={reason}");
+            ExitCode::SUCCESS
+        }
+        Err(Failure::Shown(text)) => {
+            eprintln!("{text}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn build() -> Result<(), String> {
+/// Why there are no eBPF programs.
+enum Failure {
+    /// In one sentence.
+    Said(String),
+    /// With what the compiler said.
+    Shown(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self::Said(reason)
+    }
+}
+
+fn build() -> Result<(), Failure> {
     let ebpf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ebpf");
-    for path in ["abi/src", "abi/Cargo.toml", "probes/src", "probes/build.rs", "probes/Cargo.toml"] {
+    for path in ["abi/src", "abi/Cargo.toml", "probes/src", "probes/build.rs", "probes/Cargo.toml"]
+    {
         println!("cargo::rerun-if-changed={}", ebpf.join(path).display());
     }
     println!("cargo::rerun-if-changed=build");
@@ -45,7 +64,7 @@ fn build() -> Result<(), String> {
     Ok(())
 }
 
-fn run(command: &mut Command, toolchain: &ebpf_toolchain::Toolchain) -> Result<(), String> {
+fn run(command: &mut Command, toolchain: &ebpf_toolchain::Toolchain) -> Result<(), Failure> {
     let out = command
         .stdin(Stdio::null())
         .output()
@@ -53,10 +72,10 @@ fn run(command: &mut Command, toolchain: &ebpf_toolchain::Toolchain) -> Result<(
     if out.status.success() {
         return Ok(());
     }
-    Err(format!(
+    Err(Failure::Shown(format!(
         "cannot build the eBPF programs with {} and {}:\n{}",
         toolchain.route,
         toolchain.linker.display(),
         String::from_utf8_lossy(&out.stderr)
-    ))
+    )))
 }

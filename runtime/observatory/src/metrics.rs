@@ -296,11 +296,9 @@ impl Exporter {
             let delivered = shared.delivered[n].load(Ordering::Relaxed);
             out.counter("terrarium_events_produced_total", &[("probe", name)], stats.produced[n]);
             out.counter("terrarium_events_delivered_total", &[("probe", name)], delivered);
-            for (reason, count) in [
-                ("ring_full", stats.ring_full[n]),
-                ("map_full", stats.map_full[n]),
-                ("slow_client", shared.history.missed(probe)),
-            ] {
+            for (reason, count) in
+                [("ring_full", stats.ring_full[n]), ("map_full", stats.map_full[n])]
+            {
                 let labels = [("probe", name), ("reason", reason)];
                 out.counter("terrarium_events_dropped_total", &labels, count);
             }
@@ -309,6 +307,12 @@ impl Exporter {
             "terrarium_events_dropped_total",
             &[("probe", "other"), ("reason", "decode")],
             shared.decode_errors.load(Ordering::Relaxed),
+        );
+        // After delivery, and by no one probe: a reader of the stream that was too slow.
+        out.counter(
+            "terrarium_events_dropped_total",
+            &[("probe", "other"), ("reason", "slow_client")],
+            shared.history.missed(),
         );
         out.counter("terrarium_series_dropped_total", &[], stats.counts_lost);
         // Scrapes before this one: how long this one takes is not known yet.

@@ -98,9 +98,10 @@ fn an_oom_kill_that_a_task_of_another_cgroup_brings_about_is_counted_for_the_vic
 }
 
 /// OOM kills that stand under the root cgroup, where the task that ran is for the probes.
-fn counted_for_the_root(observatory: &Observatory) -> f64 {
+fn counted_for_the_root(observatory: &Observatory) -> Vec<u64> {
     let metrics = observatory.metrics();
-    metrics.select("terrarium_oom_kills_total", &[("id", "/")]).map(|sample| sample.value).sum()
+    let samples = metrics.select("terrarium_oom_kills_total", &[("id", "/")]);
+    samples.map(|sample| sample.value.to_bits()).collect()
 }
 
 /// A task that for the memory controller is in `cgroup`, and in every other hierarchy, the unified one that the probes

@@ -22,10 +22,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let store = Store::open(&global.root)?;
     let mut first = None;
     for id in &ids {
-        if let Err(error) = terrarium_container::delete(&store, id, args.force) {
-            if let Some(earlier) = first.replace(error) {
-                eprintln!("terrarium: {earlier}");
-            }
+        if let Err(error) = terrarium_container::delete(&store, id, args.force)
+            && let Some(earlier) = first.replace(error)
+        {
+            eprintln!("terrarium: {earlier}");
         }
     }
     match first {

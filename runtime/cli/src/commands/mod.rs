@@ -1,4 +1,4 @@
-//! One file a command. To add one: a file here, and a line in [`Command`] and in [`run`].
+//! One file a command. To add one: a file here, and a line in [`Command`] and in [`run()`].
 
 mod delete;
 mod doctor;
@@ -53,5 +53,5 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
 
 /// Gives wrong values the exit code of wrong usage.
 fn usage<T>(result: terrarium_container::Result<T>) -> anyhow::Result<T> {
-    result.map_err(|error| if error.is_usage() { WithCode::new(2, error) } else { error.into() })
+    result.map_err(|error| if error.is_usage() { WithCode::error(2, error) } else { error.into() })
 }

@@ -65,15 +65,16 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
 /// The probes with these names.
 pub fn probes(names: &[String]) -> anyhow::Result<Vec<Probe>> {
     let probe = |name: &String| {
-        probe_by_name(name).map_err(|e| WithCode::new(2, anyhow!("--probes {name}: {e}")))
+        probe_by_name(name).map_err(|e| WithCode::error(2, anyhow!("--probes {name}: {e}")))
     };
     names.iter().map(probe).collect()
 }
 
 /// The ways to attach with these names.
 pub fn mechanisms(names: &[String]) -> anyhow::Result<Vec<Mechanism>> {
-    let mechanism =
-        |name: &String| name.parse().map_err(|e| WithCode::new(2, anyhow!("--attach {name}: {e}")));
+    let mechanism = |name: &String| {
+        name.parse().map_err(|e| WithCode::error(2, anyhow!("--attach {name}: {e}")))
+    };
     names.iter().map(mechanism).collect()
 }
 

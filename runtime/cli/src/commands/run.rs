@@ -158,7 +158,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 /// Binds the exit code of `run` to `error`.
 fn with_code(error: anyhow::Error) -> anyhow::Error {
-    if error.is::<WithCode>() { error } else { WithCode::new(exit_code(&error), error) }
+    if error.is::<WithCode>() { error } else { WithCode::error(exit_code(&error), error) }
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
@@ -179,7 +179,7 @@ fn detached(args: &Args, global: &Global) -> anyhow::Result<u8> {
                 println!("{id}");
                 Ok(0)
             }
-            Err((code, text)) => Err(WithCode::new(code, anyhow::Error::msg(text))),
+            Err((code, text)) => Err(WithCode::error(code, anyhow::Error::msg(text))),
         },
         Fork::Supervisor(report) => {
             let started = (|| Ok((Signals::block()?, create(args, global)?)))();

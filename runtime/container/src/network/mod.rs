@@ -135,7 +135,7 @@ fn unknown(network: &str) -> Error {
     )
 }
 
-/// Whether the kernel and nftables take `name` as an interface's (dev_valid_name in net/core/dev.c, and less).
+/// Whether the kernel and nftables take `name` as an interface's (`dev_valid_name` in net/core/dev.c, and less).
 fn is_interface_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
@@ -152,8 +152,8 @@ pub struct Subnet {
 impl Subnet {
     /// Reads `10.77.0.0/16`.
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |reason: &'static str| Error::invalid("--subnet", text, reason);
         const FORM: &str = "the form is ADDRESS/PREFIX, such as 10.77.0.0/16";
+        let invalid = |reason: &'static str| Error::invalid("--subnet", text, reason);
         let (address, prefix) = text.split_once('/').ok_or_else(|| invalid(FORM))?;
         let address: Ipv4Addr = address.parse().map_err(|_| invalid(FORM))?;
         let prefix: u8 = prefix.parse().map_err(|_| invalid(FORM))?;

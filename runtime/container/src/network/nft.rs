@@ -46,7 +46,7 @@ pub(crate) fn create(bridge: &str, subnet: Subnet) -> Result<()> {
         "postrouting",
         &[
             payload_ipv4_source(),
-            bitwise(&mask(subnet).to_be_bytes()),
+            bitwise(mask(subnet).to_be_bytes()),
             compare(CMP_EQ, &subnet.address().octets()),
             meta(META_OIFNAME),
             compare(CMP_NEQ, &interface(bridge)),
@@ -62,7 +62,7 @@ pub(crate) fn create(bridge: &str, subnet: Subnet) -> Result<()> {
             meta(META_IIFNAME),
             compare(CMP_NEQ, &interface(bridge)),
             connection_state(),
-            bitwise(&(STATE_ESTABLISHED | STATE_RELATED).to_ne_bytes()),
+            bitwise((STATE_ESTABLISHED | STATE_RELATED).to_ne_bytes()),
             compare(CMP_EQ, &0_u32.to_ne_bytes()),
             verdict(VERDICT_DROP),
         ],
@@ -176,7 +176,7 @@ impl Attributes {
         self.bytes(kind, &[value.as_bytes(), b"\0"].concat())
     }
 
-    /// nf_tables wants integers in network order.
+    /// `nf_tables` wants integers in network order.
     fn number(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
@@ -210,12 +210,12 @@ fn connection_state() -> Attributes {
 }
 
 /// Register 1 and `mask`.
-fn bitwise(mask: &[u8; 4]) -> Attributes {
+fn bitwise(mask: [u8; 4]) -> Attributes {
     let data = Attributes::new()
         .number(1, REGISTER_1)
         .number(2, REGISTER_1)
         .number(3, 4)
-        .nested(4, &Attributes::new().bytes(DATA_VALUE, mask))
+        .nested(4, &Attributes::new().bytes(DATA_VALUE, &mask))
         .nested(5, &Attributes::new().bytes(DATA_VALUE, &[0; 4]));
     expression("bitwise", &data)
 }

@@ -7,7 +7,7 @@
 //! answer are merged, and the program is a binary search over them: ten comparisons where a chain has
 //! hundreds, and a load that costs a fraction.
 //!
-//! - [`compile`] turns a profile into a [`Filter`]; nothing of it touches the kernel.
+//! - [`compile()`] turns a profile into a [`Filter`]; nothing of it touches the kernel.
 //! - [`Filter::load`] puts it on the calling thread, and gives the listener where the profile notifies.
 //! - [`default_profile`] is what `terrarium run` uses when nobody asked for anything else.
 

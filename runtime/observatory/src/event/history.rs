@@ -6,6 +6,7 @@
 use crate::attribution::Attribution;
 use crate::event::decode::Record;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use terrarium_abi::{NsKind, Probe};
 use tokio::sync::watch;
@@ -84,8 +85,8 @@ pub struct History {
     list: Mutex<List>,
     bounds: Bounds,
     newest: watch::Sender<u64>,
-    /// Events that readers missed because they were slow, per probe.
-    missed: [std::sync::atomic::AtomicU64; Probe::ALL.len()],
+    /// Events that readers missed because they were slow.
+    missed: AtomicU64,
 }
 
 impl History {
@@ -95,7 +96,7 @@ impl History {
             list: Mutex::new(List { events: VecDeque::new(), bytes: 0, next: 1 }),
             bounds,
             newest: watch::channel(0).0,
-            missed: Default::default(),
+            missed: AtomicU64::new(0),
         }
     }
 
@@ -129,9 +130,9 @@ impl History {
         Reader { history: Arc::clone(self), filter, next, newest: self.newest.subscribe() }
     }
 
-    /// Events that slow readers missed, per probe.
-    pub fn missed(&self, probe: Probe) -> u64 {
-        self.missed[probe as usize].load(std::sync::atomic::Ordering::Relaxed)
+    /// Events that slow readers missed.
+    pub fn missed(&self) -> u64 {
+        self.missed.load(Ordering::Relaxed)
     }
 
     fn list(&self) -> std::sync::MutexGuard<'_, List> {
@@ -165,6 +166,7 @@ impl Reader {
         let Some(first) = list.events.front().map(|event| event.number) else { return batch };
         if self.next < first {
             batch.missed = first - self.next;
+            self.history.missed.fetch_add(batch.missed, Ordering::Relaxed);
             self.next = first;
         }
         let start = usize::try_from(self.next - first).unwrap_or(usize::MAX);
@@ -223,6 +225,7 @@ mod tests {
         let batch = reader.read(100);
         assert_eq!(batch.events.iter().map(|e| e.number).collect::<Vec<_>>(), [5, 6, 7]);
         assert_eq!(batch.missed, 3);
+        assert_eq!(history.missed(), 3);
         assert!(reader.at_end());
         assert!(reader.read(100).events.is_empty());
     }
