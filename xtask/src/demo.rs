@@ -226,7 +226,9 @@ impl Stage {
     }
 
     fn point_further(&self, address: &str, keep: bool) {
-        let terrarium = self.terrarium.display();
+        // As short as it can be typed from here.
+        let here = std::env::current_dir().unwrap_or_default();
+        let terrarium = self.terrarium.strip_prefix(here).unwrap_or(&self.terrarium).display();
         if keep {
             println!("  curl http://{address}/metrics");
             println!("  curl -N http://{address}/api/v1/events");
