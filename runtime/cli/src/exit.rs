@@ -2,6 +2,7 @@
 //! terrarium itself failed, 126 when the program cannot be executed, 127 when it was not found, and 128 + n
 //! when signal n ended it.
 
+use clap::error::ErrorKind;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -34,9 +35,50 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(error.downcast_ref::<WithCode>().map_or(1, |with| with.code))
 }
 
-/// Prints help or the usage error that clap found: exit code 0 for help and version, 2 for an error.
+/// Prints help, or tells the usage error that clap found: exit code 0 for help and version, 2 for an error.
 pub fn usage(error: &clap::Error) -> ExitCode {
-    // Only a closed stdout can fail here, and then nobody reads the text.
-    let _ = error.print();
+    if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        eprintln!("terrarium: {}", one_line(&error.render().to_string()));
+    } else {
+        // Only a closed stream can fail here, and then nobody reads the text.
+        let _ = error.print();
+    }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// Clap's error on one line: what is wrong, and its tips. The usage is a `--help` away.
+fn one_line(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let text = text.split("\nUsage: ").next().unwrap_or(text);
+    let words = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut parts = text.split("\n\n").map(words).filter(|part| !part.is_empty());
+    let mut line = parts.next().unwrap_or_default();
+    for hint in parts.map(|part| part.trim_start_matches("tip: ").to_owned()) {
+        if !hint.starts_with("For more information") {
+            line = format!("{line} ({hint})");
+        }
+    }
+    format!("{line} (see --help)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_errors_are_told_in_one_line() {
+        let check = |text: &str, expected: &str| assert_eq!(one_line(text), expected);
+        check(
+            "error: unrecognized subcommand 'rum'\n\n  tip: a similar subcommand exists: 'run'\n\nUsage: terrarium\n\nFor more information, try '--help'.\n",
+            "unrecognized subcommand 'rum' (a similar subcommand exists: 'run') (see --help)",
+        );
+        check(
+            "error: the following required arguments were not provided:\n  <ROOTFS>\n  <CMD>...\n\nUsage: terrarium run\n",
+            "the following required arguments were not provided: <ROOTFS> <CMD>... (see --help)",
+        );
+        check(
+            "error: invalid value 'x' for '--cpus <N>': not a number\n\nFor more information, try '--help'.\n",
+            "invalid value 'x' for '--cpus <N>': not a number (see --help)",
+        );
+    }
 }
