@@ -5,6 +5,7 @@
 
 mod commands;
 mod exit;
+mod log;
 
 use clap::Parser;
 use std::path::PathBuf;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 /// Builds containers and observes them from the kernel.
 #[derive(Debug, Parser)]
-#[command(name = "terrarium", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "terrarium", version = VERSION, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -20,12 +21,34 @@ struct Cli {
     command: commands::Command,
 }
 
+/// What engines read of `--version`: each line is a word and a value.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.1");
+
 /// Options that stand before the command, as OCI engines pass them.
 #[derive(Debug, clap::Args)]
 struct Global {
     /// Folder that holds the state of containers
     #[arg(long, value_name = "DIR", env = "TERRARIUM_ROOT", default_value = "/run/terrarium")]
     root: PathBuf,
+    /// File for the log that engines read
+    #[arg(long, value_name = "FILE", help_heading = "For engines")]
+    log: Option<PathBuf>,
+    /// Form of that log
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "For engines")]
+    log_format: log::Format,
+    /// Log more
+    #[arg(long, help_heading = "For engines")]
+    debug: bool,
+    /// Whether this is rootless: auto, true or false; it makes no difference, the kernel is asked
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "For engines"
+    )]
+    rootless: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +58,10 @@ fn main() -> ExitCode {
     };
     match commands::run(cli.command, &cli.global) {
         Ok(code) => code,
-        Err(error) => exit::report(&error),
+        Err(error) => {
+            // The engine shows the last error of the log to its user.
+            log::error(&cli.global, &format!("{error:#}"));
+            exit::report(&error)
+        }
     }
 }

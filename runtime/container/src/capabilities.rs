@@ -104,6 +104,18 @@ pub(crate) fn choose(add: &[String], drop: &[String]) -> Result<Capabilities> {
     Ok(set)
 }
 
+/// The names of all capabilities that are known here.
+pub fn capability_names() -> Vec<String> {
+    ALL.iter().map(|capability| format!("CAP_{}", name_of(*capability))).collect()
+}
+
+fn name_of(capability: Capability) -> String {
+    // The specification's names are those of capabilities(7) already.
+    let text = serde_json::to_value(capability).ok();
+    let text = text.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
+    text.trim_start_matches("CAP_").to_owned()
+}
+
 /// The five sets of a process, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sets {

@@ -1,7 +1,9 @@
 //! A container: created from a spec, started, waited for, signalled, removed.
 
 use crate::cgroup::{self, Cgroups, Hierarchies};
+use crate::console::{self, Relay};
 use crate::error::{Error, Result, Tried};
+use crate::hooks::{self, OciState};
 use crate::id::ContainerId;
 use crate::init::{self, Inherited};
 use crate::mount::clone_tree;
@@ -11,16 +13,18 @@ use crate::network::{self, NetworkRequest};
 use crate::plan::{self, PlanContext};
 use crate::signal::SignalNumber;
 use crate::spec::network_of;
-use crate::state::{NetworkState, State, Status, now, process_stat};
+use crate::state::{NetworkState, State, Status, now, process_stat, write_atomically};
 use crate::store::{Journal, JournalNetwork, LockedFolder, Store};
+use crate::supervise::Supervised;
 use crate::sync::{self, FailureKind, Message, Report, Socket};
 use crate::syscall::{Cloned, clone3, mount_idmap, pidfd_send_signal};
 use crate::teardown;
 use nix::sched::CloneFlags;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -44,6 +48,14 @@ pub struct CreateOptions {
     pub remove: bool,
     /// Standard output and error go to `container.log` in the container's folder, standard input is empty.
     pub log_output: bool,
+    /// The runtime goes before the program is started: another process calls [`start`].
+    pub leave: bool,
+    /// Unix socket that gets the master of the terminal; without it this process holds the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// Descriptors from 3 on that the program gets.
+    pub preserve_fds: u32,
+    /// File for the host pid of the first process.
+    pub pid_file: Option<PathBuf>,
 }
 
 /// A container that this process has created.
@@ -58,6 +70,10 @@ pub struct Container {
     pidfd: OwnedFd,
     own_pid_namespace: bool,
     ready: bool,
+    spec: Spec,
+    console_socket: Option<PathBuf>,
+    terminal: Option<Relay>,
+    has_hooks: bool,
 }
 
 impl Container {
@@ -70,9 +86,17 @@ impl Container {
         spec: &Spec,
         options: &CreateOptions,
     ) -> Result<Self> {
+        let spec = &with_default_devices(spec);
         let folder = store.folder(id);
         let bundle = options.bundle.clone().unwrap_or_else(|| folder.clone());
         let network = network_of(spec)?;
+        let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
+        console::check(
+            terminal,
+            options.console_socket.as_deref(),
+            options.leave || options.log_output,
+        )?;
+        check_descriptors(options.preserve_fds)?;
         let linux = spec.linux().as_ref();
         let cgroup_path = match linux.and_then(|linux| linux.cgroups_path().as_deref()) {
             Some(path) => cgroup::check_path(path)?,
@@ -86,6 +110,8 @@ impl Container {
                 bundle: &bundle,
                 cgroups: &cgroups,
                 dies_with_runtime: options.supervised,
+                oci_state: oci_state_of(spec, id, &bundle),
+                preserve_fds: options.preserve_fds,
                 wants_netlink: matches!(network, NetworkRequest::Bridge { .. }),
                 extra_mounts: match network {
                     NetworkRequest::Bridge { .. } | NetworkRequest::Host => {
@@ -155,7 +181,7 @@ impl Container {
             network: &network,
             place: journal.network.as_ref(),
             state,
-            log_output: options.log_output,
+            options,
         };
         creation.run(spec, folder)
     }
@@ -170,6 +196,9 @@ impl Container {
     }
 
     fn start_program(&mut self) -> Result<()> {
+        if self.has_hooks && !self.ready {
+            self.wait_until_ready()?;
+        }
         self.socket.send(&Message::Start, None).or_else(|error| match error.raw_os_error() {
             // It has failed already; it said why before it went.
             Some(libc::EPIPE | libc::ECONNRESET) => Ok(()),
@@ -178,10 +207,9 @@ impl Container {
         loop {
             match self.socket.receive().tried("read from", "the container's first process")? {
                 Some((Message::Failed(report), _)) => return Err(failure(report)),
-                Some((Message::Ready, _)) => self.ready = true,
-                Some(_) => {}
                 None if self.ready => break,
                 None => return Err(self.died()),
+                Some((message, fd)) => self.heed(&message, fd)?,
             }
         }
         self.state.status = Status::Running;
@@ -190,7 +218,79 @@ impl Container {
         }
         // From here on others may signal and remove the container.
         self.folder = None;
+        after_start(&self.spec, &self.state);
         Ok(())
+    }
+
+    /// Waits until the first process is set up.
+    fn wait_until_ready(&mut self) -> Result<()> {
+        while !self.ready {
+            match self.socket.receive().tried("read from", "the container's first process")? {
+                Some((Message::Failed(report), _)) => return Err(failure(report)),
+                Some((message, fd)) => self.heed(&message, fd)?,
+                None => return Err(self.died()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what a message of the first process asks for.
+    fn heed(&mut self, message: &Message, fd: Option<OwnedFd>) -> Result<()> {
+        match (message, fd) {
+            (Message::Ready, _) => self.ready = true,
+            (Message::Terminal, Some(master)) => match &self.console_socket {
+                Some(path) => console::send(path, master.as_fd())?,
+                None => self.terminal = Some(Relay::start(master)?),
+            },
+            (Message::Mounted, _) => {
+                let state = OciState {
+                    pid: self.pid,
+                    status: "creating",
+                    ..oci_state_of(&self.spec, &self.id, &self.state.bundle)
+                };
+                for (kind, hook) in hooks::before_pivot(&self.spec) {
+                    hooks::run(hook, &state, Some(&self.state.bundle))
+                        .map_err(|failure| failure.into_error(kind, hook.path()))?;
+                }
+                // If it is gone, the next read says why.
+                let _ = self.socket.send(&Message::Resume, None);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Leaves the container to whoever calls [`start`]: it is set up, and its first process waits.
+    pub fn leave(mut self, pid_file: Option<&Path>) -> Result<()> {
+        let result = self.try_leave(pid_file);
+        if result.is_err() {
+            self.abandon();
+        }
+        result
+    }
+
+    fn try_leave(&mut self, pid_file: Option<&Path>) -> Result<()> {
+        self.wait_until_ready()?;
+        self.state.status = Status::Created;
+        if let Some(folder) = &self.folder {
+            self.state.write(folder.path())?;
+        }
+        self.write_pid(pid_file)?;
+        self.folder = None;
+        Ok(())
+    }
+
+    fn write_pid(&self, path: Option<&Path>) -> Result<()> {
+        path.map_or(Ok(()), |path| write_atomically(path, self.pid.to_string().as_bytes(), 0o644))
+    }
+
+    /// Writes the host pid of the first process into `path`; kills the container where that fails.
+    pub fn write_pid_file(&mut self, path: &Path) -> Result<()> {
+        let result = self.write_pid(Some(path));
+        if result.is_err() {
+            self.abandon();
+        }
+        result
     }
 
     /// Kills and reaps what was made, and removes it all.
@@ -218,50 +318,21 @@ impl Container {
         &self.id
     }
 
-    /// Host pid of the first process.
-    pub fn pid(&self) -> i32 {
-        self.pid
-    }
-
     /// What state.json says.
     pub fn state(&self) -> &State {
         &self.state
     }
 
-    /// Whether the first process is pid 1 of a pid namespace of its own.
-    pub(crate) fn has_own_pid_namespace(&self) -> bool {
-        self.own_pid_namespace
-    }
-
-    /// Sends `signal` to the first process; one that has ended is no error.
-    pub fn send(&self, signal: SignalNumber) -> Result<()> {
-        match pidfd_send_signal(self.pidfd.as_fd(), signal.number()) {
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-            result => result.tried("signal container", self.id.as_str()),
-        }
-    }
-
-    /// The exit code of the first process as a shell gives it, if it has ended.
-    pub fn try_wait(&self) -> Result<Option<i32>> {
-        self.reap(WaitPidFlag::WNOHANG)
-    }
-
     fn reap(&self, flags: WaitPidFlag) -> Result<Option<i32>> {
-        loop {
-            let status = waitid(Id::PIDFd(self.pidfd.as_fd()), flags | WaitPidFlag::WEXITED);
-            return match status {
-                Ok(WaitStatus::Exited(_, code)) => Ok(Some(code)),
-                Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(128 + signal as i32)),
-                Ok(_) => Ok(None),
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(error) => Err(error).tried("wait for container", self.id.as_str()),
-            };
-        }
+        reap(&self.pidfd, flags).tried("wait for container", self.id.as_str())
     }
 
     /// Takes away what a container that has ended used: cgroups, network; and its state, if it was created to be
     /// removed. Otherwise its state stays, with the exit code, until [`delete`].
     pub fn finish(mut self, exit_code: i32) -> Result<()> {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.finish();
+        }
         let folder = match self.store.lock(&self.id) {
             Ok(folder) => folder,
             // Somebody deleted it by force.
@@ -269,7 +340,10 @@ impl Container {
             Err(error) => return Err(error),
         };
         if self.state.remove {
-            return teardown::remove(&self.store, &self.id, folder);
+            teardown::remove(&self.store, &self.id, folder)?;
+            let state = OciState { status: "stopped", pid: 0, ..oci_state(&self.state) };
+            run_late_hooks(&self.spec, "poststop", &state);
+            return Ok(());
         }
         let released = teardown::release(&self.store, &self.id, folder.path());
         self.state.status = Status::Stopped;
@@ -278,6 +352,44 @@ impl Container {
         self.state.finished = Some(now());
         self.state.write(folder.path())?;
         released
+    }
+}
+
+/// The exit code of a child as a shell gives it; none if it has not ended and `flags` say not to wait.
+pub(crate) fn reap(pidfd: &OwnedFd, flags: WaitPidFlag) -> nix::Result<Option<i32>> {
+    loop {
+        return match waitid(Id::PIDFd(pidfd.as_fd()), flags | WaitPidFlag::WEXITED) {
+            Ok(WaitStatus::Exited(_, code)) => Ok(Some(code)),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Ok(Some(128 + signal as i32)),
+            Ok(_) => Ok(None),
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(error) => Err(error),
+        };
+    }
+}
+
+impl Supervised for Container {
+    fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    fn is_shielded(&self) -> bool {
+        self.own_pid_namespace
+    }
+
+    fn send(&self, signal: SignalNumber) -> Result<()> {
+        match pidfd_send_signal(self.pidfd.as_fd(), signal.number()) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result.tried("signal container", self.id.as_str()),
+        }
+    }
+
+    fn try_wait(&self) -> Result<Option<i32>> {
+        self.reap(WaitPidFlag::WNOHANG)
+    }
+
+    fn terminal(&self) -> Option<&Relay> {
+        self.terminal.as_ref()
     }
 }
 
@@ -290,7 +402,7 @@ struct Creation<'a> {
     network: &'a NetworkRequest,
     place: Option<&'a JournalNetwork>,
     state: State,
-    log_output: bool,
+    options: &'a CreateOptions,
 }
 
 impl Creation<'_> {
@@ -320,6 +432,10 @@ impl Creation<'_> {
             pidfd: process.pidfd,
             own_pid_namespace: self.plan.namespaces.has_new(CloneFlags::CLONE_NEWPID),
             ready: false,
+            spec: spec.clone(),
+            console_socket: self.options.console_socket.clone(),
+            terminal: None,
+            has_hooks: spec.hooks().is_some(),
         })
     }
 
@@ -392,7 +508,8 @@ impl Creation<'_> {
     fn clone_first_process(&self, folder: &Path) -> Result<FirstProcess> {
         let (ours, theirs) = sync::pair().tried("make", "socket pair")?;
         let flags = self.plan.namespaces.clone_flags();
-        let stdio = self.log_output.then(|| open_log(&folder.join(LOG))).transpose()?;
+        let stdio = self.options.log_output.then(|| open_log(&folder.join(LOG))).transpose()?;
+        let listener = self.options.leave.then(|| listen(folder)).transpose()?;
         let unified = self.cgroups.open_unified()?;
         let mut joins = self.cgroups.open_joins(false)?;
         let mut cloned = clone3(flags, unified.as_ref().map(AsFd::as_fd));
@@ -412,7 +529,7 @@ impl Creation<'_> {
         match cloned {
             Cloned::Child => {
                 drop(ours);
-                init::main(self.plan, Inherited { socket: theirs, cgroups: joins, stdio })
+                init::main(self.plan, Inherited { socket: theirs, cgroups: joins, stdio, listener })
             }
             Cloned::Parent { pid, pidfd } => Ok(FirstProcess { pid, pidfd, socket: ours }),
         }
@@ -439,6 +556,147 @@ struct FirstProcess {
     socket: Socket,
 }
 
+/// The socket on which the first process waits for `start`, in the container's folder.
+const START_SOCKET: &str = "start.sock";
+
+fn listen(folder: &Path) -> Result<OwnedFd> {
+    let path = folder.join(START_SOCKET);
+    let socket = seqpacket().tried("make", "socket")?;
+    // Root alone may start it.
+    let umask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o177));
+    let bound = console::with_short_path(&path, |short| {
+        nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new(short)?)
+    });
+    rustix::process::umask(umask);
+    bound.tried("bind", &path)?;
+    nix::sys::socket::listen(&socket, Backlog::new(8).expect("8 is allowed"))
+        .tried("listen on", &path)?;
+    Ok(socket)
+}
+
+fn seqpacket() -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    nix::sys::socket::socket(AddressFamily::Unix, SockType::SeqPacket, flags, None)
+}
+
+/// Descriptors 3 to 2 + `count` must be there to be given.
+fn check_descriptors(count: u32) -> Result<()> {
+    for fd in 3..3 + count {
+        if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
+            return Err(Error::invalid(
+                "--preserve-fds",
+                count.to_string(),
+                format!("descriptor {fd} is not open"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn oci_state_of(spec: &Spec, id: &ContainerId, bundle: &Path) -> OciState {
+    OciState {
+        oci_version: spec.version().clone(),
+        id: id.as_str().to_owned(),
+        status: "creating",
+        pid: 0,
+        bundle: bundle.to_owned(),
+        annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+    }
+}
+
+/// A spec whose device rules allow what every container has (runtime-spec, "Default Devices"): a spec that denies all
+/// devices means all others.
+fn with_default_devices(spec: &Spec) -> Spec {
+    let mut spec = spec.clone();
+    let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
+    if let Some(rules) = resources.and_then(|resources| resources.devices_mut().as_mut())
+        && !rules.is_empty()
+    {
+        let missing: Vec<_> = crate::spec::device_rules()
+            .into_iter()
+            .filter(|rule| rule.allow() && !rules.contains(rule))
+            .collect();
+        rules.extend(missing);
+    }
+    spec
+}
+
+/// What the specification calls the state of a container, now.
+pub fn oci_state(state: &State) -> OciState {
+    let status = state.observed_status();
+    OciState {
+        oci_version: "1.2.1".to_owned(),
+        id: state.id.clone(),
+        status: status.as_str(),
+        pid: if status == Status::Stopped { 0 } else { state.pid },
+        bundle: state.bundle.clone(),
+        annotations: state.annotations.clone(),
+    }
+}
+
+/// Runs the poststart hooks; one that fails is told, and the container goes on (runtime-spec, "Poststart").
+fn after_start(spec: &Spec, state: &State) {
+    run_late_hooks(spec, "poststart", &oci_state(state));
+}
+
+/// Runs hooks whose failure changes nothing any more.
+pub(crate) fn run_late_hooks(spec: &Spec, kind: &str, state: &OciState) {
+    for hook in hooks::of_kind(spec, kind) {
+        if let Err(failure) = hooks::run(hook, state, Some(&state.bundle)) {
+            eprintln!("terrarium: warning: {}", failure.into_error(kind, hook.path()));
+        }
+    }
+}
+
+/// The spec of a container, as it was created.
+pub(crate) fn stored_spec(folder: &Path) -> Result<Spec> {
+    let path = folder.join("config.json");
+    let bytes = std::fs::read(&path).tried("read", &path)?;
+    serde_json::from_slice(&bytes).map_err(|why| Error::Malformed { path, why })
+}
+
+/// Starts the program of container `id`, which [`Container::leave`] has left created.
+pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
+    let folder = store.lock(id)?;
+    let does_not_exist = || Error::DoesNotExist { id: id.as_str().to_owned() };
+    let mut state = State::read(folder.path())?.ok_or_else(does_not_exist)?;
+    let status = state.observed_status();
+    if status != Status::Created {
+        return Err(Error::WrongStatus {
+            tried: "start",
+            id: state.id,
+            status: status.as_str(),
+            wanted: "created",
+        });
+    }
+    let path = folder.path().join(START_SOCKET);
+    let socket = seqpacket().tried("make", "socket")?;
+    console::with_short_path(&path, |short| {
+        nix::sys::socket::connect(socket.as_raw_fd(), &UnixAddr::new(short)?)
+    })
+    .tried("connect to", &path)?;
+    let socket = Socket::from(socket);
+    socket.send(&Message::Start, None).tried("start container", id.as_str())?;
+    let received = socket.receive().tried("read from", "the container's first process")?;
+    if let Some((Message::Failed(report), _)) = received {
+        let error = failure(report);
+        state.status = Status::Stopped;
+        state.pid = 0;
+        state.exit_code = Some(error.run_exit_code().into());
+        state.finished = Some(now());
+        state.write(folder.path())?;
+        return Err(error);
+    }
+    state.status = Status::Running;
+    state.write(folder.path())?;
+    // Nobody can connect any more.
+    let _ = std::fs::remove_file(&path);
+    let spec = stored_spec(folder.path())?;
+    drop(folder);
+    after_start(&spec, &state);
+    Ok(())
+}
+
 /// The file that holds the output of a detached container, in its folder.
 const LOG: &str = "container.log";
 
@@ -451,7 +709,7 @@ fn open_log(path: &Path) -> Result<[OwnedFd; 3]> {
 }
 
 /// A failure that the first process told.
-fn failure(report: Report) -> Error {
+pub(crate) fn failure(report: Report) -> Error {
     let source = io::Error::from_raw_os_error(report.errno);
     let reason = |source: io::Error| {
         if report.hint.is_empty() {
@@ -490,6 +748,24 @@ pub fn kill(store: &Store, id: &ContainerId, signal: SignalNumber) -> Result<()>
     }
 }
 
+/// Sends `signal` to every process of container `id`, also when its first one is gone.
+pub fn kill_all(store: &Store, id: &ContainerId, signal: SignalNumber) -> Result<()> {
+    let state = store.state(id)?;
+    let folders = Journal::read(&store.folder(id))?.cgroups;
+    // The same processes are in each of its cgroups.
+    let pids: BTreeSet<i32> = folders.iter().flat_map(|folder| cgroup::processes(folder)).collect();
+    for pid in pids {
+        let Some(pid) = Pid::from_raw(pid) else { continue };
+        // Gone in between: that is as good.
+        let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        match pidfd_send_signal(pidfd.as_fd(), signal.number()) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            result => result.tried("signal container", state.id.as_str())?,
+        }
+    }
+    Ok(())
+}
+
 /// Removes container `id`: one that has stopped, or with `force` any, killing its processes.
 ///
 /// With `force` a container that does not exist is no error.
@@ -499,17 +775,28 @@ pub fn delete(store: &Store, id: &ContainerId, force: bool) -> Result<()> {
         Err(Error::DoesNotExist { .. }) if force => return Ok(()),
         Err(error) => return Err(error),
     };
-    match State::read(folder.path()) {
+    let state = State::read(folder.path());
+    match &state {
         Ok(Some(state)) => {
             let status = state.observed_status();
             if status != Status::Stopped && !force {
-                return Err(Error::StillRunning { id: state.id, status: status.as_str() });
+                return Err(Error::StillRunning { id: state.id.clone(), status: status.as_str() });
             }
         }
         // Whoever was creating it is gone, for the lock is ours.
         Ok(None) => {}
         Err(_) if force => {}
-        Err(error) => return Err(error),
+        Err(_) => return state.map(|_| ()),
     }
-    teardown::remove_thoroughly(store, id, folder)
+    // The spec goes with the folder.
+    let spec = stored_spec(folder.path()).ok().filter(|spec| spec.hooks().is_some());
+    teardown::remove_thoroughly(store, id, folder)?;
+    if let (Some(spec), Ok(Some(state))) = (spec, state) {
+        run_late_hooks(
+            &spec,
+            "poststop",
+            &OciState { status: "stopped", pid: 0, ..oci_state(&state) },
+        );
+    }
+    Ok(())
 }

@@ -49,6 +49,18 @@ pub enum Error {
         /// Its status.
         status: &'static str,
     },
+    /// The container is not in the state that the operation needs.
+    #[error("{tried} container: {id}: it is {status}, not {wanted}")]
+    WrongStatus {
+        /// The operation.
+        tried: &'static str,
+        /// The container.
+        id: String,
+        /// Its status.
+        status: &'static str,
+        /// The status that is needed.
+        wanted: &'static str,
+    },
     /// A signal was sent to a container that has no process any more.
     #[error("signal container: {id}: container not running (its status is {status})")]
     NotRunning {

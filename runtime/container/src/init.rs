@@ -1,6 +1,8 @@
 //! The container's first process, from clone3 to execve. The talk with the runtime is drawn in `sync.rs`.
 
 use crate::capabilities::Sets;
+use crate::console::TerminalPlan;
+use crate::hooks::{self, InitHooks, OciState};
 use crate::namespaces::{Join, NamespacePlan};
 use crate::rootfs::{self, RootPlan};
 use crate::seccomp::{self, SeccompError};
@@ -10,12 +12,14 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
+use nix::sys::socket::SockFlag;
+use oci_spec::runtime::Hook;
 use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A step that failed.
@@ -91,6 +95,12 @@ pub(crate) struct InitPlan {
     pub wants_netlink: bool,
     /// Whether the process dies with the runtime.
     pub dies_with_runtime: bool,
+    /// Hooks that this process runs.
+    pub hooks: InitHooks,
+    /// What they are told.
+    pub oci_state: OciState,
+    /// Descriptors from 3 on that the program gets.
+    pub preserve_fds: u32,
     /// The program.
     pub process: ProcessPlan,
 }
@@ -118,6 +128,8 @@ pub(crate) struct ProcessPlan {
     pub rlimits: Vec<(Resource, u64, u64)>,
     /// Whether exec may not gain rights.
     pub no_new_privileges: bool,
+    /// Its terminal.
+    pub terminal: Option<TerminalPlan>,
     /// Badness for the OOM killer.
     pub oom_score_adj: Option<i32>,
     /// The seccomp filter.
@@ -132,31 +144,37 @@ pub(crate) struct Inherited {
     pub cgroups: Vec<OwnedFd>,
     /// Standard input, output and error, where they are not the runtime's.
     pub stdio: Option<[OwnedFd; 3]>,
+    /// Where to wait for `start`, when the runtime does not stay.
+    pub listener: Option<OwnedFd>,
 }
 
 /// Runs in the child of clone3; never returns.
 pub(crate) fn main(plan: &InitPlan, inherited: Inherited) -> ! {
     // An unwinding panic must not run into the parent's code on this copied stack.
     let _guard = ExitOnDrop;
-    let socket = inherited.socket;
-    match set_up_and_execute(plan, &socket, inherited.cgroups, inherited.stdio) {
+    let Inherited { mut socket, cgroups, stdio, listener } = inherited;
+    match set_up_and_execute(plan, &mut socket, cgroups, stdio, listener.as_ref()) {
         Ok(never) => match never {},
         // If the runtime is gone there is nobody to tell.
-        Err(Some(failure)) => {
-            // A seccomp profile may have taken the words away: the code says it, too.
-            let code = match failure.kind {
-                FailureKind::SetUp => 1,
-                FailureKind::NotExecutable => 126,
-                FailureKind::NotFound => 127,
-            };
-            let _ = socket.send(&Message::Failed(failure.report()), None);
-            exit_now(code)
-        }
+        Err(Some(failure)) => fail(&socket, failure),
         Err(None) => exit_now(1),
     }
 }
 
-struct ExitOnDrop;
+/// Tells the failure, and ends.
+pub(crate) fn fail(socket: &Socket, failure: Failure) -> ! {
+    // A seccomp profile may have taken the words away: the code says it, too.
+    let code = match failure.kind {
+        FailureKind::SetUp => 1,
+        FailureKind::NotExecutable => 126,
+        FailureKind::NotFound => 127,
+    };
+    let _ = socket.send(&Message::Failed(failure.report()), None);
+    exit_now(code)
+}
+
+/// Ends the process when it goes: an unwinding panic must not run into the parent's code.
+pub(crate) struct ExitOnDrop;
 
 impl Drop for ExitOnDrop {
     fn drop(&mut self) {
@@ -172,16 +190,12 @@ fn exit_now(code: i32) -> ! {
 /// `Err(None)`: the runtime is gone.
 fn set_up_and_execute(
     plan: &InitPlan,
-    socket: &Socket,
+    socket: &mut Socket,
     cgroups: Vec<OwnedFd>,
     stdio: Option<[OwnedFd; 3]>,
+    listener: Option<&OwnedFd>,
 ) -> Result<Infallible, Option<Failure>> {
-    // First, so that everything after is charged to the container.
-    for tasks in cgroups {
-        // `0` is the writer itself. Another process writing our pid into `cgroup.procs` would wait for an RCU
-        // grace period (11 ms); writing oneself into `tasks` does not.
-        rustix::io::write(tasks.as_fd(), b"0").step("join cgroup", "tasks")?;
-    }
+    join_cgroups(cgroups)?;
     if let Some([input, output, error]) = stdio {
         rustix::stdio::dup2_stdin(input).step("redirect", "stdin")?;
         rustix::stdio::dup2_stdout(output).step("redirect", "stdout")?;
@@ -229,6 +243,16 @@ fn set_up_and_execute(
         std::fs::write("/proc/self/oom_score_adj", adjust.to_string())
             .step("write", "/proc/self/oom_score_adj")?;
     }
+    if let Some(terminal) = plan.process.terminal {
+        let master = crate::console::open(terminal, Some(&root))?;
+        tell(socket, &Message::Terminal, Some(&master))?;
+    }
+    if plan.hooks.stop_before_pivot() {
+        tell(socket, &Message::Mounted, None)?;
+        let (message, _) = wait(socket)?;
+        debug_assert_eq!(message, Message::Resume);
+    }
+    run_hooks("createContainer", &plan.hooks.create_container, &plan.oci_state, "creating")?;
     rootfs::pivot(&root, &plan.root.path)?;
     drop(root);
     become_user(&plan.process)?;
@@ -240,9 +264,62 @@ fn set_up_and_execute(
     }
 
     tell(socket, &Message::Ready, None)?;
-    let (message, _) = wait(socket)?;
-    debug_assert_eq!(message, Message::Start);
-    execute(&plan.process).map_err(Some)
+    wait_for_start(socket, listener)?;
+    run_hooks("startContainer", &plan.hooks.start_container, &plan.oci_state, "created")?;
+    execute(&plan.process, plan.preserve_fds).map_err(Some)
+}
+
+/// First of all, so that everything after is charged to the container.
+pub(crate) fn join_cgroups(cgroups: Vec<OwnedFd>) -> Result<(), Failure> {
+    for tasks in cgroups {
+        // `0` is the writer itself. Another process writing our pid into `cgroup.procs` would wait for an RCU
+        // grace period (11 ms); writing oneself into `tasks` does not.
+        rustix::io::write(tasks.as_fd(), b"0").step("join cgroup", "tasks")?;
+    }
+    Ok(())
+}
+
+/// Runs hooks of this process's own.
+fn run_hooks(
+    kind: &'static str,
+    hooks: &[Hook],
+    state: &OciState,
+    status: &'static str,
+) -> Result<(), Failure> {
+    for hook in hooks {
+        // The pid as this process and its children see it.
+        let pid = std::process::id().cast_signed();
+        let state = OciState { status, pid, ..state.clone() };
+        hooks::run(hook, &state, None).map_err(|failure| Failure {
+            kind: FailureKind::SetUp,
+            step: format!("run {kind} hook").into(),
+            on: hook.path().display().to_string(),
+            source: failure.source,
+            hint: failure.words.into(),
+        })?;
+    }
+    Ok(())
+}
+
+/// Waits for `start`, over the socket that the runtime holds, or that somebody connects to.
+fn wait_for_start(socket: &mut Socket, listener: Option<&OwnedFd>) -> Result<(), Option<Failure>> {
+    let Some(listener) = listener else {
+        let (message, _) = wait(socket)?;
+        debug_assert_eq!(message, Message::Start);
+        return Ok(());
+    };
+    loop {
+        let raw = match nix::sys::socket::accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
+            result => result.step("accept", "start.sock")?,
+        };
+        // SAFETY: the kernel has just installed this descriptor; nobody else knows its number.
+        *socket = Socket::from(unsafe { OwnedFd::from_raw_fd(raw) });
+        // Whoever connected may have been killed before it said a word.
+        if let Ok(Some((Message::Start, _))) = socket.receive() {
+            return Ok(());
+        }
+    }
 }
 
 fn tell(socket: &Socket, message: &Message, fd: Option<&OwnedFd>) -> Result<(), Option<Failure>> {
@@ -255,7 +332,7 @@ fn wait(socket: &Socket) -> Result<(Message, Option<OwnedFd>), Option<Failure>> 
 
 /// Undoes what the runtime, Rust's start-up and whoever started them did to signals: a shell's background job ignores
 /// SIGINT, `nohup` SIGHUP, and what is ignored stays so through execve.
-fn reset_signals() -> Result<(), Failure> {
+pub(crate) fn reset_signals() -> Result<(), Failure> {
     for signal in Signal::iterator() {
         if matches!(signal, Signal::SIGKILL | Signal::SIGSTOP) {
             continue;
@@ -274,6 +351,15 @@ fn become_root(plan: &InitPlan) -> Result<(), Failure> {
     }
     set_gid(0)?;
     set_uid(0)
+}
+
+/// Becomes uid 0 of a user namespace that was entered, where it has one.
+pub(crate) fn become_root_inside() -> Result<(), Failure> {
+    match set_gid(0).and_then(|()| set_uid(0)) {
+        // An id that is not mapped cannot be taken; the rights are those of the namespace all the same.
+        Err(failure) if failure.source.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        result => result,
+    }
 }
 
 fn set_gid(gid: u32) -> Result<(), Failure> {
@@ -313,7 +399,7 @@ fn sysctl(root: &rootfs::Root, parameters: &[(PathBuf, String)]) -> Result<(), F
 }
 
 /// Takes the user, groups, limits and capabilities of the program, and its working folder.
-fn become_user(process: &ProcessPlan) -> Result<(), Failure> {
+pub(crate) fn become_user(process: &ProcessPlan) -> Result<(), Failure> {
     if !process.no_new_privileges {
         // Without no_new_privs a filter may be loaded by CAP_SYS_ADMIN only, which goes away below.
         load_filter(process)?;
@@ -382,10 +468,10 @@ fn enter_cwd(cwd: &Path) -> Result<(), Failure> {
 }
 
 /// Replaces this process by the program.
-fn execute(process: &ProcessPlan) -> Result<Infallible, Failure> {
-    // Nothing but stdin, stdout and stderr outlives this (CVE-2024-21626). The socket, too, closes on success:
-    // that is how the runtime knows.
-    close_on_exec_from(3).step("set close-on-exec on", "descriptors")?;
+pub(crate) fn execute(process: &ProcessPlan, preserve_fds: u32) -> Result<Infallible, Failure> {
+    // Nothing but stdin, stdout, stderr and what was asked for outlives this (CVE-2024-21626). The socket, too, closes
+    // on success: that is how the runtime knows.
+    close_on_exec_from(3 + preserve_fds).step("set close-on-exec on", "descriptors")?;
     if process.no_new_privileges {
         // As late as can be, so that the profile need not allow what the set-up does.
         load_filter(process)?;

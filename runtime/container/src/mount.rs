@@ -90,6 +90,21 @@ enum Word {
 
 const ATIME: u64 = MountAttrFlags::MOUNT_ATTR__ATIME.bits() as u64;
 
+/// The options that `mounts[].options` of a spec may have, besides those of a filesystem of its own.
+pub fn mount_options() -> Vec<&'static str> {
+    const KNOWN: [&str; 60] = [
+        "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion",
+        "lazytime", "loud", "mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion",
+        "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private",
+        "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount", "rexec", "rnoatime",
+        "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid",
+        "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave",
+        "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared", "silent", "slave",
+        "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
+    ];
+    KNOWN.into_iter().filter(|option| !matches!(word(option), Word::Unknown)).collect()
+}
+
 fn word(option: &str) -> Word {
     let attribute = |flag: MountAttrFlags, on: bool| {
         let bits = u64::from(flag.bits());

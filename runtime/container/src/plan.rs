@@ -3,8 +3,10 @@
 
 use crate::capabilities::Sets;
 use crate::cgroup::Cgroups;
+use crate::console::TerminalPlan;
 use crate::devices;
 use crate::error::{Error, Result};
+use crate::hooks::{InitHooks, OciState};
 use crate::init::{InitPlan, ProcessPlan};
 use crate::mount::Mount;
 use crate::namespaces::NamespacePlan;
@@ -13,7 +15,7 @@ use crate::seccomp::{self, Filter};
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
-use oci_spec::runtime::{Hooks, Linux, LinuxSeccomp, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxSeccomp, PosixRlimitType, Process, Spec};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +29,10 @@ pub(crate) struct PlanContext<'a> {
     pub dies_with_runtime: bool,
     /// Whether the runtime wants a netlink socket of the network namespace.
     pub wants_netlink: bool,
+    /// What the container's own hooks are told of it.
+    pub oci_state: OciState,
+    /// Descriptors from 3 on that the program gets.
+    pub preserve_fds: u32,
     /// Binds of terrarium's own: `/etc/hosts` and the like.
     pub extra_mounts: Vec<Mount>,
 }
@@ -52,6 +58,9 @@ pub(crate) fn plan(spec: &Spec, context: &PlanContext<'_>) -> Result<InitPlan> {
         wants_netlink: context.wants_netlink,
         dies_with_runtime: context.dies_with_runtime,
         process: program(process, linux)?,
+        hooks: InitHooks::from_spec(spec)?,
+        oci_state: context.oci_state.clone(),
+        preserve_fds: context.preserve_fds,
         namespaces,
     })
 }
@@ -73,10 +82,7 @@ fn missing(field: &'static str) -> Error {
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
     let process = spec.process().as_ref();
-    let has_hooks = spec.hooks().as_ref().is_some_and(|hooks| *hooks != Hooks::default());
     let table = [
-        ("hooks", has_hooks),
-        ("process.terminal", process.and_then(Process::terminal) == Some(true)),
         (
             "process.apparmorProfile",
             process.is_some_and(|p| is_given(p.apparmor_profile().as_ref())),
@@ -189,7 +195,8 @@ fn sysctl(linux: &Linux, namespaces: &NamespacePlan) -> Result<Vec<(PathBuf, Str
     Ok(all)
 }
 
-fn program(process: &Process, linux: &Linux) -> Result<ProcessPlan> {
+/// Checks the process of a spec, whose container is as `linux` says.
+pub(crate) fn program(process: &Process, linux: &Linux) -> Result<ProcessPlan> {
     let text = |field: &'static str, text: &str| {
         CString::new(text)
             .map_err(|_| Error::invalid(field, text.replace('\0', "␀"), "it has a NUL byte"))
@@ -225,6 +232,7 @@ fn program(process: &Process, linux: &Linux) -> Result<ProcessPlan> {
             .collect(),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
+        terminal: TerminalPlan::from_spec(process),
         seccomp: linux.seccomp().as_ref().map(filter).transpose()?,
     })
 }

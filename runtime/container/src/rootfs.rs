@@ -133,7 +133,7 @@ impl Root {
     }
 
     /// Opens the file `path`, making an empty one where nothing is.
-    fn ensure_file(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+    pub(crate) fn ensure_file(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
         match self.open(path, ResolveFlags::empty()) {
             Err(Errno::NOENT) => {}
             result => return result,

@@ -69,14 +69,14 @@ pub struct RunOptions {
 }
 
 /// Paths hidden from containers: what Docker and Podman hide.
-const MASKED: [&str; 13] = [
+pub(crate) const MASKED: [&str; 13] = [
     "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
     "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
     "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware", "/sys/fs/selinux",
 ];
 
 /// Paths that containers may read only.
-const READONLY: [&str; 5] =
+pub(crate) const READONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Search path of programs.
@@ -353,6 +353,51 @@ impl RunOptions {
     }
 }
 
+/// Changes a process as the options of `exec` say.
+pub fn change_process(
+    process: &mut oci_spec::runtime::Process,
+    rootfs: &Path,
+    user: Option<&str>,
+    groups: &[u32],
+    env: &[String],
+    capabilities: &[String],
+) -> Result<()> {
+    if let Some(user) = user {
+        let found = user::find(rootfs, user)?;
+        let mut user = process.user().clone();
+        user.set_uid(found.uid).set_gid(found.gid).set_additional_gids(Some(found.groups));
+        process.set_user(user);
+    }
+    if !groups.is_empty() {
+        let mut user = process.user().clone();
+        let mut all = user.additional_gids().clone().unwrap_or_default();
+        all.extend(groups);
+        user.set_additional_gids(Some(all));
+        process.set_user(user);
+    }
+    if !env.is_empty() {
+        let mut all = process.env().clone().unwrap_or_default();
+        for text in env {
+            let (name, _) = key_value("--env", text)?;
+            all.retain(|variable| variable.split('=').next() != Some(&name));
+            all.push(text.clone());
+        }
+        process.set_env(Some(all));
+    }
+    if !capabilities.is_empty() {
+        let more = capabilities::choose(capabilities, &["ALL".to_owned()])?;
+        let mut sets = process.capabilities().clone().unwrap_or_default();
+        let with = |set: &Option<Capabilities>| {
+            Some(set.iter().flatten().copied().chain(more.iter().copied()).collect())
+        };
+        let (bounding, effective, permitted) =
+            (with(sets.bounding()), with(sets.effective()), with(sets.permitted()));
+        sets.set_bounding(bounding).set_effective(effective).set_permitted(permitted);
+        process.set_capabilities(Some(sets));
+    }
+    Ok(())
+}
+
 /// A builder without a required field left out cannot fail.
 fn built<T>(result: Result<T, oci_spec::OciSpecError>) -> T {
     result.expect("every required field was given")
@@ -411,7 +456,7 @@ fn namespaces(network: &NetworkRequest, user: bool) -> Vec<LinuxNamespace> {
 }
 
 /// What containers may do with devices: make any node, use the harmless ones.
-fn device_rules() -> Vec<LinuxDeviceCgroup> {
+pub(crate) fn device_rules() -> Vec<LinuxDeviceCgroup> {
     use LinuxDeviceType::{B, C};
     let rule = |allow, typ: Option<LinuxDeviceType>, major: Option<i64>, minor, access: &str| {
         let mut rule = LinuxDeviceCgroupBuilder::default().allow(allow).access(access);

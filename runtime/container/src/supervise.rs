@@ -1,6 +1,6 @@
 //! The process that waits for a container: signals in, exit code out.
 
-use crate::container::Container;
+use crate::console::Relay;
 use crate::error::{Result, Tried};
 use crate::signal::{Disposition, SignalNumber, disposition};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -21,6 +21,20 @@ const FORWARDED: [Signal; 8] = [
 
 /// Signals by which people want an end: at the third one the container is killed.
 const ENDING: [Signal; 3] = [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM];
+
+/// A process that somebody waits for: a container's first one, or one of `exec`.
+pub trait Supervised {
+    /// Its host pid.
+    fn pid(&self) -> i32;
+    /// Whether the kernel keeps signals from it whose action is the default one.
+    fn is_shielded(&self) -> bool;
+    /// Sends a signal; one that has ended is no error.
+    fn send(&self, signal: SignalNumber) -> Result<()>;
+    /// The exit code as a shell gives it, if it has ended.
+    fn try_wait(&self) -> Result<Option<i32>>;
+    /// Its terminal, tied to the runtime's own.
+    fn terminal(&self) -> Option<&Relay>;
+}
 
 /// Signals, held back from now on so that none of them can end this process halfway through making or removing
 /// a container. They wait until [`Signals::wait_for`] passes them on.
@@ -49,24 +63,34 @@ impl Signals {
     /// Signals are passed on. A first process is shielded by the kernel from signals whose action is the default one
     /// (`pid_namespaces(7)`), so `sleep` as a container would survive Ctrl-C: where the default action is to end the
     /// process, and it neither catches, blocks nor ignores the signal, it is ended here.
-    pub fn wait_for(&self, container: &Container) -> Result<i32> {
+    pub fn wait_for(&self, container: &dyn Supervised) -> Result<i32> {
         let mut ended_by = None;
         let mut endings = 0;
         loop {
             if let Some(code) = container.try_wait()? {
                 return Ok(ended_by.map_or(code, |signal: SignalNumber| 128 + signal.number()));
             }
-            let signal = match self.set.wait() {
-                Ok(signal) => signal,
-                Err(nix::errno::Errno::EINTR) => continue,
-                Err(error) => return Err(error).tried("wait for", "signals"),
+            let signal = match container.terminal() {
+                Some(terminal) => terminal.wait(&self.set)?,
+                None => match self.set.wait() {
+                    Ok(signal) => signal,
+                    Err(nix::errno::Errno::EINTR) => continue,
+                    Err(error) => return Err(error).tried("wait for", "signals"),
+                },
             };
             if signal == Signal::SIGCHLD {
                 continue;
             }
+            if signal == Signal::SIGWINCH
+                && let Some(terminal) = container.terminal()
+            {
+                // The kernel tells the container's foreground processes.
+                terminal.resize();
+                continue;
+            }
             let number = SignalNumber::from(signal);
             endings += u32::from(ENDING.contains(&signal));
-            let shielded = container.has_own_pid_namespace()
+            let shielded = container.is_shielded()
                 && signal != Signal::SIGWINCH
                 && disposition(container.pid(), number) == Disposition::Default;
             if shielded || endings > 2 {

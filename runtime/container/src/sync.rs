@@ -7,7 +7,11 @@
 //!                                          carries the idmapped root filesystem where there is one
 //!   Joined              ->                 all namespaces and cgroups are final; carries a netlink
 //!                                          socket of the network namespace where a bridge is asked for
-//!   mounts, pivots, drops rights           makes the veth pair, writes the state
+//!   mounts                                 makes the veth pair, writes the state
+//!   Mounted             ->                 runs its hooks, if there are any
+//!                       <- Resume
+//!   Terminal            ->                 takes the master of the terminal, if there is one
+//!   pivots, drops rights
 //!   Ready               ->
 //!                       <- Start
 //!   execve              -> (end of file)
@@ -15,6 +19,9 @@
 //!
 //! At any point `Failed` may come instead, and end of file instead of `Start` means that the runtime is gone:
 //! the first process then exits. `run` sends `Start` ahead, so that nobody waits for an answer.
+//!
+//! After `create` nobody is there any more: the first process listens on the socket `start.sock` in the container's
+//! folder, and goes on with whoever connects: `start`.
 
 use nix::cmsg_space;
 use nix::sys::socket::{
@@ -35,6 +42,12 @@ pub(crate) enum Message {
     IdsMapped,
     /// Namespaces and cgroups are final.
     Joined,
+    /// The root filesystem is mounted: the runtime's hooks may run.
+    Mounted,
+    /// They have run.
+    Resume,
+    /// Carries the master of the container's terminal.
+    Terminal,
     /// Everything is set up.
     Ready,
     /// Execute the program.
@@ -133,6 +146,12 @@ impl Socket {
         }
         let message = serde_json::from_slice(&bytes[..length])?;
         Ok(Some((message, fd)))
+    }
+}
+
+impl From<OwnedFd> for Socket {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
     }
 }
 

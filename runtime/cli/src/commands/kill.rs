@@ -10,6 +10,9 @@ use terrarium_container::{ContainerId, SignalNumber, Store};
 /// STOP: a program that does not handle TERM goes on.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Every process of the container, not the first one alone
+    #[arg(long, short)]
+    all: bool,
     /// The container
     id: String,
     /// Name or number, such as TERM, SIGUSR1, 9, RTMIN+3
@@ -21,6 +24,11 @@ pub struct Args {
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let signal = super::usage(SignalNumber::parse(&args.signal))?;
     let id = super::usage(ContainerId::new(args.id.as_str()))?;
-    terrarium_container::kill(&Store::open(&global.root)?, &id, signal)?;
+    let store = Store::open(&global.root)?;
+    if args.all {
+        terrarium_container::kill_all(&store, &id, signal)?;
+    } else {
+        terrarium_container::kill(&store, &id, signal)?;
+    }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,19 +1,28 @@
 //! One file a command. To add one: a file here, and a line in [`Command`] and in [`run()`].
 
+mod bundle;
+mod create;
 mod delete;
 mod doctor;
 mod events;
+mod exec;
+mod features;
 mod gc;
 mod kill;
 mod logging;
 mod observe;
 mod ps;
 mod run;
+mod spec;
+mod start;
+mod state;
 mod terminal;
 
 use crate::Global;
 use crate::exit::WithCode;
+use anyhow::Context;
 use clap::Subcommand;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// The commands.
@@ -35,6 +44,20 @@ pub enum Command {
     Events(events::Events),
     #[command(display_order = 8)]
     Doctor(doctor::Doctor),
+    #[command(display_order = 20)]
+    Exec(Box<exec::Args>),
+    #[command(display_order = 50)]
+    Create(create::Args),
+    #[command(display_order = 51)]
+    Start(start::Args),
+    #[command(display_order = 52)]
+    State(state::Args),
+    #[command(display_order = 53)]
+    List(state::ListArgs),
+    #[command(display_order = 54)]
+    Spec(spec::Args),
+    #[command(display_order = 55)]
+    Features(features::Args),
 }
 
 /// Runs `command`.
@@ -48,6 +71,24 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Observe(args) => observe::run(args, global),
         Command::Events(args) => events::run(&args, global),
         Command::Doctor(args) => doctor::run(&args, global),
+        Command::Exec(args) => exec::run(&args, global),
+        Command::Create(args) => create::run(&args, global),
+        Command::Start(args) => start::run(&args, global),
+        Command::State(args) => state::run(&args, global),
+        Command::List(args) => state::list(&args, global),
+        Command::Spec(args) => spec::run(&args),
+        Command::Features(_) => features::run(),
+    }
+}
+
+/// Writes `text` to standard output; that nobody reads it (`terrarium list | head -1`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("write to standard output")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,10 +1,11 @@
 //! `terrarium run`: a container from a folder, in the foreground or behind a supervisor.
 
+use super::bundle::BundleArgs;
 use crate::Global;
 use crate::exit::WithCode;
 use anyhow::Context;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use terrarium_container::{
     Container, ContainerId, CreateOptions, Error, Fork, RunOptions, Signals, Store,
@@ -107,20 +108,34 @@ pub struct Args {
     /// Annotation of the OCI spec
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Metadata")]
     annotation: Vec<String>,
-    /// Folder that holds the container's files
+    #[command(flatten)]
+    bundle: BundleArgs,
+    /// Keep the state of a bundle's container when it has ended
+    #[arg(long, help_heading = "Bundle")]
+    keep: bool,
+    /// Give the program a terminal
+    #[arg(long, short, help_heading = "Program")]
+    tty: bool,
+    /// Standard input is always passed on; taken for docker's sake
+    #[arg(long, short, help_heading = "Program")]
+    interactive: bool,
+    /// Folder that holds the container's files; with --bundle, or in a folder with config.json, the container's id
     #[arg(value_name = "ROOTFS")]
     rootfs: PathBuf,
     /// Command and its arguments
-    #[arg(
-        value_name = "CMD",
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true
-    )]
+    #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
 }
 
 impl Args {
+    /// Whether this is the OCI command: an id and a bundle.
+    fn is_bundle(&self) -> bool {
+        self.bundle.bundle.is_some()
+            || self.command.is_empty()
+                && !self.rootfs.is_dir()
+                && Path::new("config.json").is_file()
+    }
+
     fn options(&self) -> RunOptions {
         RunOptions {
             rootfs: self.rootfs.clone(),
@@ -152,8 +167,41 @@ impl Args {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let result = if args.detach { detached(args, global) } else { foreground(args, global) };
+    let result = if args.is_bundle() {
+        from_bundle(args, global)
+    } else if args.detach {
+        detached(args, global)
+    } else {
+        foreground(args, global)
+    };
     result.map(ExitCode::from).map_err(with_code)
+}
+
+/// `run` as OCI engines call it.
+fn from_bundle(args: &Args, global: &Global) -> anyhow::Result<u8> {
+    let id = args.rootfs.to_str().map(ContainerId::new).context("read id: it is not UTF-8")??;
+    let (bundle, spec) = args.bundle.spec()?;
+    let store = Store::open(&global.root)?;
+    let options = args.bundle.options(bundle, global);
+    if args.detach {
+        let options = CreateOptions { leave: true, ..options };
+        Container::create(&store, &id, &spec, &options)?.leave(options.pid_file.as_deref())?;
+        let started = terrarium_container::start(&store, &id);
+        if started.is_err() {
+            // The first error is what the user needs; gc tries again what fails here.
+            let _ = terrarium_container::delete(&store, &id, true);
+        }
+        started?;
+        return Ok(0);
+    }
+    let options = CreateOptions { supervised: true, remove: !args.keep, ..options };
+    let signals = Signals::block()?;
+    let mut container = Container::create(&store, &id, &spec, &options)?;
+    if let Some(path) = &options.pid_file {
+        container.write_pid_file(path)?;
+    }
+    container.start()?;
+    supervise(&signals, container)
 }
 
 /// Binds the exit code of `run` to `error`.
@@ -209,7 +257,12 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let spec = args.options().to_spec(&id)?;
+    let mut spec = args.options().to_spec(&id)?;
+    if args.tty
+        && let Some(process) = spec.process_mut()
+    {
+        process.set_terminal(Some(true));
+    }
     let store = Store::open(&global.root)?;
     let options = CreateOptions {
         name: args.name.clone(),
@@ -220,6 +273,9 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         ..CreateOptions::default()
     };
     let mut container = Container::create(&store, &id, &spec, &options)?;
+    if let Some(path) = &args.bundle.pid_file {
+        container.write_pid_file(path)?;
+    }
     container.start()?;
     Ok(container)
 }

@@ -1,0 +1,63 @@
+//! What `create` and `run` take of an engine: a bundle, and what goes with it.
+
+use crate::Global;
+use anyhow::Context;
+use std::path::{Path, PathBuf};
+use terrarium_container::{CreateOptions, OciSpec};
+
+/// Options of `create` and `run` for a bundle.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Bundle")]
+pub struct BundleArgs {
+    /// Folder that holds config.json [default: the current folder]
+    #[arg(long, short, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Write the host pid of the first process there
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Unix socket that gets the master of the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Pass this many descriptors from 3 on to the program
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// Taken for other runtimes' sake: chroot is used where the kernel cannot pivot
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Leave the session keyring as it is
+    #[arg(long)]
+    pub no_new_keyring: bool,
+}
+
+impl BundleArgs {
+    /// Reads the bundle's spec.
+    pub fn spec(&self) -> anyhow::Result<(PathBuf, OciSpec)> {
+        let bundle = self.bundle.as_deref().unwrap_or(Path::new("."));
+        let bundle =
+            bundle.canonicalize().with_context(|| format!("find bundle: {}", bundle.display()))?;
+        let path = bundle.join("config.json");
+        let bytes = std::fs::read(&path)
+            .with_context(|| format!("read {} (--bundle names its folder)", path.display()))?;
+        let spec = serde_json::from_slice(&bytes)
+            .with_context(|| format!("read {}: it is not an OCI spec", path.display()))?;
+        Ok((bundle, spec))
+    }
+
+    /// What the runtime is told besides the spec.
+    pub fn options(&self, bundle: PathBuf, _global: &Global) -> CreateOptions {
+        CreateOptions {
+            bundle: Some(bundle),
+            console_socket: self.console_socket.clone(),
+            preserve_fds: preserved(self.preserve_fds),
+            pid_file: self.pid_file.clone(),
+            ..CreateOptions::default()
+        }
+    }
+}
+
+/// `--preserve-fds`, and what socket activation (`sd_listen_fds(3)`) passes.
+pub fn preserved(asked: u32) -> u32 {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+    let mine = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
+    asked + number("LISTEN_FDS").filter(|_| mine).unwrap_or(0)
+}

@@ -1,0 +1,301 @@
+//! `exec`: one more process in a running container.
+
+use crate::console::{self, Relay};
+use crate::container::{failure, reap, stored_spec};
+use crate::error::{Error, Result, Tried};
+use crate::id::ContainerId;
+use crate::init::{self, ExitOnDrop, Failure, ProcessPlan, Step};
+use crate::namespaces::KINDS;
+use crate::plan;
+use crate::signal::SignalNumber;
+use crate::state::{State, Status, write_atomically};
+use crate::store::{Journal, Store};
+use crate::supervise::Supervised;
+use crate::sync::{self, Message, Socket};
+use crate::syscall::{Cloned, clone3, pidfd_send_signal};
+use nix::sched::CloneFlags;
+use nix::sys::wait::WaitPidFlag;
+use oci_spec::runtime::Process;
+use rustix::fs::Mode;
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// What the caller says, besides the process.
+#[derive(Debug, Clone, Default)]
+pub struct ExecOptions {
+    /// Unix socket that gets the master of the terminal; without it this process holds the terminal.
+    pub console_socket: Option<PathBuf>,
+    /// File for the host pid of the process.
+    pub pid_file: Option<PathBuf>,
+    /// Descriptors from 3 on that the program gets.
+    pub preserve_fds: u32,
+    /// Nobody waits for the process.
+    pub detach: bool,
+    /// Go on although the container is frozen: the process starts when it is thawed.
+    pub ignore_paused: bool,
+    /// Cgroup below the container's own that the process is put into.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// A process that [`exec`] has started; a child of this process.
+#[derive(Debug)]
+pub struct ExecProcess {
+    pid: i32,
+    pidfd: OwnedFd,
+    terminal: Option<Relay>,
+}
+
+impl ExecProcess {
+    /// Shows what its terminal still holds, and restores the caller's.
+    pub fn finish(self) {
+        if let Some(terminal) = self.terminal {
+            terminal.finish();
+        }
+    }
+}
+
+impl Supervised for ExecProcess {
+    fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    fn is_shielded(&self) -> bool {
+        // Only pid 1 is.
+        false
+    }
+
+    fn send(&self, signal: SignalNumber) -> Result<()> {
+        match pidfd_send_signal(self.pidfd.as_fd(), signal.number()) {
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+            result => result.tried("signal process", self.pid.to_string()),
+        }
+    }
+
+    fn try_wait(&self) -> Result<Option<i32>> {
+        reap(&self.pidfd, WaitPidFlag::WNOHANG).tried("wait for process", self.pid.to_string())
+    }
+
+    fn terminal(&self) -> Option<&Relay> {
+        self.terminal.as_ref()
+    }
+}
+
+/// The process of container `id`, as its spec has it: what [`exec`] starts from.
+pub fn process_of(store: &Store, id: &ContainerId) -> Result<Process> {
+    // A container that does not exist is told as such, not by its file.
+    store.state(id)?;
+    let spec = stored_spec(&store.folder(id))?;
+    Ok(spec.process().clone().unwrap_or_default())
+}
+
+/// What the new process needs, worked out before it exists.
+struct ExecPlan {
+    process: ProcessPlan,
+    preserve_fds: u32,
+    /// `tasks` or `cgroup.procs` of each cgroup, opened for writing.
+    cgroups: Vec<OwnedFd>,
+    /// The unified cgroup's folder, for `CLONE_INTO_CGROUP`.
+    unified: Option<OwnedFd>,
+    /// Namespaces to enter, the user namespace first.
+    namespaces: Vec<(CloneFlags, OwnedFd)>,
+    /// Whether one of them is a user namespace.
+    enters_user: bool,
+    /// Whether the runtime itself has to enter that one, for want of other rights.
+    runtime_enters_user: bool,
+}
+
+/// Starts `process` in container `id`; returns once its program was executed.
+///
+/// The caller must have one thread only.
+pub fn exec(
+    store: &Store,
+    id: &ContainerId,
+    process: &Process,
+    options: &ExecOptions,
+) -> Result<ExecProcess> {
+    let terminal = process.terminal() == Some(true);
+    console::check(terminal, options.console_socket.as_deref(), options.detach)?;
+    let state = store.state(id)?;
+    let status = state.observed_status();
+    let fine = matches!(status, Status::Created | Status::Running)
+        || status == Status::Paused && options.ignore_paused;
+    if !fine {
+        return Err(Error::WrongStatus {
+            tried: "exec in",
+            id: state.id,
+            status: status.as_str(),
+            wanted: "running",
+        });
+    }
+    let plan = plan(store, id, &state, process, options)?;
+    // The pid namespace is entered by the children of whoever calls setns: so it is this process that calls it.
+    for (kind, fd) in &plan.namespaces {
+        let early = *kind == CloneFlags::CLONE_NEWPID
+            // Without privileges of one's own only the user namespace gives the right to enter the others.
+            || *kind == CloneFlags::CLONE_NEWUSER && plan.runtime_enters_user;
+        if early {
+            nix::sched::setns(fd.as_fd(), *kind).tried("enter namespace of", id.as_str())?;
+        }
+    }
+    if !state.is_alive() {
+        // The namespaces may be another process's, whose pid is the same.
+        return Err(Error::NotRunning { id: state.id, status: Status::Stopped.as_str() });
+    }
+    let (ours, theirs) = sync::pair().tried("make", "socket pair")?;
+    let cloned = clone3(0, plan.unified.as_ref().map(AsFd::as_fd)).tried("clone3", id.as_str())?;
+    let (pid, pidfd) = match cloned {
+        Cloned::Child => {
+            drop(ours);
+            main(plan, &theirs)
+        }
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(theirs);
+    let mut process = ExecProcess { pid, pidfd, terminal: None };
+    match follow(&mut process, &ours, options) {
+        Ok(()) => Ok(process),
+        Err(error) => {
+            let _ = process.send(SignalNumber::KILL);
+            let _ = reap(&process.pidfd, WaitPidFlag::empty());
+            Err(error)
+        }
+    }
+}
+
+fn follow(process: &mut ExecProcess, socket: &Socket, options: &ExecOptions) -> Result<()> {
+    if let Some(path) = &options.pid_file {
+        write_atomically(path, process.pid.to_string().as_bytes(), 0o644)?;
+    }
+    loop {
+        match socket.receive().tried("read from", "the new process")? {
+            Some((Message::Failed(report), _)) => return Err(failure(report)),
+            Some((Message::Terminal, Some(master))) => match &options.console_socket {
+                Some(path) => console::send(path, master.as_fd())?,
+                None => process.terminal = Some(Relay::start(master)?),
+            },
+            Some(_) => {}
+            None => return Ok(()),
+        }
+    }
+}
+
+fn plan(
+    store: &Store,
+    id: &ContainerId,
+    state: &State,
+    process: &Process,
+    options: &ExecOptions,
+) -> Result<ExecPlan> {
+    let folder = store.folder(id);
+    let spec = stored_spec(&folder)?;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let below = options.cgroup.as_deref().unwrap_or(Path::new(""));
+    if below.components().any(|part| part == std::path::Component::ParentDir) {
+        let value = below.display().to_string();
+        return Err(Error::invalid("--cgroup", value, "it lies below the container's own cgroup"));
+    }
+    let below = below.strip_prefix("/").unwrap_or(below);
+    let (mut cgroups, mut unified) = (Vec::new(), None);
+    for folder in Journal::read(&folder)?.cgroups {
+        let folder = folder.join(below);
+        let tasks = folder.join("tasks");
+        if tasks.exists() {
+            let file = File::options().write(true).open(&tasks).tried("open cgroup", &tasks)?;
+            cgroups.push(file.into());
+        } else {
+            let file = File::options()
+                .read(true)
+                .custom_flags(libc::O_DIRECTORY)
+                .open(&folder)
+                .tried("open cgroup", &folder)?;
+            unified = Some(file.into());
+        }
+    }
+    let mut namespaces = Vec::new();
+    for kind in ["user"]
+        .into_iter()
+        .chain(KINDS.into_iter().filter(|kind| !matches!(*kind, "user" | "mnt")))
+        .chain(["mnt"])
+    {
+        let path = PathBuf::from(format!("/proc/{}/ns/{kind}", state.pid));
+        let own = fs::metadata(format!("/proc/self/ns/{kind}"));
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            // A kernel without this kind.
+            Err(_) if own.is_err() => continue,
+            Err(error) => return Err(error).tried("open namespace", &path),
+        };
+        let theirs = file.metadata().tried("stat", &path)?;
+        if own.is_ok_and(|own| (own.dev(), own.ino()) == (theirs.dev(), theirs.ino())) {
+            continue;
+        }
+        namespaces.push((flag(kind), file.into()));
+    }
+    Ok(ExecPlan {
+        process: plan::program(process, &linux)?,
+        preserve_fds: options.preserve_fds,
+        cgroups,
+        unified,
+        enters_user: namespaces.iter().any(|(kind, _)| *kind == CloneFlags::CLONE_NEWUSER),
+        runtime_enters_user: !rustix::process::geteuid().is_root(),
+        namespaces,
+    })
+}
+
+fn flag(kind: &str) -> CloneFlags {
+    match kind {
+        "mnt" => CloneFlags::CLONE_NEWNS,
+        "net" => CloneFlags::CLONE_NEWNET,
+        "user" => CloneFlags::CLONE_NEWUSER,
+        "pid" => CloneFlags::CLONE_NEWPID,
+        "ipc" => CloneFlags::CLONE_NEWIPC,
+        "uts" => CloneFlags::CLONE_NEWUTS,
+        "cgroup" => CloneFlags::CLONE_NEWCGROUP,
+        // CLONE_NEWTIME, which libc and nix leave out: it lies in the bits of clone(2)'s exit signal.
+        _ => CloneFlags::from_bits_retain(0x80),
+    }
+}
+
+/// Runs in the new process; never returns.
+fn main(plan: ExecPlan, socket: &Socket) -> ! {
+    let _guard = ExitOnDrop;
+    match enter_and_execute(plan, socket) {
+        Ok(never) => match never {},
+        Err(failure) => init::fail(socket, failure),
+    }
+}
+
+fn enter_and_execute(plan: ExecPlan, socket: &Socket) -> Result<Infallible, Failure> {
+    // A process of the container may have the same user and see this one in its pid namespace: it must not be able to
+    // trace it, or open what it holds, before it has given up its rights (CVE-2016-9962).
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .step("make undumpable", "process")?;
+    init::join_cgroups(plan.cgroups)?;
+    init::reset_signals()?;
+    rustix::process::umask(Mode::empty());
+    rustix::process::setsid().step("setsid", "session")?;
+    if let Some(adjust) = plan.process.oom_score_adj {
+        fs::write("/proc/self/oom_score_adj", adjust.to_string())
+            .step("write", "/proc/self/oom_score_adj")?;
+    }
+    for (kind, fd) in &plan.namespaces {
+        let done = *kind == CloneFlags::CLONE_NEWPID
+            || *kind == CloneFlags::CLONE_NEWUSER && plan.runtime_enters_user;
+        // Entering the user namespace of one's own fails, and the runtime has entered it already.
+        if !done {
+            nix::sched::setns(fd.as_fd(), *kind).step("enter", "namespace")?;
+        }
+    }
+    if plan.enters_user {
+        init::become_root_inside()?;
+    }
+    if let Some(terminal) = plan.process.terminal {
+        let master = console::open(terminal, None)?;
+        socket.send(&Message::Terminal, Some(master.as_raw_fd())).step("send", "terminal")?;
+    }
+    init::become_user(&plan.process)?;
+    init::execute(&plan.process, plan.preserve_fds)
+}
