@@ -111,6 +111,8 @@ pub fn all() -> Vec<Need> {
         peer("bpftrace", "tests compare counts with it", &["bpftrace"]),
         peer("runc", "tests compare with it", &["runc"]),
         peer("crun", "tests compare with it", &["crun"]),
+        peer("podman", "tests drive terrarium with it", &["podman", "iptables"]),
+        peer("ctr", "tests drive terrarium with it", &["containerd"]),
         Need {
             name: "qemu",
             group: Group::Machine,
@@ -131,6 +133,8 @@ fn peer(name: &'static str, why: &'static str, packages: &'static [&'static str]
         "promtool" => || found("promtool"),
         "bpftrace" => || found("bpftrace"),
         "runc" => || found("runc"),
+        "podman" => || found("podman"),
+        "ctr" => || found("ctr"),
         _ => || found("crun"),
     };
     Need { name, group: Group::Peers, why, packages, elsewhere: "the program in PATH", look }
