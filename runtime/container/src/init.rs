@@ -247,6 +247,7 @@ fn set_up_and_execute(
         let master = crate::console::open(terminal, Some(&root))?;
         tell(socket, &Message::Terminal, Some(&master))?;
     }
+    rootfs::restrict(&root, &plan.root)?;
     if plan.hooks.stop_before_pivot() {
         tell(socket, &Message::Mounted, None)?;
         let (message, _) = wait(socket)?;

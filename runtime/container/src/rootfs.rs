@@ -202,9 +202,14 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
         }
     }
     devices::make(&root, &plan.devices, plan.bind_devices)?;
-    mask(&root, &plan.masked)?;
+    Ok(root)
+}
+
+/// Hides and protects what the spec wants hidden and protected. After everything that writes there.
+pub(crate) fn restrict(root: &Root, plan: &RootPlan) -> Result<(), Failure> {
+    mask(root, &plan.masked)?;
     for path in &plan.readonly_paths {
-        make_readonly(&root, path)?;
+        make_readonly(root, path)?;
     }
     if plan.readonly {
         let change = MountChange {
@@ -213,7 +218,7 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
         };
         change_mount(root.fd.as_fd(), change).step("make read-only", plan.path.as_path())?;
     }
-    Ok(root)
+    Ok(())
 }
 
 /// A detached copy of the root filesystem's mounts; none where the kernel lacks `open_tree`.
