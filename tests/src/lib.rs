@@ -23,6 +23,7 @@
 )]
 
 pub mod binaries;
+pub mod bundle;
 pub mod container;
 pub mod dashboard;
 pub mod deadline;

@@ -4,10 +4,12 @@
 
 mod cgroup_example;
 mod counts;
+mod engines;
 mod errors;
 mod isolation;
 mod lifecycle;
 mod memory;
 mod network;
 mod observe;
+mod oci;
 mod prometheus;

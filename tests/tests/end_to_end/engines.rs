@@ -1,0 +1,159 @@
+//! Podman and containerd as clients.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use terrarium_tests::process::{Outcome, Process};
+use terrarium_tests::{TestBed, eventually, require};
+
+/// Podman with everything it keeps in the test's own folder.
+struct Podman<'a> {
+    bed: &'a TestBed,
+}
+
+impl Podman<'_> {
+    fn call(&self, words: &[&str]) -> Outcome {
+        let folder = |name: &str| self.bed.folder().join("podman").join(name);
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(folder("root")).arg("--runroot").arg(folder("run"));
+        command.arg("--tmpdir").arg(folder("tmp")).args(["--storage-driver", "vfs"]);
+        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
+        command.arg("--runtime").arg(self.bed.terrarium().get_program()).args(words);
+        self.bed.finish(&mut command)
+    }
+
+    fn run(&self, name: &str, options: &[&str], command: &[&str]) -> Outcome {
+        let (name, rootfs) = (self.bed.unique(name), self.bed.rootfs());
+        // Its own limits are more than a host without CAP_SYS_RESOURCE can give.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"];
+        let mut words = vec!["run", "--name", &name, "--cgroup-parent", "/terrarium-podman"];
+        words.extend(limits);
+        words.extend(options);
+        words.extend(["--rootfs", rootfs.to_str().unwrap()]);
+        words.extend(command);
+        self.call(&words)
+    }
+}
+
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        self.call(&["rm", "--all", "--force", "--time", "0"]);
+    }
+}
+
+#[test]
+fn podman_runs_stops_and_removes_containers() {
+    require!(Root, Program("busybox"), Program("podman"));
+    let bed = TestBed::new();
+    let podman = Podman { bed: &bed };
+    let outcome = podman.run("one", &["--rm", "--net", "none"], &["sh", "-c", "echo hi; exit 4"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (4, "hi\n"), "{outcome:?}");
+    let missing = podman.run("none", &["--rm", "--net", "none"], &["/no/such"]);
+    assert_eq!(missing.code, 127, "{missing:?}");
+
+    let script = "trap 'exit 3' TERM; echo up; while :; do sleep 0.05; done";
+    let data = bed.folder().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("file"), "shared\n").unwrap();
+    let volume = format!("{}:/data:ro", data.display());
+    let options = [
+        "-d", "--net", "none", "--memory", "64m", "--pids-limit", "50", "--read-only", "-v",
+        &volume,
+    ];
+    podman.run("two", &options, &["sh", "-c", script]).success();
+    let two = bed.unique("two");
+    eventually("its log says up", || {
+        let outcome = podman.call(&["logs", &two]);
+        if outcome.stdout == "up\n" { Ok(()) } else { Err(format!("{outcome:?}")) }
+    });
+    let outcome = podman.call(&["exec", &two, "sh", "-c", "cat /data/file; touch /x; exit 5"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (5, "shared\n"), "{outcome:?}");
+    assert!(outcome.stderr.contains("Read-only file system"), "{outcome:?}");
+    let outcome = podman.call(&["exec", "-t", &two, "tty"]);
+    assert_eq!(outcome.stdout, "/dev/pts/0\r\n", "{outcome:?}");
+    let stats = podman.call(&["stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDS}}", &two]);
+    assert!(stats.clone().success().contains("67.11MB"), "{stats:?}");
+    podman.call(&["stop", "--time", "5", &two]).success();
+    let code = podman.call(&["inspect", &two, "--format", "{{.State.ExitCode}}"]).success();
+    assert_eq!(code, "3\n");
+    podman.call(&["rm", &two]).success();
+}
+
+/// A containerd that keeps everything in the test's own folder.
+struct Containerd<'a> {
+    bed: &'a TestBed,
+    folder: PathBuf,
+    _daemon: Process,
+}
+
+impl<'a> Containerd<'a> {
+    fn start(bed: &'a TestBed) -> Self {
+        let folder = bed.folder().join("containerd");
+        fs::create_dir(&folder).unwrap();
+        let path = |name: &str| folder.join(name).display().to_string();
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\n\
+             disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.internal.v1.opt\"]\n\
+             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+            path("root"),
+            path("state"),
+            path("socket"),
+            path("socket.ttrpc")
+        );
+        fs::write(folder.join("config.toml"), config).unwrap();
+        let mut command = Command::new("containerd");
+        command.arg("--config").arg(folder.join("config.toml"));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let daemon = bed.spawn(&mut command);
+        let containerd = Self { bed, folder, _daemon: daemon };
+        eventually("containerd answers", || {
+            let outcome = containerd.call(&["version"]);
+            if outcome.code == 0 { Ok(()) } else { Err(outcome.stderr) }
+        });
+        containerd
+    }
+
+    fn call(&self, words: &[&str]) -> Outcome {
+        let mut command = Command::new("ctr");
+        command.arg("--address").arg(self.folder.join("socket")).args(words);
+        self.bed.finish(&mut command)
+    }
+
+    fn run(&self, options: &[&str], name: &str, command: &[&str]) -> Outcome {
+        let terrarium = self.bed.terrarium().get_program().to_str().unwrap().to_owned();
+        let rootfs = self.bed.rootfs();
+        let mut words = vec!["run", "--runc-binary", &terrarium];
+        words.extend(options);
+        words.extend(["--rootfs", rootfs.to_str().unwrap(), name]);
+        words.extend(command);
+        self.call(&words)
+    }
+}
+
+#[test]
+fn containerd_runs_execs_and_removes_containers() {
+    require!(Root, Program("busybox"), Program("containerd"), Program("ctr"));
+    let bed = TestBed::new();
+    let containerd = Containerd::start(&bed);
+    let one = bed.unique("one");
+    let outcome = containerd.run(&["--rm"], &one, &["sh", "-c", "echo hi; exit 4"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (4, "hi\n"), "{outcome:?}");
+
+    let two = bed.unique("two");
+    containerd.run(&["--detach"], &two, &["sleep", "100"]).success();
+    let list = containerd.call(&["task", "ls"]).success();
+    assert!(list.contains("RUNNING"), "{list}");
+    let words = ["task", "exec", "--exec-id", "e1", &two, "sh", "-c", "echo in; exit 6"];
+    let outcome = containerd.call(&words);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (6, "in\n"), "{outcome:?}");
+    containerd.call(&["task", "kill", "--signal", "SIGKILL", &two]).success();
+    eventually("the task has stopped", || {
+        let list = containerd.call(&["task", "ls"]).success();
+        if list.contains("STOPPED") { Ok(()) } else { Err(list) }
+    });
+    // Its exit code is the task's.
+    containerd.call(&["task", "rm", &two]);
+    containerd.call(&["container", "rm", &two]).success();
+    let list = containerd.call(&["container", "ls", "--quiet"]).success();
+    assert_eq!(list, "");
+}

@@ -1,0 +1,316 @@
+//! The commands that engines call.
+
+use nix::pty::{Winsize, openpty};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::io::{IoSliceMut, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixListener;
+use terrarium_tests::bundle::Bundle;
+use terrarium_tests::{TestBed, eventually, require};
+
+/// A program that says that it is up and waits to be told to end.
+const WAIT: &str = "trap 'exit 3' TERM; echo up > /dev/shm/up; while :; do sleep 0.05; done";
+
+fn up(bundle: &Bundle<'_>) {
+    eventually("the program is up", || {
+        let outcome = bundle.call("exec", &["cat", "/dev/shm/up"]);
+        if outcome.code == 0 { Ok(()) } else { Err(outcome.stderr) }
+    });
+}
+
+#[test]
+fn create_start_state_kill_delete() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "life", &["sh", "-c", WAIT]);
+    bundle.change(|spec| spec["annotations"] = json!({ "a.b": "c" }));
+    let pid_file = bundle.folder().join("pid");
+    let outcome = bundle.create(&["--pid-file", pid_file.to_str().unwrap()]);
+    assert_eq!(outcome.success(), "");
+    let state = bundle.state();
+    assert_eq!((&state["status"], &state["id"]), (&json!("created"), &json!(bundle.id())));
+    assert_eq!(state["pid"].to_string(), fs::read_to_string(&pid_file).unwrap());
+    assert_eq!(
+        (&state["annotations"]["a.b"], &state["ociVersion"]),
+        (&json!("c"), &json!("1.2.1"))
+    );
+    let again = bundle.create(&[]);
+    assert!(again.code == 1 && again.stderr.contains("in use"), "{again:?}");
+
+    bundle.call("start", &[]).success();
+    assert_eq!(bundle.state()["status"], "running");
+    let twice = bundle.call("start", &[]);
+    assert!(twice.code == 1 && twice.stderr.contains("it is running"), "{twice:?}");
+    let list: Value =
+        serde_json::from_str(&bed.run(["list", "--format", "json"]).success()).unwrap();
+    assert_eq!(list[0]["id"], bundle.id());
+    let early = bundle.call("delete", &[]);
+    assert!(early.code == 1 && early.stderr.contains("running"), "{early:?}");
+
+    up(&bundle);
+    bundle.call("kill", &["TERM"]).success();
+    eventually("it has stopped", || {
+        let state = bundle.state();
+        if state["status"] == "stopped" { Ok(()) } else { Err(state.to_string()) }
+    });
+    assert_eq!(bundle.state()["pid"], 0);
+    let late = bundle.call("kill", &["KILL"]);
+    assert!(late.code == 1 && late.stderr.contains("container not running"), "{late:?}");
+    bundle.call("delete", &[]).success();
+    let gone = bundle.call("state", &[]);
+    assert!(gone.code == 1 && gone.stderr.contains("does not exist"), "{gone:?}");
+    bed.run(["delete", "--force", bundle.id()]).success();
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn start_says_why_a_program_cannot_be_executed() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "missing", &["/no/such/program"]);
+    bundle.create(&[]).success();
+    let log = bundle.folder().join("log");
+    let mut command = bed.terrarium();
+    command.arg("--log").arg(&log).args(["--log-format", "json", "start", bundle.id()]);
+    let outcome = bed.finish(&mut command);
+    assert!(outcome.code == 1 && outcome.stderr.contains("/no/such/program"), "{outcome:?}");
+    let line: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+    assert_eq!(line["level"], "error");
+    assert!(line["msg"].as_str().unwrap().contains("/no/such/program"), "{line}");
+    assert_eq!(bundle.state()["status"], "stopped");
+    bundle.call("delete", &[]).success();
+}
+
+#[test]
+fn hooks_run_in_order_and_in_the_right_namespace() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "hooks", &["true"]);
+    let seen = bed.folder().join("seen");
+    let hook = |kind: &str| {
+        let script = format!(
+            "read state; echo {kind} $(readlink /proc/self/ns/mnt) $state >> {}",
+            seen.display()
+        );
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }])
+    };
+    bundle.change(|spec| {
+        for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+            spec["hooks"][kind] = hook(kind);
+        }
+        let inside = "echo startContainer > /dev/shm/seen";
+        spec["hooks"]["startContainer"] =
+            json!([{ "path": "/bin/sh", "args": ["sh", "-c", inside] }]);
+        spec["process"]["args"] = json!(["cat", "/dev/shm/seen"]);
+    });
+    assert_eq!(bundle.run().success(), "startContainer\n");
+    let text = fs::read_to_string(&seen).unwrap();
+    let own = fs::read_link("/proc/self/ns/mnt").unwrap();
+    let own = own.to_str().unwrap();
+    let mut order = Vec::new();
+    for line in text.lines() {
+        let mut words = line.splitn(3, ' ');
+        let (kind, namespace) = (words.next().unwrap(), words.next().unwrap());
+        let state: Value = serde_json::from_str(words.next().unwrap()).unwrap();
+        assert_eq!(state["id"], bundle.id());
+        assert_eq!(namespace == own, kind != "createContainer", "{line}");
+        order.push(format!("{kind} {}", state["status"].as_str().unwrap()));
+    }
+    let expected = [
+        "prestart creating", "createRuntime creating", "createContainer creating",
+        "poststart running", "poststop stopped",
+    ];
+    assert_eq!(order, expected);
+}
+
+#[test]
+fn a_hook_that_fails_leaves_no_container() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    for kind in ["prestart", "createRuntime", "createContainer", "startContainer"] {
+        let bundle = Bundle::new(&bed, kind, &["true"]);
+        bundle.change(|spec| {
+            let args = ["sh", "-c", "echo too bad >&2; exit 9"];
+            spec["hooks"][kind] = json!([{ "path": "/bin/sh", "args": args }]);
+        });
+        let outcome = bundle.run();
+        assert_eq!(outcome.code, 125, "{outcome:?}");
+        assert!(outcome.stderr.contains(kind) && outcome.stderr.contains("too bad"), "{outcome:?}");
+        bed.assert_nothing_left();
+    }
+}
+
+#[test]
+fn exec_joins_every_namespace_and_cgroup() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "exec", &["sh", "-c", WAIT]);
+    bundle.change(|spec| spec["linux"]["resources"]["memory"] = json!({ "limit": 1 << 26 }));
+    bundle.create(&[]).success();
+    bundle.call("start", &[]).success();
+    up(&bundle);
+    let script = "for p in 1 self; do for n in cgroup ipc mnt net pid uts; do readlink /proc/$p/ns/$n; done; done; \
+                  for p in 1 self; do cat /proc/$p/cgroup; done; ls /proc/self/fd | wc -l";
+    let text = bundle.call("exec", &["sh", "-c", script]).success();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..6], lines[6..12], "{text}");
+    let cgroups = &lines[12..lines.len() - 1];
+    assert_eq!(cgroups[..cgroups.len() / 2], cgroups[cgroups.len() / 2..], "{text}");
+    // 0, 1, 2, and the folder that ls reads.
+    assert_eq!(lines.last().unwrap().trim(), "4");
+
+    assert_eq!(bundle.call("exec", &["sh", "-c", "exit 7"]).code, 7);
+    assert_eq!(bundle.call("exec", &["no-such-program"]).code, 127);
+    assert_eq!(bundle.call("exec", &["/bin/not-executable"]).code, 126);
+    let process = bundle.folder().join("process.json");
+    let object = json!({
+        "args": ["sh", "-c", "id -u; id -g; pwd; echo $A; exit 5"], "cwd": "/tmp", "env": ["A=b", "PATH=/bin"],
+        "user": { "uid": 1000, "gid": 1001 }
+    });
+    fs::write(&process, object.to_string()).unwrap();
+    let words = ["exec", "--process", process.to_str().unwrap(), bundle.id()];
+    let outcome = bed.run(words);
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str()),
+        (5, "1000\n1001\n/tmp\nb\n"),
+        "{outcome:?}"
+    );
+    bundle.call("kill", &["KILL"]).success();
+}
+
+#[test]
+fn preserved_descriptors_arrive_and_others_do_not() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "fds", &["sh", "-c", "cat <&3; ls /proc/self/fd | wc -l"]);
+    let file = bed.folder().join("given");
+    fs::write(&file, "given\n").unwrap();
+    // A shell opens the descriptors: 3 is passed on, 7 is not.
+    let run = |count: &str| {
+        let script = format!(
+            "exec 3<{0} 7<{0}; exec {1} --root {2} run --preserve-fds {count} -b {3} {4}",
+            file.display(),
+            bed.terrarium().get_program().display(),
+            bed.root().display(),
+            bundle.folder().display(),
+            bundle.id()
+        );
+        bed.finish(std::process::Command::new("sh").args(["-c", &script]))
+    };
+    assert_eq!(run("1").success(), "given\n5\n");
+    let outcome = run("2");
+    assert!(outcome.stderr.contains("descriptor 4 is not open"), "{outcome:?}");
+}
+
+#[test]
+fn the_console_socket_gets_the_terminal() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let script = "stty size; tty; test -c /dev/console && echo console";
+    let bundle = Bundle::new(&bed, "console", &["sh", "-c", script]);
+    bundle.change(|spec| {
+        spec["process"]["terminal"] = json!(true);
+        spec["process"]["consoleSize"] = json!({ "height": 33, "width": 77 });
+    });
+    // Longer than a socket address can be.
+    let folder = bed.folder().join("x".repeat(120));
+    fs::create_dir(&folder).unwrap();
+    let short = std::path::Path::new("/proc/self/fd")
+        .join(File::open(&folder).map(Box::new).map(Box::leak).unwrap().as_raw_fd().to_string());
+    let listener = UnixListener::bind(short.join("s")).unwrap();
+    let socket = folder.join("s");
+    let refused = bundle.create(&[]);
+    assert!(refused.code == 1 && refused.stderr.contains("--console-socket"), "{refused:?}");
+    bundle.create(&["--console-socket", socket.to_str().unwrap()]).success();
+    let (stream, _) = listener.accept().unwrap();
+    let master = receive(&stream);
+    bundle.call("start", &[]).success();
+    let text = read_terminal(master);
+    assert_eq!(text, "33 77\r\n/dev/pts/0\r\nconsole\r\n");
+    bed.run(["delete", "--force", bundle.id()]).success();
+}
+
+fn receive(stream: &impl AsRawFd) -> File {
+    let (mut bytes, mut control) = ([0; 64], nix::cmsg_space!(RawFd));
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    let message =
+        recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())
+            .unwrap();
+    let Some(ControlMessageOwned::ScmRights(fds)) = message.cmsgs().unwrap().next() else {
+        panic!("no descriptor came");
+    };
+    // SAFETY: the kernel has just installed it; nobody else knows its number.
+    File::from(unsafe { OwnedFd::from_raw_fd(fds[0]) })
+}
+
+/// Everything until the last process has closed the terminal (EIO).
+fn read_terminal(mut master: File) -> String {
+    let (mut text, mut bytes) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = master.read(&mut bytes) {
+        text.extend_from_slice(&bytes[..n]);
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn run_and_exec_have_a_real_terminal() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let size = Winsize { ws_row: 24, ws_col: 91, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = openpty(Some(&size), None).unwrap();
+    let (mut master, slave) = (File::from(pty.master), pty.slave);
+    let mut command = bed.terrarium();
+    let name = bed.unique("tty");
+    command.args(["run", "--rm", "-it", "--name", &name]).arg(bed.rootfs());
+    command.args(["--", "sh", "-c", "stty size; read line; echo got $line; trap 'echo; echo interrupted; exit 9' INT; echo ready; while :; do sleep 0.05; done"]);
+    command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+    let mut process = bed.spawn(&mut command);
+    // The slave's last owner on this side.
+    drop(command);
+    let mut text = String::new();
+    let mut wait_for = |master: &mut File, word: &str| {
+        let mut bytes = [0; 4096];
+        while !text.contains(word) {
+            let n = master.read(&mut bytes).unwrap_or_else(|error| panic!("{error} after {text}"));
+            text.push_str(&String::from_utf8_lossy(&bytes[..n]));
+        }
+    };
+    wait_for(&mut master, "24 91");
+    master.write_all(b"hello\r").unwrap();
+    wait_for(&mut master, "got hello");
+    wait_for(&mut master, "ready");
+    let outcome = bed.run(["exec", "-t", &name, "tty"]);
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (0, "/dev/pts/1\r\n"), "{outcome:?}");
+    // Ctrl-C is the container's affair.
+    master.write_all(&[3]).unwrap();
+    wait_for(&mut master, "interrupted");
+    assert_eq!(process.wait(), 9);
+}
+
+#[test]
+fn bundles_are_understood_by_the_other_runtimes() {
+    require!(Root, Program("busybox"), Program("runc"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "peer", &["sh", "-c", "echo hello; exit 6"]);
+    let root = bed.folder().join("runc");
+    let mut command = std::process::Command::new("runc");
+    command.arg("--root").arg(root).args(["run", "--bundle"]).arg(bundle.folder()).arg(bundle.id());
+    let theirs = bed.finish(&mut command);
+    let ours = bundle.run();
+    assert_eq!((theirs.code, &theirs.stdout), (6, &"hello\n".to_owned()), "{theirs:?}");
+    assert_eq!((ours.code, ours.stdout), (theirs.code, theirs.stdout));
+}
+
+#[test]
+fn features_and_version_are_what_engines_read() {
+    let bed = TestBed::new();
+    let features: Value = serde_json::from_str(&bed.run(["features"]).success()).unwrap();
+    assert_eq!(features["hooks"].as_array().unwrap().len(), 6);
+    assert_eq!(features["linux"]["capabilities"].as_array().unwrap().len(), 41);
+    let version = bed.run(["--version"]).success();
+    let lines: Vec<_> = version.lines().collect();
+    assert!(lines[0].starts_with("terrarium version "), "{version}");
+    assert!(lines[1].starts_with("spec: 1.2"), "{version}");
+}
