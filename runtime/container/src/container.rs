@@ -636,7 +636,9 @@ pub fn oci_state(state: &State) -> OciState {
 
 /// Runs the poststart hooks; one that fails is told, and the container goes on (runtime-spec, "Poststart").
 fn after_start(spec: &Spec, state: &State) {
-    run_late_hooks(spec, "poststart", &oci_state(state));
+    // A short program may have ended by now; what is told is that it was started.
+    let state = OciState { status: "running", pid: state.pid, ..oci_state(state) };
+    run_late_hooks(spec, "poststart", &state);
 }
 
 /// Runs hooks whose failure changes nothing any more.

@@ -14,7 +14,7 @@ use nix::sys::resource::Resource;
 use nix::sys::signal::{SigHandler, SigSet, Signal};
 use nix::sys::socket::SockFlag;
 use oci_spec::runtime::Hook;
-use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use std::borrow::Cow;
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
@@ -264,6 +264,10 @@ fn set_up_and_execute(
             .step("set", "parent death signal")?;
     }
 
+    if listener.is_some() {
+        // Engines expect `create` to fail where `start` is bound to.
+        look_for_program(&plan.process)?;
+    }
     tell(socket, &Message::Ready, None)?;
     wait_for_start(socket, listener)?;
     run_hooks("startContainer", &plan.hooks.start_container, &plan.oci_state, "created")?;
@@ -495,6 +499,10 @@ pub(crate) fn execute(process: &ProcessPlan, preserve_fds: u32) -> Result<Infall
     if let Some(candidate) = denied {
         return Err(not_executable(&candidate, Errno::EACCES));
     }
+    Err(not_found(program, found))
+}
+
+fn not_found(program: CString, found: Option<CString>) -> Failure {
     let (on, hint) = match found {
         Some(path) => (path, "the file is there, but its interpreter or ELF loader is not"),
         None if program.as_bytes().contains(&b'/') => {
@@ -502,13 +510,33 @@ pub(crate) fn execute(process: &ProcessPlan, preserve_fds: u32) -> Result<Infall
         }
         None => (program, "no such program in any folder of PATH in the root filesystem"),
     };
-    Err(Failure {
+    Failure {
         kind: FailureKind::NotFound,
         step: "execute".into(),
         on: on.to_string_lossy().into_owned(),
         source: Errno::ENOENT.into(),
         hint: hint.into(),
-    })
+    }
+}
+
+/// Whether there is something to execute, as far as can be told without doing it.
+fn look_for_program(process: &ProcessPlan) -> Result<(), Failure> {
+    let program = process.args.first().cloned().unwrap_or_default();
+    let mut denied = None;
+    for candidate in candidates(&program, &process.env) {
+        let Ok(stat) = rustix::fs::stat(candidate.as_c_str()) else { continue };
+        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+        let may = rustix::fs::Access::EXEC_OK;
+        // The ids that count are those of the program's user, which this process has by now.
+        if is_file && rustix::fs::access(candidate.as_c_str(), may).is_ok() {
+            return Ok(());
+        }
+        denied = Some(candidate);
+    }
+    match denied {
+        Some(candidate) => Err(not_executable(&candidate, Errno::EACCES)),
+        None => Err(not_found(program, None)),
+    }
 }
 
 fn not_executable(path: &CString, error: Errno) -> Failure {

@@ -29,7 +29,7 @@ impl Podman<'_> {
         let mut words = vec!["run", "--name", &name, "--cgroup-parent", "/terrarium-podman"];
         words.extend(limits);
         words.extend(options);
-        words.extend(["--rootfs", rootfs.to_str().unwrap()]);
+        words.extend(["--rootfs", rootfs.to_str().expect("paths of tests are UTF-8")]);
         words.extend(command);
         self.call(&words)
     }
@@ -57,8 +57,8 @@ fn podman_runs_stops_and_removes_containers() {
     fs::write(data.join("file"), "shared\n").unwrap();
     let volume = format!("{}:/data:ro", data.display());
     let options = [
-        "-d", "--net", "none", "--memory", "64m", "--pids-limit", "50", "--read-only", "-v",
-        &volume,
+        "-d", "--net", "none", "--memory", "64m", "--pids-limit", "50", "--read-only",
+        "--read-only-tmpfs=false", "-v", &volume,
     ];
     podman.run("two", &options, &["sh", "-c", script]).success();
     let two = bed.unique("two");
@@ -89,7 +89,7 @@ struct Containerd<'a> {
 impl<'a> Containerd<'a> {
     fn start(bed: &'a TestBed) -> Self {
         let folder = bed.folder().join("containerd");
-        fs::create_dir(&folder).unwrap();
+        fs::create_dir(&folder).expect("the test's folder is writable");
         let path = |name: &str| folder.join(name).display().to_string();
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\n\
@@ -100,7 +100,7 @@ impl<'a> Containerd<'a> {
             path("socket"),
             path("socket.ttrpc")
         );
-        fs::write(folder.join("config.toml"), config).unwrap();
+        fs::write(folder.join("config.toml"), config).expect("the test's folder is writable");
         let mut command = Command::new("containerd");
         command.arg("--config").arg(folder.join("config.toml"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -120,11 +120,17 @@ impl<'a> Containerd<'a> {
     }
 
     fn run(&self, options: &[&str], name: &str, command: &[&str]) -> Outcome {
-        let terrarium = self.bed.terrarium().get_program().to_str().unwrap().to_owned();
+        let terrarium = self
+            .bed
+            .terrarium()
+            .get_program()
+            .to_str()
+            .expect("paths of tests are UTF-8")
+            .to_owned();
         let rootfs = self.bed.rootfs();
         let mut words = vec!["run", "--runc-binary", &terrarium];
         words.extend(options);
-        words.extend(["--rootfs", rootfs.to_str().unwrap(), name]);
+        words.extend(["--rootfs", rootfs.to_str().expect("paths of tests are UTF-8"), name]);
         words.extend(command);
         self.call(&words)
     }

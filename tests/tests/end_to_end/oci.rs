@@ -27,7 +27,8 @@ fn create_start_state_kill_delete() {
     let bundle = Bundle::new(&bed, "life", &["sh", "-c", WAIT]);
     bundle.change(|spec| spec["annotations"] = json!({ "a.b": "c" }));
     let pid_file = bundle.folder().join("pid");
-    let outcome = bundle.create(&["--pid-file", pid_file.to_str().unwrap()]);
+    let outcome =
+        bundle.create(&["--pid-file", pid_file.to_str().expect("paths of tests are UTF-8")]);
     assert_eq!(outcome.success(), "");
     let state = bundle.state();
     assert_eq!((&state["status"], &state["id"]), (&json!("created"), &json!(bundle.id())));
@@ -66,21 +67,42 @@ fn create_start_state_kill_delete() {
 }
 
 #[test]
-fn start_says_why_a_program_cannot_be_executed() {
+fn a_program_that_cannot_be_executed_is_told_to_the_engine() {
     require!(Root, Program("busybox"));
     let bed = TestBed::new();
-    let bundle = Bundle::new(&bed, "missing", &["/no/such/program"]);
-    bundle.create(&[]).success();
-    let log = bundle.folder().join("log");
-    let mut command = bed.terrarium();
-    command.arg("--log").arg(&log).args(["--log-format", "json", "start", bundle.id()]);
-    let outcome = bed.finish(&mut command);
+    let log = bed.folder().join("log");
+    let call = |words: &[&str]| {
+        let mut command = bed.terrarium();
+        command.arg("--log").arg(&log).args(["--log-format", "json"]).args(words);
+        let outcome = bed.finish(&mut command);
+        let text = fs::read_to_string(&log).unwrap();
+        let line: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(line["level"], "error");
+        (outcome, line["msg"].as_str().unwrap().to_owned())
+    };
+    // As runc and crun do: `create` fails already.
+    let missing = Bundle::new(&bed, "missing", &["/no/such/program"]);
+    let words = [
+        "create",
+        "--bundle",
+        missing.folder().to_str().expect("paths of tests are UTF-8"),
+        missing.id(),
+    ];
+    let (outcome, message) = call(&words);
     assert!(outcome.code == 1 && outcome.stderr.contains("/no/such/program"), "{outcome:?}");
-    let line: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
-    assert_eq!(line["level"], "error");
-    assert!(line["msg"].as_str().unwrap().contains("/no/such/program"), "{line}");
-    assert_eq!(bundle.state()["status"], "stopped");
-    bundle.call("delete", &[]).success();
+    assert!(message.contains("No such file or directory"), "{message}");
+    bed.assert_nothing_left();
+
+    // That it is no program is known when the kernel has looked at it.
+    fs::write(bed.rootfs().join("bin/text"), "no program\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(bed.rootfs().join("bin/text"), mode).unwrap();
+    let text = Bundle::new(&bed, "text", &["/bin/text"]);
+    text.create(&[]).success();
+    let (outcome, message) = call(&["start", text.id()]);
+    assert!(outcome.code == 1 && message.contains("Exec format error"), "{outcome:?}");
+    assert_eq!(text.state()["status"], "stopped");
+    text.call("delete", &[]).success();
 }
 
 #[test]
@@ -108,7 +130,7 @@ fn hooks_run_in_order_and_in_the_right_namespace() {
     assert_eq!(bundle.run().success(), "startContainer\n");
     let text = fs::read_to_string(&seen).unwrap();
     let own = fs::read_link("/proc/self/ns/mnt").unwrap();
-    let own = own.to_str().unwrap();
+    let own = own.to_str().expect("paths of tests are UTF-8");
     let mut order = Vec::new();
     for line in text.lines() {
         let mut words = line.splitn(3, ' ');
@@ -170,7 +192,8 @@ fn exec_joins_every_namespace_and_cgroup() {
         "user": { "uid": 1000, "gid": 1001 }
     });
     fs::write(&process, object.to_string()).unwrap();
-    let words = ["exec", "--process", process.to_str().unwrap(), bundle.id()];
+    let words =
+        ["exec", "--process", process.to_str().expect("paths of tests are UTF-8"), bundle.id()];
     let outcome = bed.run(words);
     assert_eq!(
         (outcome.code, outcome.stdout.as_str()),
@@ -216,14 +239,16 @@ fn the_console_socket_gets_the_terminal() {
     });
     // Longer than a socket address can be.
     let folder = bed.folder().join("x".repeat(120));
-    fs::create_dir(&folder).unwrap();
+    fs::create_dir(&folder).expect("the test's folder is writable");
     let short = std::path::Path::new("/proc/self/fd")
         .join(File::open(&folder).map(Box::new).map(Box::leak).unwrap().as_raw_fd().to_string());
     let listener = UnixListener::bind(short.join("s")).unwrap();
     let socket = folder.join("s");
     let refused = bundle.create(&[]);
     assert!(refused.code == 1 && refused.stderr.contains("--console-socket"), "{refused:?}");
-    bundle.create(&["--console-socket", socket.to_str().unwrap()]).success();
+    bundle
+        .create(&["--console-socket", socket.to_str().expect("paths of tests are UTF-8")])
+        .success();
     let (stream, _) = listener.accept().unwrap();
     let master = receive(&stream);
     bundle.call("start", &[]).success();
@@ -237,8 +262,10 @@ fn receive(stream: &impl AsRawFd) -> File {
     let mut slices = [IoSliceMut::new(&mut bytes)];
     let message =
         recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())
-            .unwrap();
-    let Some(ControlMessageOwned::ScmRights(fds)) = message.cmsgs().unwrap().next() else {
+            .expect("a message comes");
+    let Some(ControlMessageOwned::ScmRights(fds)) =
+        message.cmsgs().expect("the control data fits").next()
+    else {
         panic!("no descriptor came");
     };
     // SAFETY: the kernel has just installed it; nobody else knows its number.
