@@ -8,7 +8,7 @@ mod exit;
 mod log;
 
 use clap::Parser;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Builds containers and observes them from the kernel.
@@ -36,6 +36,12 @@ struct Global {
     /// Form of that log
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "For engines")]
     log_format: log::Format,
+    /// Who makes cgroups: this program, or systemd; with disabled nobody does
+    #[arg(long, value_enum, default_value_t, value_name = "MANAGER", help_heading = "For engines")]
+    cgroup_manager: CgroupManager,
+    /// The same as --cgroup-manager systemd
+    #[arg(long, help_heading = "For engines")]
+    systemd_cgroup: bool,
     /// Log more
     #[arg(long, help_heading = "For engines")]
     debug: bool,
@@ -49,6 +55,35 @@ struct Global {
         help_heading = "For engines"
     )]
     rootless: Option<String>,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum CgroupManager {
+    /// This program, in the cgroup filesystems
+    #[default]
+    Cgroupfs,
+    /// systemd, by D-Bus
+    Systemd,
+    /// Nobody: containers stay in the caller's cgroup
+    Disabled,
+}
+
+impl Global {
+    /// Who makes cgroups; refuses what is not possible.
+    fn cgroup_manager(&self) -> anyhow::Result<CgroupManager> {
+        if !self.systemd_cgroup && self.cgroup_manager != CgroupManager::Systemd {
+            return Ok(self.cgroup_manager);
+        }
+        let why = if Path::new("/run/systemd/system").is_dir() {
+            "this version does not talk to systemd"
+        } else {
+            "systemd does not run here"
+        };
+        anyhow::bail!(
+            "make cgroups by systemd: {why} (leave --systemd-cgroup out; with Podman, --cgroup-manager cgroupfs)"
+        )
+    }
 }
 
 fn main() -> ExitCode {

@@ -171,9 +171,8 @@ pub(crate) fn check_path(path: &Path) -> Result<String> {
     let invalid = |reason: &'static str| {
         Err(Error::invalid("cgroupsPath", path.display().to_string(), reason))
     };
-    if !path.is_absolute() {
-        return invalid("only absolute cgroup paths are supported so far");
-    }
+    // A relative path is relative to the runtime's own parent (runtime-spec, "Cgroups Path").
+    let path = Path::new(DEFAULT_PARENT).join(path);
     if path.components().any(|c| matches!(c, Component::ParentDir | Component::CurDir)) {
         return invalid("a cgroup path has neither . nor ..");
     }
@@ -282,6 +281,41 @@ impl Cgroups {
             filter.attach(unified.as_fd()).map_err(Error::DeviceRules)?;
         }
         Ok(states)
+    }
+
+    /// Those of the cgroups that are not among `folders`.
+    pub(crate) fn missing(&self, folders: &[PathBuf]) -> Self {
+        let mut missing = self.clone();
+        missing.members.retain(|member| !folders.contains(&member.folder));
+        missing
+    }
+
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Sets limits in cgroups that exist.
+    pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        self.members.iter().try_for_each(|member| {
+            hand_down_to(member)?;
+            limit(member, resources)
+        })
+    }
+
+    /// Moves processes that exist into the cgroups.
+    pub(crate) fn adopt(&self, pids: &[i32]) -> Result<()> {
+        for member in &self.members {
+            let path = member.folder.join("cgroup.procs");
+            for pid in pids {
+                match fs::write(&path, pid.to_string()) {
+                    // It ended meanwhile.
+                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                    result => result.tried("move processes into", &path)?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The unified cgroup's folder, for `CLONE_INTO_CGROUP`.
@@ -453,6 +487,19 @@ fn made(result: io::Result<()>, folder: &Path) -> Result<()> {
     result.tried_hint("create cgroup", folder, hint)
 }
 
+/// Hands the controllers of `member` down to its folder (cgroup v2).
+fn hand_down_to(member: &Member) -> Result<()> {
+    if !member.hierarchy.is_unified() {
+        return Ok(());
+    }
+    let controllers: Vec<&str> = member.controllers.iter().map(String::as_str).collect();
+    let top = &member.hierarchy.mountpoint;
+    let mut above: Vec<&Path> =
+        member.folder.ancestors().skip(1).take_while(|f| f.starts_with(top)).collect();
+    above.reverse();
+    above.into_iter().try_for_each(|folder| hand_down(folder, &controllers))
+}
+
 /// Enables `controllers` for the children of `folder` (cgroup v2's `cgroup.subtree_control`).
 fn hand_down(folder: &Path, controllers: &[&str]) -> Result<()> {
     if controllers.is_empty() {
@@ -514,6 +561,11 @@ fn limit(member: &Member, resources: &LinuxResources) -> Result<()> {
 
 fn limit_memory(folder: &Path, memory: &LinuxMemory, v2: bool) -> Result<()> {
     let controller = MemController::new(folder.to_owned(), PathBuf::new(), v2);
+    let swap_first = !v2 && memory.limit().is_some_and(|limit| exceeds_swap(folder, limit));
+    if let (Some(swap), true) = (memory.swap(), swap_first) {
+        // Memory must not exceed memory and swap together, not even for a moment.
+        controller.set_memswap_limit(swap).wrote("swap limit", folder)?;
+    }
     if let Some(limit) = memory.limit() {
         controller.set_limit(limit).wrote("memory limit", folder)?;
     }
@@ -549,6 +601,14 @@ fn limit_memory(folder: &Path, memory: &LinuxMemory, v2: bool) -> Result<()> {
         controller.disable_oom_killer().wrote("memory.oom_control", folder)?;
     }
     Ok(())
+}
+
+/// Whether `limit` is more than what memory and swap together are limited to now.
+fn exceeds_swap(folder: &Path, limit: i64) -> bool {
+    let text = fs::read_to_string(folder.join("memory.memsw.limit_in_bytes"));
+    text.ok()
+        .and_then(|text| text.trim().parse::<i64>().ok())
+        .is_some_and(|now| limit < 0 || limit > now)
 }
 
 fn limit_cpu(folder: &Path, cpu: &LinuxCpu, v2: bool) -> Result<()> {
@@ -667,6 +727,7 @@ impl Wrote for Result<(), cgroups_rs::fs::error::Error> {
 
 /// Kills every process in the cgroups `folders` and below, and waits until they are gone.
 pub(crate) fn kill_all(folders: &[PathBuf]) -> Result<()> {
+    crate::freeze::thaw_for_kill(folders);
     let deadline = Instant::now() + REMOVE_TIMEOUT;
     for folder in folders {
         // Linux 5.14; it also reaches processes that fork meanwhile.

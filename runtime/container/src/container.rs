@@ -3,6 +3,7 @@
 use crate::cgroup::{self, Cgroups, Hierarchies};
 use crate::console::{self, Relay};
 use crate::error::{Error, Result, Tried};
+use crate::freeze;
 use crate::hooks::{self, OciState};
 use crate::id::ContainerId;
 use crate::init::{self, Inherited};
@@ -48,6 +49,8 @@ pub struct CreateOptions {
     pub remove: bool,
     /// Standard output and error go to `container.log` in the container's folder, standard input is empty.
     pub log_output: bool,
+    /// No cgroups are made: the container stays in the caller's.
+    pub without_cgroups: bool,
     /// The runtime goes before the program is started: another process calls [`start`].
     pub leave: bool,
     /// Unix socket that gets the master of the terminal; without it this process holds the terminal.
@@ -98,12 +101,12 @@ impl Container {
         )?;
         check_descriptors(options.preserve_fds)?;
         let linux = spec.linux().as_ref();
-        let cgroup_path = match linux.and_then(|linux| linux.cgroups_path().as_deref()) {
-            Some(path) => cgroup::check_path(path)?,
-            None => format!("{}/{id}", cgroup::DEFAULT_PARENT),
-        };
         let resources = linux.and_then(|linux| linux.resources().as_ref());
-        let cgroups = Cgroups::plan(&Hierarchies::read()?, &cgroup_path, resources)?;
+        let cgroups = if options.without_cgroups {
+            Cgroups::default()
+        } else {
+            Cgroups::plan(&Hierarchies::read()?, &cgroup_path(spec, id)?, resources)?
+        };
         let plan = plan::plan(
             spec,
             &PlanContext {
@@ -593,6 +596,14 @@ fn check_descriptors(count: u32) -> Result<()> {
     Ok(())
 }
 
+/// Path of the container's cgroups, below each hierarchy's mount.
+pub(crate) fn cgroup_path(spec: &Spec, id: &ContainerId) -> Result<String> {
+    match spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref()) {
+        Some(path) => cgroup::check_path(path),
+        None => Ok(format!("{}/{id}", cgroup::DEFAULT_PARENT)),
+    }
+}
+
 fn oci_state_of(spec: &Spec, id: &ContainerId, bundle: &Path) -> OciState {
     OciState {
         oci_version: spec.version().clone(),
@@ -740,6 +751,9 @@ pub fn kill(store: &Store, id: &ContainerId, signal: SignalNumber) -> Result<()>
         || Error::NotRunning { id: state.id.clone(), status: state.observed_status().as_str() };
     let pid = Pid::from_raw(state.pid).ok_or_else(not_running)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|_| not_running())?;
+    if signal == SignalNumber::KILL {
+        freeze::thaw_for_kill(&Journal::read(&store.folder(id))?.cgroups);
+    }
     // With the descriptor held the pid cannot be reused any more: if it is the container's now, it stays so.
     if !state.is_alive() {
         return Err(not_running());

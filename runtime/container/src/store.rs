@@ -61,6 +61,12 @@ pub(crate) struct JournalNetwork {
 impl Journal {
     const FILE: &'static str = "journal.json";
 
+    /// Writes the journal into `folder`.
+    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec(self).expect("a journal is plain data");
+        write_atomically(&folder.join(Self::FILE), &bytes, 0o600)
+    }
+
     /// Reads the journal in `folder`; an empty one where there is none.
     pub(crate) fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(Self::FILE);

@@ -73,6 +73,10 @@ fn podman_runs_stops_and_removes_containers() {
     assert_eq!(outcome.stdout, "/dev/pts/0\r\n", "{outcome:?}");
     let stats = podman.call(&["stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDS}}", &two]);
     assert!(stats.clone().success().contains("67.11MB"), "{stats:?}");
+    podman.call(&["pause", &two]).success();
+    let status = podman.call(&["inspect", &two, "--format", "{{.State.Status}}"]).success();
+    assert_eq!(status, "paused\n");
+    podman.call(&["unpause", &two]).success();
     podman.call(&["stop", "--time", "5", &two]).success();
     let code = podman.call(&["inspect", &two, "--format", "{{.State.ExitCode}}"]).success();
     assert_eq!(code, "3\n");

@@ -13,3 +13,4 @@ mod network;
 mod observe;
 mod oci;
 mod prometheus;
+mod resources;

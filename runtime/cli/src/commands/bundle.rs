@@ -1,6 +1,6 @@
 //! What `create` and `run` take of an engine: a bundle, and what goes with it.
 
-use crate::Global;
+use crate::{CgroupManager, Global};
 use anyhow::Context;
 use std::path::{Path, PathBuf};
 use terrarium_container::{CreateOptions, OciSpec};
@@ -44,14 +44,15 @@ impl BundleArgs {
     }
 
     /// What the runtime is told besides the spec.
-    pub fn options(&self, bundle: PathBuf, _global: &Global) -> CreateOptions {
-        CreateOptions {
+    pub fn options(&self, bundle: PathBuf, global: &Global) -> anyhow::Result<CreateOptions> {
+        Ok(CreateOptions {
+            without_cgroups: global.cgroup_manager()? == CgroupManager::Disabled,
             bundle: Some(bundle),
             console_socket: self.console_socket.clone(),
             preserve_fds: preserved(self.preserve_fds),
             pid_file: self.pid_file.clone(),
             ..CreateOptions::default()
-        }
+        })
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Args {
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let id = super::usage(ContainerId::new(args.id.as_str()))?;
     let (bundle, spec) = args.bundle.spec()?;
-    let options = CreateOptions { leave: true, ..args.bundle.options(bundle, global) };
+    let options = CreateOptions { leave: true, ..args.bundle.options(bundle, global)? };
     let store = Store::open(&global.root)?;
     Container::create(&store, &id, &spec, &options)?.leave(options.pid_file.as_deref())?;
     Ok(ExitCode::SUCCESS)

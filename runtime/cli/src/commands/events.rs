@@ -2,6 +2,7 @@
 
 use super::terminal::{harmless, is_harmful};
 use crate::Global;
+use crate::exit::WithCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -10,6 +11,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
+use terrarium_container::{ContainerId, Error, Store};
 
 /// How to print
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,13 +37,25 @@ pub struct Events {
     /// How to print
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
+    /// What a container of terrarium's uses now, as JSON, without an observatory
+    #[arg(long, requires = "id")]
+    stats: bool,
+    /// Print that again and again, each time after so long
+    #[arg(long, value_name = "TIME", default_value = "5s", requires = "id")]
+    interval: String,
+    /// The container, for OCI engines: its statistics at every interval, or once with --stats
+    #[arg(value_name = "ID")]
+    id: Option<String>,
     /// Where the observatory listens
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9750")]
     url: String,
 }
 
 /// Runs the command.
-pub fn run(args: &Events, _global: &Global) -> anyhow::Result<ExitCode> {
+pub fn run(args: &Events, global: &Global) -> anyhow::Result<ExitCode> {
+    if let Some(id) = &args.id {
+        return statistics(args, id, global);
+    }
     if let Some(probe) = &args.probe {
         super::observe::probes(std::slice::from_ref(probe))?;
     }
@@ -72,6 +86,30 @@ pub fn run(args: &Events, _global: &Global) -> anyhow::Result<ExitCode> {
             return closed(error);
         }
     }
+}
+
+/// `events ID` as OCI engines call it: runc's JSON, an object a line.
+fn statistics(args: &Events, id: &str, global: &Global) -> anyhow::Result<ExitCode> {
+    let id = super::usage(ContainerId::new(id))?;
+    let number = args.interval.strip_suffix("ms").map(|n| (n, 1));
+    let number = number.or(args.interval.strip_suffix('s').map(|n| (n, 1000)));
+    let milliseconds = number.and_then(|(n, unit)| n.parse::<u64>().ok()?.checked_mul(unit));
+    let Some(milliseconds) = milliseconds.filter(|&n| n > 0) else {
+        let why = anyhow::anyhow!("--interval {:?}: the form is 5s or 500ms", args.interval);
+        return Err(WithCode::error(2, why));
+    };
+    let store = Store::open(&global.root)?;
+    super::print(&terrarium_container::stats(&store, &id)?.to_string())?;
+    while !args.stats {
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        match terrarium_container::stats(&store, &id) {
+            Ok(stats) => super::print(&stats.to_string())?,
+            // It has ended, and so has this.
+            Err(Error::NotRunning { .. } | Error::DoesNotExist { .. }) => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Whoever read our output has enough.

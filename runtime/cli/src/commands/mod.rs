@@ -11,12 +11,14 @@ mod gc;
 mod kill;
 mod logging;
 mod observe;
+mod pause;
 mod ps;
 mod run;
 mod spec;
 mod start;
 mod state;
 mod terminal;
+mod update;
 
 use crate::Global;
 use crate::exit::WithCode;
@@ -46,6 +48,12 @@ pub enum Command {
     Doctor(doctor::Doctor),
     #[command(display_order = 20)]
     Exec(Box<exec::Args>),
+    #[command(display_order = 21)]
+    Pause(pause::PauseArgs),
+    #[command(display_order = 22)]
+    Resume(pause::ResumeArgs),
+    #[command(display_order = 23)]
+    Update(update::Args),
     #[command(display_order = 50)]
     Create(create::Args),
     #[command(display_order = 51)]
@@ -72,6 +80,9 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Events(args) => events::run(&args, global),
         Command::Doctor(args) => doctor::run(&args, global),
         Command::Exec(args) => exec::run(&args, global),
+        Command::Pause(args) => pause::pause(&args, global),
+        Command::Resume(args) => pause::resume(&args, global),
+        Command::Update(args) => update::run(&args, global),
         Command::Create(args) => create::run(&args, global),
         Command::Start(args) => start::run(&args, global),
         Command::State(args) => state::run(&args, global),

@@ -4,7 +4,7 @@ use crate::Global;
 use anyhow::Context;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use terrarium_container::{State, Store};
+use terrarium_container::{ContainerId, State, Store};
 
 /// How to print.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -24,10 +24,15 @@ pub struct Args {
     /// Print ids only
     #[arg(long, short)]
     quiet: bool,
+    /// List the processes of this container instead, as OCI engines ask for them
+    id: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
+    if let Some(id) = &args.id {
+        return processes(args.format, id, global);
+    }
     let (mut states, errors) = if global.root.is_dir() {
         Store::open(&global.root)?.containers()?
     } else {
@@ -57,6 +62,29 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         eprintln!("terrarium: {error}");
     }
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Host pids of the container's processes.
+fn processes(format: Format, id: &str, global: &Global) -> anyhow::Result<ExitCode> {
+    let id = super::usage(ContainerId::new(id))?;
+    let pids = terrarium_container::processes(&Store::open(&global.root)?, &id)?;
+    let text = match format {
+        Format::Json => serde_json::to_string(&pids).context("write JSON")?,
+        Format::Table => {
+            let row = |pid: &i32| {
+                let read =
+                    |file: &str| std::fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+                let words = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+                let name = String::from_utf8_lossy(&read("comm")).trim().to_owned();
+                let command = if words.is_empty() { format!("[{name}]") } else { words };
+                format!("{pid:<8} {}", super::terminal::harmless(command.trim_end()))
+            };
+            let head = format!("{:<8} COMMAND", "PID");
+            std::iter::once(head).chain(pids.iter().map(row)).collect::<Vec<_>>().join("\n")
+        }
+    };
+    super::print(&text)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn table(out: &mut impl Write, states: &[State]) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! `terrarium run`: a container from a folder, in the foreground or behind a supervisor.
 
 use super::bundle::BundleArgs;
-use crate::Global;
 use crate::exit::WithCode;
+use crate::{CgroupManager, Global};
 use anyhow::Context;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -182,7 +182,7 @@ fn from_bundle(args: &Args, global: &Global) -> anyhow::Result<u8> {
     let id = args.rootfs.to_str().map(ContainerId::new).context("read id: it is not UTF-8")??;
     let (bundle, spec) = args.bundle.spec()?;
     let store = Store::open(&global.root)?;
-    let options = args.bundle.options(bundle, global);
+    let options = args.bundle.options(bundle, global)?;
     if args.detach {
         let options = CreateOptions { leave: true, ..options };
         Container::create(&store, &id, &spec, &options)?.leave(options.pid_file.as_deref())?;
@@ -270,6 +270,7 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         supervised: true,
         remove: args.rm,
         log_output: args.detach,
+        without_cgroups: global.cgroup_manager()? == CgroupManager::Disabled,
         ..CreateOptions::default()
     };
     let mut container = Container::create(&store, &id, &spec, &options)?;

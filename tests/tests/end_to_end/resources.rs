@@ -1,0 +1,138 @@
+//! Limits that change, frozen containers, and what a container uses.
+
+use serde_json::{Value, json};
+use std::fs;
+use terrarium_tests::bundle::Bundle;
+use terrarium_tests::{TestBed, eventually, require};
+
+/// A program that writes a number again and again.
+const COUNT: &str = "i=0; while :; do i=$((i + 1)); echo $i > /dev/shm/i; sleep 0.01; done";
+
+fn started<'a>(bed: &'a TestBed, name: &str) -> Bundle<'a> {
+    let bundle = Bundle::new(bed, name, &["sh", "-c", COUNT]);
+    bundle.change(|spec| spec["linux"]["resources"]["memory"] = json!({ "limit": 64 << 20 }));
+    bundle.create(&[]).success();
+    bundle.call("start", &[]).success();
+    bundle
+}
+
+/// The number that the program wrote last.
+fn number(bundle: &Bundle<'_>) -> String {
+    let pid = bundle.state()["pid"].to_string();
+    let path = format!("/proc/{pid}/root/dev/shm/i");
+    eventually("the program counts", || {
+        let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+        if text.ends_with('\n') { Ok(text) } else { Err(text) }
+    })
+}
+
+#[test]
+fn a_paused_container_stands_still_and_goes_on() {
+    require!(Root, Program("busybox"), CgroupV2);
+    let bed = TestBed::new();
+    let bundle = started(&bed, "paused");
+    number(&bundle);
+    bundle.call("pause", &[]).success();
+    assert_eq!(bundle.state()["status"], "paused");
+    let before = number(&bundle);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(number(&bundle), before, "nothing runs while it is paused");
+    let twice = bundle.call("pause", &[]);
+    assert!(twice.code == 1 && twice.stderr.contains("it is paused"), "{twice:?}");
+    let inside = bundle.call("exec", &["true"]);
+    assert!(inside.code == 1 && inside.stderr.contains("paused"), "{inside:?}");
+
+    bundle.call("resume", &[]).success();
+    assert_eq!(bundle.state()["status"], "running");
+    eventually("it counts on", || {
+        let now = number(&bundle);
+        if now == before { Err(now) } else { Ok(()) }
+    });
+    // A paused container can be killed and removed.
+    bundle.call("pause", &[]).success();
+    bundle.call("delete", &["--force"]).success();
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn limits_are_changed_as_a_whole_or_not_at_all() {
+    require!(Root, Program("busybox"), MemoryController);
+    let bed = TestBed::new();
+    let bundle = started(&bed, "updated");
+    let limits = || {
+        let stats: Value =
+            serde_json::from_str(&bundle.call("events", &["--stats"]).success()).unwrap();
+        let data = &stats["data"];
+        (data["memory"]["usage"]["limit"].as_u64(), data["pids"]["limit"].as_u64())
+    };
+    assert_eq!(limits(), (Some(64 << 20), None));
+    // A controller that the container had no use for until now comes along.
+    bundle.call("update", &["--memory", "96m", "--pids-limit", "30"]).success();
+    assert_eq!(limits(), (Some(96 << 20), Some(30)));
+    let pid = bundle.state()["pid"].to_string();
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    assert!(
+        cgroup.lines().any(|line| line.contains("pids") && line.contains(bundle.id()))
+            || cgroup.starts_with("0::"),
+        "{cgroup}"
+    );
+
+    // One limit is impossible: the other stays as it was.
+    let file = bed.folder().join("resources.json");
+    let resources = json!({ "pids": { "limit": 77 }, "memory": { "limit": 4096 } });
+    fs::write(&file, resources.to_string()).unwrap();
+    let path = file.to_str().expect("paths of tests are UTF-8");
+    let refused = bundle.call("update", &["--resources", path]);
+    if refused.code != 0 {
+        assert_eq!(limits(), (Some(96 << 20), Some(30)), "{refused:?}");
+    }
+    fs::write(&file, json!({ "cpu": { "cpus": "4095" }, "pids": { "limit": 78 } }).to_string())
+        .unwrap();
+    let refused = bundle.call("update", &["--resources", path]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert_eq!(limits().1, Some(30), "{refused:?}");
+    bundle.call("delete", &["--force"]).success();
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn processes_and_statistics_are_what_the_kernel_says() {
+    require!(Root, Program("busybox"), MemoryController);
+    let bed = TestBed::new();
+    let bundle = started(&bed, "used");
+    let first = bundle.state()["pid"].as_i64().unwrap();
+    let pids: Vec<i64> =
+        serde_json::from_str(&bundle.call("ps", &["--format", "json"]).success()).unwrap();
+    assert!(pids.contains(&first), "{pids:?}");
+    let table = bundle.call("ps", &[]).success();
+    assert!(table.contains(&first.to_string()), "{table}");
+    let stats: Value =
+        serde_json::from_str(&bundle.call("events", &["--stats"]).success()).unwrap();
+    assert_eq!((&stats["type"], &stats["id"]), (&json!("stats"), &json!(bundle.id())));
+    assert!(stats["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0, "{stats}");
+    assert!(stats["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0, "{stats}");
+    bundle.call("delete", &["--force"]).success();
+    let gone = bundle.call("events", &["--stats"]);
+    assert!(gone.code == 1 && gone.stderr.contains("does not exist"), "{gone:?}");
+}
+
+#[test]
+fn without_cgroups_and_with_systemds() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "plain", &["cat", "/proc/self/cgroup"]);
+    let run = |options: &[&str]| {
+        let mut command = bed.terrarium();
+        command.args(options).args(["run", "--bundle"]).arg(bundle.folder()).arg(bundle.id());
+        bed.finish(&mut command)
+    };
+    let text = run(&["--cgroup-manager", "disabled"]).success();
+    assert!(!text.contains(bundle.id()), "{text}");
+    let outcome = run(&["--systemd-cgroup"]);
+    assert!(outcome.code == 125 && outcome.stderr.contains("systemd"), "{outcome:?}");
+    bundle.change(|spec| spec["linux"]["cgroupsPath"] = json!(format!("relative/{}", bundle.id())));
+    let text = run(&[]).success();
+    // The cgroup namespace hides the path; that nothing is left shows that it was known.
+    assert!(text.lines().all(|line| !line.contains("..")), "{text}");
+    bed.assert_nothing_left();
+}
