@@ -171,12 +171,17 @@ pub(crate) fn check_path(path: &Path) -> Result<String> {
     let invalid = |reason: &'static str| {
         Err(Error::invalid("cgroupsPath", path.display().to_string(), reason))
     };
-    // A relative path is relative to the runtime's own parent (runtime-spec, "Cgroups Path").
-    let path = Path::new(DEFAULT_PARENT).join(path);
+    if path.as_os_str().is_empty() {
+        return invalid("a cgroup path has a name");
+    }
+    if path.to_str().is_some_and(|text| !text.contains('/') && text.matches(':').count() == 2) {
+        return invalid("slice:prefix:name is the form of --systemd-cgroup; give a path");
+    }
     if path.components().any(|c| matches!(c, Component::ParentDir | Component::CurDir)) {
         return invalid("a cgroup path has neither . nor ..");
     }
-    let path: PathBuf = path.components().collect();
+    // A relative path is relative to the runtime's own parent (runtime-spec, "Cgroups Path").
+    let path: PathBuf = Path::new(DEFAULT_PARENT).join(path).components().collect();
     match path.to_str() {
         Some("/") => invalid("the root cgroup cannot be a container's own"),
         Some(text) => Ok(text.to_owned()),
@@ -890,7 +895,8 @@ mod tests {
     #[test]
     fn cgroup_paths_stay_below_the_mount() {
         assert_eq!(check_path(Path::new("/a//b/")).unwrap(), "/a/b");
-        for bad in ["a/b", "/", "/a/../b", "/..", "system.slice:x:y", ""] {
+        assert_eq!(check_path(Path::new("a/b")).unwrap(), "/terrarium/a/b");
+        for bad in [".", "a/../..", "/", "/a/../b", "/..", "system.slice:x:y", ""] {
             assert!(check_path(Path::new(bad)).is_err(), "{bad}");
         }
     }

@@ -598,7 +598,8 @@ fn check_descriptors(count: u32) -> Result<()> {
 
 /// Path of the container's cgroups, below each hierarchy's mount.
 pub(crate) fn cgroup_path(spec: &Spec, id: &ContainerId) -> Result<String> {
-    match spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref()) {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    match path.filter(|path| !path.as_os_str().is_empty()) {
         Some(path) => cgroup::check_path(path),
         None => Ok(format!("{}/{id}", cgroup::DEFAULT_PARENT)),
     }

@@ -145,10 +145,14 @@ impl RunOptions {
         let parent = if parent == Path::new("/") {
             String::new()
         } else {
-            cgroup::check_path(parent).map_err(|_| {
+            let invalid = || {
                 let value = parent.display().to_string();
                 Error::invalid("--cgroup-parent", value, "it is an absolute path without ..")
-            })?
+            };
+            if !parent.is_absolute() {
+                return Err(invalid());
+            }
+            cgroup::check_path(parent).map_err(|_| invalid())?
         };
         Ok(PathBuf::from(format!("{parent}/{id}")))
     }

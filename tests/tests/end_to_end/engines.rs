@@ -74,8 +74,8 @@ fn podman_runs_stops_and_removes_containers() {
     let stats = podman.call(&["stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDS}}", &two]);
     assert!(stats.clone().success().contains("67.11MB"), "{stats:?}");
     podman.call(&["pause", &two]).success();
-    let status = podman.call(&["inspect", &two, "--format", "{{.State.Status}}"]).success();
-    assert_eq!(status, "paused\n");
+    let word = podman.call(&["inspect", &two, "--format", "{{.State.Status}}"]).success();
+    assert_eq!(word, "paused\n");
     podman.call(&["unpause", &two]).success();
     podman.call(&["stop", "--time", "5", &two]).success();
     let code = podman.call(&["inspect", &two, "--format", "{{.State.ExitCode}}"]).success();

@@ -100,16 +100,20 @@ fn statistics(args: &Events, id: &str, global: &Global) -> anyhow::Result<ExitCo
     };
     let store = Store::open(&global.root)?;
     super::print(&terrarium_container::stats(&store, &id)?.to_string())?;
-    while !args.stats {
+    if args.stats {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
         std::thread::sleep(Duration::from_millis(milliseconds));
         match terrarium_container::stats(&store, &id) {
             Ok(stats) => super::print(&stats.to_string())?,
             // It has ended, and so has this.
-            Err(Error::NotRunning { .. } | Error::DoesNotExist { .. }) => break,
+            Err(Error::NotRunning { .. } | Error::DoesNotExist { .. }) => {
+                return Ok(ExitCode::SUCCESS);
+            }
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Whoever read our output has enough.
