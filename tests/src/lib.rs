@@ -38,6 +38,7 @@ pub mod prometheus;
 pub mod requirement;
 pub mod rootfs;
 pub mod testbed;
+pub mod tracer;
 
 pub use container::{Container, Running};
 pub use deadline::eventually;

@@ -6,7 +6,7 @@
 
 use crate::error::{Error, Result, Tried};
 use crate::id::{ContainerId, random_hex};
-use crate::state::{State, write_atomically};
+use crate::state::{State, process_stat, write_atomically};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -176,7 +176,7 @@ impl Store {
         if path.exists() {
             return Err(self.name_in_use(id));
         }
-        let new = self.root.join(format!("{NEW_PREFIX}{}", random_hex(16)));
+        let new = self.root.join(format!("{NEW_PREFIX}{}-{}", std::process::id(), random_hex(16)));
         fs::DirBuilder::new().mode(0o711).create(&new).tried("create", &new)?;
         let fill = || {
             let lock = lock(&new)?.ok_or(ErrorKind::WouldBlock).map_err(std::io::Error::from);
@@ -265,13 +265,23 @@ impl Store {
                 .metadata()
                 .and_then(|meta| meta.modified())
                 .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > Duration::from_secs(1)));
-            if old && let Ok(Some(_lock)) = lock(&path) {
+            // One whose creator is gone need not grow old.
+            if (old || creator_is_gone(&path))
+                && let Ok(Some(_lock)) = lock(&path)
+            {
                 remove_folder(&path)?;
                 removed.push(path);
             }
         }
         Ok(removed)
     }
+}
+
+/// Whether the process that the name of a half-filled folder tells of does not exist.
+fn creator_is_gone(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let pid = name.strip_prefix(NEW_PREFIX).and_then(|rest| rest.split('-').next()?.parse().ok());
+    pid.is_some_and(|pid: i32| process_stat(pid).is_none())
 }
 
 /// A shared folder (of a network, of a host setting), made if missing, with the lock on it; waits for the lock.

@@ -4,6 +4,7 @@
 
 mod cgroup_example;
 mod counts;
+mod crash;
 mod engines;
 mod errors;
 mod isolation;
