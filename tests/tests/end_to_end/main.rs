@@ -7,6 +7,7 @@ mod counts;
 mod crash;
 mod engines;
 mod errors;
+mod escapes;
 mod isolation;
 mod lifecycle;
 mod memory;

@@ -70,6 +70,11 @@ pub enum Command {
 
 /// Runs `command`.
 pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
+    if matches!(command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
+        // Their children execute what images bring.
+        terrarium_container::run_sealed()
+            .context("protect the executable from containers: execute it from a read-only mount")?;
+    }
     match command {
         Command::Run(args) => run::run(&args, global),
         Command::Ps(args) => ps::run(&args, global),

@@ -1,0 +1,275 @@
+//! Published escapes from container runtimes: each is attempted, and must fail.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use terrarium_tests::bundle::Bundle;
+use terrarium_tests::{Outcome, TestBed, eventually, require};
+
+/// `terrarium run` with descriptors of the host left open by whoever calls it: 3 is the host's root, 9 a file.
+fn run_with_open_descriptors(bed: &TestBed, bundle: &Bundle<'_>) -> Outcome {
+    let script = format!(
+        "exec 3</ 9</etc/passwd; exec {} --root {} run -b {} {}",
+        bed.terrarium().get_program().display(),
+        bed.root().display(),
+        bundle.folder().display(),
+        bundle.id()
+    );
+    bed.finish(Command::new("sh").args(["-c", &script]))
+}
+
+/// CVE-2024-21626: a descriptor of the host that leaks into the container, or that its working folder leads through.
+#[test]
+fn leaked_descriptors_lead_nowhere() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "fds", &["sh", "-c", "ls /proc/self/fd"]);
+    // ls has the folder that it reads open as 3.
+    assert_eq!(run_with_open_descriptors(&bed, &bundle).success(), "0\n1\n2\n3\n");
+    bundle.change(|spec| spec["process"]["args"] = json!(["sh", "-c", "ls; pwd"]));
+    for fd in 3..12 {
+        for path in [format!("/proc/self/fd/{fd}"), format!("/proc/self/fd/{fd}/../../etc")] {
+            bundle.change(|spec| spec["process"]["cwd"] = json!(path));
+            let outcome = run_with_open_descriptors(&bed, &bundle);
+            assert_ne!(outcome.code, 0, "{path}: {outcome:?}");
+            assert_eq!(outcome.stdout, "", "{path}");
+        }
+    }
+    // The same by a link in the image.
+    symlink("/proc/self/fd/3", bed.rootfs().join("way-out")).expect("the rootfs is writable");
+    bundle.change(|spec| spec["process"]["cwd"] = json!("/way-out"));
+    let outcome = run_with_open_descriptors(&bed, &bundle);
+    assert_ne!(outcome.code, 0, "{outcome:?}");
+}
+
+/// CVE-2016-9962, CVE-2019-5736: a process of the container reaches into one that `exec` brings, while that still has the
+/// host's rights, its descriptors and its executable.
+#[test]
+fn an_execd_process_cannot_be_reached_before_it_is_the_containers() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    // Whatever appears in the pid namespace and is not a program of the image is opened in every way.
+    let spy = "while :; do for p in /proc/[0-9]*; do \
+                 exe=$(readlink $p/exe 2>/dev/null); \
+                 case \"$exe\" in ''|/bin/*) continue;; esac; \
+                 echo seen $exe >> /dev/shm/seen; \
+                 (exec 7>>$p/exe) 2>/dev/null && echo opened $p/exe >> /dev/shm/caught; \
+                 ls $p/fd/ 2>/dev/null | grep -q . && echo listed $p/fd >> /dev/shm/caught; \
+               done; done";
+    let bundle = Bundle::new(&bed, "spy", &["sh", "-c", spy]);
+    bundle.create(&[]).success();
+    bundle.call("start", &[]).success();
+    let before = fs::read(bed.terrarium().get_program()).expect("the binary is readable");
+    for _ in 0..30 {
+        bundle.call("exec", &["true"]).success();
+    }
+    // An image can make the runtime itself the program: it is the container's process by then, and not writable.
+    let outcome = bundle.call("exec", &["/proc/self/exe", "--version"]);
+    assert_ne!(outcome.code, 0, "{outcome:?}");
+    let pid = bundle.state()["pid"].to_string();
+    let caught = fs::read_to_string(format!("/proc/{pid}/root/dev/shm/caught")).unwrap_or_default();
+    assert_eq!(caught, "");
+    let after = fs::read(bed.terrarium().get_program()).expect("the binary is readable");
+    assert!(before == after, "the runtime's binary has changed");
+    bundle.call("delete", &["--force"]).success();
+}
+
+/// CVE-2019-5736: whoever gets hold of the runtime's executable cannot write to it, not even the host's root.
+#[test]
+fn the_runtimes_executable_is_read_only() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let mut container = bed.container("exe").follow();
+    let own = format!("/proc/{}/exe", container.runtime().pid());
+    // While it runs the kernel says "text file busy" to a writer; it is the mount that says no for ever.
+    let mount = nix::sys::statvfs::statvfs(own.as_str()).expect("it runs");
+    assert!(mount.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{:?}", mount.flags());
+    assert!(fs::OpenOptions::new().write(true).open(&own).is_err());
+    let name = fs::read_to_string(format!("/proc/{}/comm", container.runtime().pid()));
+    assert_eq!(name.expect("it runs"), "terrarium\n");
+    container.finish();
+}
+
+/// CVE-2021-30465, CVE-2019-19921, CVE-2023-27561: mount points of the image are symlinks that lead out of it.
+#[test]
+fn mounts_do_not_follow_links_out_of_the_root() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let outside = bed.folder().join("outside");
+    fs::create_dir(&outside).expect("the test's folder is writable");
+    let depth = "../".repeat(30);
+    for (name, link) in [
+        ("absolute", outside.display().to_string()),
+        (
+            "relative",
+            format!("{depth}{}", outside.strip_prefix("/").expect("it is absolute").display()),
+        ),
+    ] {
+        let target = bed.rootfs().join(name);
+        symlink(&link, &target).expect("the rootfs is writable");
+        let bundle =
+            Bundle::new(&bed, name, &["sh", "-c", "echo hi > /data; touch /$0/made", name]);
+        bundle.change(|spec| {
+            spec["root"]["readonly"] = json!(false);
+            let mounts = spec["mounts"].as_array_mut().expect("a list");
+            mounts.push(json!({ "destination": format!("/{name}/sub"), "type": "tmpfs", "source": "tmpfs" }));
+        });
+        bundle.run();
+        assert_eq!(fs::read_dir(&outside).expect("it is there").count(), 0, "{link}");
+    }
+    // /proc and /sys must be what they say they are.
+    for name in ["proc", "sys"] {
+        let real = bed.rootfs().join(name);
+        fs::remove_dir(&real).expect("it is empty");
+        symlink("/tmp", &real).expect("the rootfs is writable");
+        let bundle = Bundle::new(&bed, &format!("link-{name}"), &["true"]);
+        let outcome = bundle.run();
+        assert!(outcome.code != 0 && outcome.stderr.contains(name), "{outcome:?}");
+        fs::remove_file(&real).expect("it is a link");
+        fs::create_dir(&real).expect("the rootfs is writable");
+    }
+}
+
+/// CVE-2021-30465: a folder of a shared volume turns into a symlink, and back, while the runtime mounts.
+#[test]
+fn a_race_for_a_mount_point_does_not_lead_out() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let (outside, volume) = (bed.folder().join("outside"), bed.folder().join("volume"));
+    for folder in [&outside, &volume] {
+        fs::create_dir(folder).expect("the test's folder is writable");
+    }
+    fs::create_dir(volume.join("real")).expect("the volume is writable");
+    symlink("/", volume.join("link")).expect("the volume is writable");
+    let bundle = Bundle::new(&bed, "race", &["true"]);
+    bundle.change(|spec| {
+        spec["root"]["readonly"] = json!(false);
+        let mounts = spec["mounts"].as_array_mut().expect("a list");
+        mounts.push(json!({ "destination": "/tmp", "type": "bind", "source": volume, "options": ["rbind"] }));
+        let inside = format!("/tmp/real{}", outside.display());
+        mounts.push(json!({ "destination": inside, "type": "tmpfs", "source": "tmpfs" }));
+    });
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (real, link) = (volume.join("real"), volume.join("link"));
+            while !stop.load(Ordering::Relaxed) {
+                let flags = nix::fcntl::RenameFlags::RENAME_EXCHANGE;
+                // What the runtime made in it moves along.
+                let _ = nix::fcntl::renameat2(
+                    nix::fcntl::AT_FDCWD,
+                    &real,
+                    nix::fcntl::AT_FDCWD,
+                    &link,
+                    flags,
+                );
+            }
+        });
+        let own = fs::read_link("/proc/self/ns/mnt").expect("/proc is mounted");
+        for _ in 0..40 {
+            bundle.run();
+            let mounts = fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
+            let path = outside.display().to_string();
+            assert!(!mounts.contains(&path), "a mount on the host's {path} ({})", own.display());
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(fs::read_dir(&outside).expect("it is there").count(), 0);
+}
+
+/// CVE-2025-31133, CVE-2025-52565: what the image has at /dev/null and /dev/console is neither bound over masked paths nor
+/// taken for the terminal.
+#[test]
+fn devices_of_the_image_are_not_trusted() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    // Without a tmpfs of its own, /dev is the image's.
+    let dev = bed.rootfs().join("dev");
+    symlink("/proc/sys/kernel/core_pattern", dev.join("null")).expect("the rootfs is writable");
+    let bundle = Bundle::new(&bed, "null", &["cat", "/proc/keys"]);
+    let own_dev = |spec: &mut Value| {
+        spec["root"]["readonly"] = json!(false);
+        let mounts = spec["mounts"].as_array_mut().expect("a list");
+        mounts.retain(|mount| {
+            !mount["destination"].as_str().is_some_and(|at| at.starts_with("/dev"))
+        });
+    };
+    bundle.change(own_dev);
+    let outcome = bundle.run();
+    assert!(!outcome.stdout.contains("core"), "{outcome:?}");
+    assert!(outcome.code != 0 || outcome.stdout.is_empty(), "{outcome:?}");
+    fs::remove_file(dev.join("null")).expect("it is the link");
+
+    symlink("/proc/sys/kernel/core_pattern", dev.join("console")).expect("the rootfs is writable");
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("/proc is mounted");
+    let bundle = Bundle::new(&bed, "console", &["sh", "-c", "echo '|/owned' > /dev/console; tty"]);
+    bundle.change(|spec| {
+        own_dev(spec);
+        spec["process"]["terminal"] = json!(true);
+        let mounts = spec["mounts"].as_array_mut().expect("a list");
+        mounts.push(json!({
+            "destination": "/dev/pts", "type": "devpts", "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]
+        }));
+    });
+    bundle.run();
+    let now = fs::read_to_string("/proc/sys/kernel/core_pattern").expect("/proc is mounted");
+    assert_eq!(now, pattern);
+}
+
+/// CVE-2025-52881: a kernel parameter is written to something that only looks like /proc.
+#[test]
+fn kernel_parameters_are_written_to_proc_only() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let fake = bed.folder().join("fake");
+    fs::create_dir_all(fake.join("net/ipv4")).expect("the test's folder is writable");
+    fs::write(fake.join("net/ipv4/ping_group_range"), "untouched").expect("it is writable");
+    let bundle = Bundle::new(&bed, "fake", &["true"]);
+    bundle.change(|spec| {
+        spec["linux"]["sysctl"] = json!({ "net.ipv4.ping_group_range": "0 1" });
+        let mounts = spec["mounts"].as_array_mut().expect("a list");
+        mounts.push(json!({ "destination": "/proc/sys", "type": "bind", "source": fake, "options": ["bind"] }));
+    });
+    let outcome = bundle.run();
+    assert_ne!(outcome.code, 0, "{outcome:?}");
+    let text = fs::read_to_string(fake.join("net/ipv4/ping_group_range")).expect("it is there");
+    assert_eq!(text, "untouched");
+}
+
+/// CVE-2022-0492, CVE-2022-29162, CVE-2022-2989: `release_agent`, inheritable capabilities, and groups of the caller.
+#[test]
+fn the_default_rights_do_not_reach_the_host() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let script = "mount -t cgroup -o memory cgroup /tmp 2>/dev/null && echo mounted; \
+                  for f in /sys/fs/cgroup/*/release_agent /sys/fs/cgroup/*/cgroup.procs; do \
+                  (echo /x >> $f) 2>/dev/null && echo wrote $f; done; \
+                  grep -E '^(CapInh|CapAmb|Groups)' /proc/self/status; id -G";
+    let mut command = bed.container("rights").command(["sh", "-c", script]);
+    let outcome = bed.finish(&mut command).success();
+    let lines: Vec<_> = outcome.lines().map(str::trim_end).collect();
+    let none = "0000000000000000";
+    let expected = [
+        "Groups:".to_owned(),
+        format!("CapInh:\t{none}"),
+        format!("CapAmb:\t{none}"),
+        "0".to_owned(),
+    ];
+    assert_eq!(lines, expected);
+    // The same for a process that exec brings.
+    let bundle = Bundle::new(&bed, "groups", &["sh", "-c", "echo up > /dev/shm/up; sleep 100"]);
+    bundle.create(&[]).success();
+    bundle.call("start", &[]).success();
+    eventually("it is up", || {
+        let outcome = bundle.call("exec", &["cat", "/dev/shm/up"]);
+        if outcome.code == 0 { Ok(()) } else { Err(outcome.stderr) }
+    });
+    let script = "grep -E '^(CapInh|CapAmb)' /proc/self/status; id -G";
+    let outcome = bundle.call("exec", &["sh", "-c", script]).success();
+    let lines: Vec<_> = outcome.lines().collect();
+    assert_eq!(lines, [format!("CapInh:\t{none}"), format!("CapAmb:\t{none}"), "0".to_owned()]);
+    bundle.call("delete", &["--force"]).success();
+}
