@@ -5,7 +5,7 @@ use crate::container::{failure, reap, stored_spec};
 use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
 use crate::init::{self, ExitOnDrop, Failure, ProcessPlan, Step};
-use crate::namespaces::KINDS;
+use crate::namespaces::{CLONE_NEWTIME, KINDS};
 use crate::plan;
 use crate::signal::SignalNumber;
 use crate::state::{State, Status, write_atomically};
@@ -254,8 +254,7 @@ fn flag(kind: &str) -> CloneFlags {
         "ipc" => CloneFlags::CLONE_NEWIPC,
         "uts" => CloneFlags::CLONE_NEWUTS,
         "cgroup" => CloneFlags::CLONE_NEWCGROUP,
-        // CLONE_NEWTIME, which libc and nix leave out: it lies in the bits of clone(2)'s exit signal.
-        _ => CloneFlags::from_bits_retain(0x80),
+        _ => CLONE_NEWTIME,
     }
 }
 

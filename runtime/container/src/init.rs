@@ -1,5 +1,6 @@
 //! The container's first process, from clone3 to execve. The talk with the runtime is drawn in `sync.rs`.
 
+use crate::attributes::Attributes;
 use crate::capabilities::Sets;
 use crate::console::TerminalPlan;
 use crate::hooks::{self, InitHooks, OciState};
@@ -128,6 +129,8 @@ pub(crate) struct ProcessPlan {
     pub rlimits: Vec<(Resource, u64, u64)>,
     /// Whether exec may not gain rights.
     pub no_new_privileges: bool,
+    /// Scheduling and the like.
+    pub attributes: Attributes,
     /// Its terminal.
     pub terminal: Option<TerminalPlan>,
     /// Badness for the OOM killer.
@@ -220,6 +223,7 @@ fn set_up_and_execute(
     for Join { kind, path, fd } in &plan.namespaces.join {
         nix::sched::setns(fd.as_fd(), *kind).step("join namespace", path.as_path())?;
     }
+    plan.namespaces.enter_new_time()?;
     let netlink = if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
         crate::network::loopback::up().step("bring up", "lo")?;
         plan.wants_netlink.then(crate::network::loopback::netlink_socket).transpose()
@@ -405,6 +409,7 @@ fn sysctl(root: &rootfs::Root, parameters: &[(PathBuf, String)]) -> Result<(), F
 
 /// Takes the user, groups, limits and capabilities of the program, and its working folder.
 pub(crate) fn become_user(process: &ProcessPlan) -> Result<(), Failure> {
+    process.attributes.apply()?;
     if !process.no_new_privileges {
         // Without no_new_privs a filter may be loaded by CAP_SYS_ADMIN only, which goes away below.
         load_filter(process)?;

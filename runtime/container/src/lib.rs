@@ -9,10 +9,12 @@
 //!
 //! This crate knows nothing of eBPF probes; what an observer may know of a container is in [`State`].
 
+mod attributes;
 mod capabilities;
 mod cgroup;
 mod console;
 mod container;
+mod copy_up;
 mod device_filter;
 mod devices;
 mod error;

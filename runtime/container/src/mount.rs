@@ -44,6 +44,8 @@ pub(crate) enum Kind {
         source: CString,
         /// Options that the filesystem itself reads.
         options: Vec<FsOption>,
+        /// It begins with what lies at its mount point (`tmpcopyup`).
+        copies_up: bool,
     },
     /// A file or folder of the host.
     Bind {
@@ -237,7 +239,19 @@ impl Mount {
                     )
                 })
             };
-            Kind::Filesystem { fstype: text(typ.as_bytes())?, source: text(source)?, options }
+            let copy_up = FsOption::Flag(c"tmpcopyup".into());
+            let before = options.len();
+            options.retain(|option| *option != copy_up);
+            let copies_up = options.len() < before;
+            if copies_up && typ != "tmpfs" {
+                return refuse("tmpcopyup", "it is an option of tmpfs");
+            }
+            Kind::Filesystem {
+                fstype: text(typ.as_bytes())?,
+                source: text(source)?,
+                options,
+                copies_up,
+            }
         };
         Ok(Self { destination: destination.clone(), kind, change, tree_change, optional: false })
     }
@@ -416,7 +430,7 @@ mod tests {
     #[test]
     fn filesystem_options_are_told_from_mount_attributes() {
         let mount = parse("tmpfs", "", &["nosuid", "size=64k", "ro", "sync", "mode=755"]).unwrap();
-        let Kind::Filesystem { fstype, source, options } = &mount.kind else { panic!() };
+        let Kind::Filesystem { fstype, source, options, .. } = &mount.kind else { panic!() };
         assert_eq!((fstype.to_bytes(), source.to_bytes()), (&b"tmpfs"[..], &b"tmpfs"[..]));
         assert_eq!(
             options,

@@ -1,13 +1,17 @@
 //! Namespaces: which are new, which are joined by path, which stay the host's; and id maps.
 
 use crate::error::{Error, Result, Tried};
+use crate::init::{Failure, Step};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// `CLONE_NEWTIME` of linux/sched.h, which libc and nix leave out: it lies in the bits of clone(2)'s exit signal.
+pub(crate) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// A namespace to join.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub(crate) struct NamespacePlan {
     pub gid_map: Vec<LinuxIdMapping>,
     /// Whether setgroups(2) stays allowed in the user namespace.
     pub may_set_groups: bool,
+    /// Lines of `timens_offsets` for a new time namespace.
+    pub time_offsets: String,
 }
 
 /// Names in state.json and /proc/PID/ns.
@@ -52,12 +58,7 @@ impl NamespacePlan {
                 LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
                 LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
                 LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
-                LinuxNamespaceType::Time => {
-                    return Err(Error::unsupported(
-                        "a time namespace",
-                        "terrarium does not make time namespaces yet; remove it from linux.namespaces",
-                    ));
-                }
+                LinuxNamespaceType::Time => CLONE_NEWTIME,
             };
             let Some(path) = namespace.path().clone().filter(|p| !p.as_os_str().is_empty()) else {
                 new |= kind;
@@ -84,6 +85,13 @@ impl NamespacePlan {
                 "add {\"type\":\"mount\"} to linux.namespaces",
             ));
         }
+        if new.contains(CLONE_NEWTIME) && !Path::new("/proc/self/timens_offsets").exists() {
+            return Err(Error::unsupported(
+                "a time namespace",
+                "this kernel has none (Linux 5.6 with CONFIG_TIME_NS); remove it from linux.namespaces",
+            ));
+        }
+        let time_offsets = time_offsets(linux, new.contains(CLONE_NEWTIME))?;
         let maps = |maps: &Option<Vec<LinuxIdMapping>>| maps.clone().unwrap_or_default();
         let (uid_map, gid_map) = (maps(linux.uid_mappings()), maps(linux.gid_mappings()));
         let user = new.contains(CloneFlags::CLONE_NEWUSER);
@@ -100,7 +108,7 @@ impl NamespacePlan {
                 "add {\"type\":\"user\"} to linux.namespaces",
             ));
         }
-        Ok(Self { new, join, uid_map, gid_map, may_set_groups: privileged })
+        Ok(Self { new, join, uid_map, gid_map, may_set_groups: privileged, time_offsets })
     }
 
     /// Whether a namespace of `kind` is made.
@@ -108,11 +116,30 @@ impl NamespacePlan {
         self.new.contains(kind)
     }
 
-    /// Flags for clone3: all new namespaces but the cgroup one, which is unshared by the first process once it
+    /// Flags for clone3: all new namespaces but the time one ([`Self::enter_new_time`]) and the cgroup one, which is unshared by the first process once it
     /// is in its cgroups (the namespace's root is the cgroup that its creator is in).
     pub(crate) fn clone_flags(&self) -> u64 {
-        let flags = self.new - CloneFlags::CLONE_NEWCGROUP;
+        let flags = self.new - CloneFlags::CLONE_NEWCGROUP - CLONE_NEWTIME;
         u64::from(flags.bits().cast_unsigned())
+    }
+
+    /// Makes the time namespace, and enters it: its offsets can be set only while nobody is in it
+    /// (`time_namespaces(7)`). The caller must have one thread only.
+    pub(crate) fn enter_new_time(&self) -> Result<(), Failure> {
+        if !self.new.contains(CLONE_NEWTIME) {
+            return Ok(());
+        }
+        nix::sched::unshare(CLONE_NEWTIME).step("unshare", "time namespace")?;
+        if !self.time_offsets.is_empty() {
+            std::fs::write("/proc/self/timens_offsets", &self.time_offsets).step_hint(
+                "write",
+                "/proc/self/timens_offsets",
+                "a clock cannot be set back to before the boot",
+            )?;
+        }
+        let path = "/proc/self/ns/time_for_children";
+        let namespace = File::open(path).step("open", path)?;
+        nix::sched::setns(namespace.as_fd(), CLONE_NEWTIME).step("enter", "time namespace")
     }
 
     /// Writes the id maps of the process `pid`.
@@ -137,6 +164,30 @@ impl NamespacePlan {
     pub(crate) fn shifts_ids(&self) -> bool {
         self.uid_map.iter().chain(&self.gid_map).any(|m| m.host_id() != m.container_id())
     }
+}
+
+/// Checks `linux.timeOffsets`, and writes them as the kernel reads them.
+fn time_offsets(linux: &Linux, new: bool) -> Result<String> {
+    let mut text = String::new();
+    for (clock, offset) in linux.time_offsets().iter().flatten() {
+        if !matches!(clock.as_str(), "monotonic" | "boottime") {
+            let reason = "the clocks that have an offset are monotonic and boottime";
+            return Err(Error::invalid("linux.timeOffsets", clock, reason));
+        }
+        let nanoseconds = offset.nanosecs().unwrap_or(0);
+        if nanoseconds >= 1_000_000_000 {
+            let reason = "nanosecs are less than a second";
+            return Err(Error::invalid("linux.timeOffsets", nanoseconds.to_string(), reason));
+        }
+        let _ = writeln!(text, "{clock} {} {nanoseconds}", offset.secs().unwrap_or(0));
+    }
+    if !text.is_empty() && !new {
+        return Err(Error::unsupported(
+            "an offset of a clock without a time namespace",
+            "add {\"type\":\"time\"} to linux.namespaces",
+        ));
+    }
+    Ok(text)
 }
 
 fn map_text(map: &[LinuxIdMapping]) -> String {
@@ -200,7 +251,6 @@ mod tests {
         use LinuxNamespaceType as T;
         for namespaces in [
             &[][..],
-            &[(T::Mount, None), (T::Time, None)],
             &[(T::Mount, None), (T::User, None)],
             &[(T::Mount, None), (T::Pid, Some("/proc/self/ns/pid"))],
             &[(T::Mount, None), (T::Ipc, Some("/no/such/file"))],

@@ -1,6 +1,7 @@
 //! A spec, checked against what terrarium and this kernel can do, becomes the first process's list of work.
 //! Nothing is made before this has succeeded.
 
+use crate::attributes::Attributes;
 use crate::capabilities::Sets;
 use crate::cgroup::Cgroups;
 use crate::console::TerminalPlan;
@@ -88,14 +89,10 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
             process.is_some_and(|p| is_given(p.apparmor_profile().as_ref())),
         ),
         ("process.selinuxLabel", process.is_some_and(|p| is_given(p.selinux_label().as_ref()))),
-        ("process.ioPriority", process.is_some_and(|p| p.io_priority().is_some())),
-        ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some())),
         ("process.execCPUAffinity", process.is_some_and(|p| p.exec_cpu_affinity().is_some())),
         ("linux.mountLabel", linux.is_some_and(|l| is_given(l.mount_label().as_ref()))),
         ("linux.intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
         ("linux.memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
-        ("linux.personality", linux.is_some_and(|l| l.personality().is_some())),
-        ("linux.timeOffsets", linux.is_some_and(|l| l.time_offsets().is_some())),
         ("linux.netDevices", linux.is_some_and(|l| l.net_devices().is_some())),
     ];
     match table.iter().find(|(_, present)| *present) {
@@ -233,6 +230,7 @@ pub(crate) fn program(process: &Process, linux: &Linux) -> Result<ProcessPlan> {
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
         terminal: TerminalPlan::from_spec(process),
+        attributes: Attributes::from_spec(process, linux)?,
         seccomp: linux.seccomp().as_ref().map(filter).transpose()?,
     })
 }

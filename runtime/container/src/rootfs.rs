@@ -4,6 +4,7 @@
 //! `RESOLVE_IN_ROOT` (Linux 5.6) against a descriptor of the root, so that symlinks of the image, `..` and
 //! magic links cannot lead out of it.
 
+use crate::copy_up::copy_up;
 use crate::devices::{self, Device};
 use crate::init::{Failure, Step};
 use crate::mount::{
@@ -245,10 +246,13 @@ fn place(root: &Root, mount: &Mount, plan: &RootPlan) -> Result<(), Failure> {
     let extra =
         if mount.wants_real_folder() { ResolveFlags::NO_SYMLINKS } else { ResolveFlags::empty() };
     match &mount.kind {
-        Kind::Filesystem { fstype, source, options } => {
+        Kind::Filesystem { fstype, source, options, copies_up } => {
             let target = root.ensure_folder(on, extra).step("open mount point", on)?;
             match new_filesystem(fstype, source, options, mount.change.set) {
                 Ok(new) => {
+                    if *copies_up {
+                        copy_up(target.as_fd(), new.as_fd()).step("copy up", on)?;
+                    }
                     attach(new.as_fd(), target.as_fd()).step("mount", on)?;
                     finish(new.as_fd(), mount.change.propagation, mount)
                 }

@@ -57,8 +57,8 @@ fn podman_runs_stops_and_removes_containers() {
     fs::write(data.join("file"), "shared\n").unwrap();
     let volume = format!("{}:/data:ro", data.display());
     let options = [
-        "-d", "--net", "none", "--memory", "64m", "--pids-limit", "50", "--read-only",
-        "--read-only-tmpfs=false", "-v", &volume,
+        "-d", "--net", "none", "--memory", "64m", "--pids-limit", "50", "--read-only", "-v",
+        &volume,
     ];
     podman.run("two", &options, &["sh", "-c", script]).success();
     let two = bed.unique("two");
@@ -66,7 +66,13 @@ fn podman_runs_stops_and_removes_containers() {
         let outcome = podman.call(&["logs", &two]);
         if outcome.stdout == "up\n" { Ok(()) } else { Err(format!("{outcome:?}")) }
     });
-    let outcome = podman.call(&["exec", &two, "sh", "-c", "cat /data/file; touch /x; exit 5"]);
+    let outcome = podman.call(&[
+        "exec",
+        &two,
+        "sh",
+        "-c",
+        "cat /data/file; touch /x; touch /tmp/x && exit 5",
+    ]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (5, "shared\n"), "{outcome:?}");
     assert!(outcome.stderr.contains("Read-only file system"), "{outcome:?}");
     let outcome = podman.call(&["exec", "-t", &two, "tty"]);

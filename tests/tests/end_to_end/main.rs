@@ -8,6 +8,7 @@ mod crash;
 mod engines;
 mod errors;
 mod escapes;
+mod fields;
 mod isolation;
 mod lifecycle;
 mod memory;

@@ -15,7 +15,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         "hooks": terrarium_container::HOOK_KINDS,
         "mountOptions": terrarium_container::mount_options(),
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": terrarium_container::capability_names(),
             "cgroup": {
                 "v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false
