@@ -133,22 +133,35 @@ fn services() -> Vec<OsString> {
     names
 }
 
-/// Takes a new service out of the next boot, for systemd and for System V scripts alike.
+/// Takes a new unit out of the next boot: a systemd service, socket or timer that something wants, or a System V script.
 fn disable(unit: &OsString) {
-    let unit = unit.to_string_lossy();
-    // Templates, sockets and targets that nothing wants do not start by themselves.
-    let name = unit.strip_suffix(".service").unwrap_or(&unit);
-    if name.contains(['@', '.']) || name == "README" {
-        return;
-    }
-    let Ok(mut command) = root_command("update-rc.d") else { return };
-    command.args([name, "disable"]);
-    match shell::output(&mut command) {
-        Ok(_) => {
-            println!("disabled  {name:<18} its service, which the package would start at boot");
+    let name = unit.to_string_lossy();
+    let (program, arguments) = if Path::new("/etc/init.d").join(unit).is_file() {
+        if name == "README" {
+            return;
         }
-        Err(error) => println!("note      {name:<18} its service may start at boot: {error:#}"),
+        ("update-rc.d", [name.as_ref(), "disable"])
+    } else if is_wanted(unit) && shell::program("systemctl").is_some() {
+        // It works where systemd does not run, too.
+        ("systemctl", ["disable", name.as_ref()])
+    } else {
+        return;
+    };
+    let Ok(mut command) = root_command(program) else { return };
+    command.args(arguments);
+    match shell::output(&mut command) {
+        Ok(_) => println!("disabled  {name:<18} which the package would start at boot"),
+        Err(error) => println!("note      {name:<18} may start at boot: {error:#}"),
     }
+}
+
+/// Whether systemd starts the unit at boot: one of its targets wants it.
+fn is_wanted(unit: &OsString) -> bool {
+    let targets = fs::read_dir("/etc/systemd/system").into_iter().flatten().flatten();
+    targets
+        .map(|entry| entry.path())
+        .filter(|folder| folder.extension().is_some_and(|extension| extension == "wants"))
+        .any(|folder| folder.join(unit).is_symlink())
 }
 
 /// Refuses service starts while it lives.
