@@ -70,6 +70,12 @@ impl<'a> Bundle<'a> {
         self.bed.run(words)
     }
 
+    /// A file of the running container, as the host reaches it; `path` is relative to the container's root.
+    pub fn inside(&self, path: &str) -> PathBuf {
+        let pid = self.state()["pid"].to_string();
+        Path::new("/proc").join(pid).join("root").join(path)
+    }
+
     /// What `terrarium state` says.
     pub fn state(&self) -> Value {
         serde_json::from_str(&self.call("state", &[]).success()).expect("state is JSON")

@@ -66,10 +66,9 @@ fn an_execd_process_cannot_be_reached_before_it_is_the_containers() {
         bundle.call("exec", &["true"]).success();
     }
     // An image can make the runtime itself the program: it is the container's process by then, and not writable.
-    let outcome = bundle.call("exec", &["/proc/self/exe", "--version"]);
-    assert_ne!(outcome.code, 0, "{outcome:?}");
-    let pid = bundle.state()["pid"].to_string();
-    let caught = fs::read_to_string(format!("/proc/{pid}/root/dev/shm/caught")).unwrap_or_default();
+    // (One that is linked dynamically does not even start, for want of its loader.)
+    bundle.call("exec", &["/proc/self/exe", "--version"]);
+    let caught = fs::read_to_string(bundle.inside("dev/shm/caught")).unwrap_or_default();
     assert_eq!(caught, "");
     let after = fs::read(bed.terrarium().get_program()).expect("the binary is readable");
     assert!(before == after, "the runtime's binary has changed");

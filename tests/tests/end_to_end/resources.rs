@@ -18,8 +18,7 @@ fn started<'a>(bed: &'a TestBed, name: &str) -> Bundle<'a> {
 
 /// The number that the program wrote last.
 fn number(bundle: &Bundle<'_>) -> String {
-    let pid = bundle.state()["pid"].to_string();
-    let path = format!("/proc/{pid}/root/dev/shm/i");
+    let path = bundle.inside("dev/shm/i");
     eventually("the program counts", || {
         let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
         if text.ends_with('\n') { Ok(text) } else { Err(text) }
