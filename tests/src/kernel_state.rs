@@ -1,6 +1,8 @@
 //! What the kernel holds: cgroups, mounts and processes that carry a test's tag.
 
+use std::cmp::Reverse;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// A mounted cgroup hierarchy.
@@ -67,7 +69,7 @@ fn parse_cgroup_mounts(
         .collect()
 }
 
-/// The cgroups whose own name contains `tag`, in every hierarchy.
+/// The cgroups that have `tag` in their name or lie below one that has, in every hierarchy.
 pub fn cgroups_with(tag: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = cgroup_mounts().into_iter().map(|mount| mount.path).collect();
@@ -75,7 +77,7 @@ pub fn cgroups_with(tag: &str) -> Vec<PathBuf> {
         // Cgroups of others come and go meanwhile; one that is gone has nothing in it.
         for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                if entry.file_name().to_string_lossy().contains(tag) {
+                if entry.path().to_string_lossy().contains(tag) {
                     found.push(entry.path());
                 }
                 folders.push(entry.path());
@@ -83,6 +85,17 @@ pub fn cgroups_with(tag: &str) -> Vec<PathBuf> {
         }
     }
     found
+}
+
+/// Removes the empty cgroups of [`cgroups_with`] `tag`, from the bottom up.
+///
+/// # Errors
+///
+/// One that cannot be removed, such as one that still holds a process.
+pub fn remove_cgroups_with(tag: &str) -> io::Result<()> {
+    let mut cgroups = cgroups_with(tag);
+    cgroups.sort_by_key(|path| Reverse(path.components().count()));
+    cgroups.iter().try_for_each(fs::remove_dir)
 }
 
 /// The mount points of this mount namespace whose line in mountinfo contains `tag`.

@@ -165,9 +165,7 @@ impl TestBed {
         }
         // A cgroup can be removed when its last process has been reaped, and a parent after its children.
         let _ = within(SETTLE, || {
-            let mut cgroups = kernel_state::cgroups_with(&self.tag);
-            cgroups.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
-            cgroups.iter().try_for_each(fs::remove_dir).map_err(|error| error.to_string())
+            kernel_state::remove_cgroups_with(&self.tag).map_err(|error| error.to_string())
         });
     }
 }

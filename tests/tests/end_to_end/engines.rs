@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
+use terrarium_tests::deadline::within;
+use terrarium_tests::kernel_state::remove_cgroups_with;
 use terrarium_tests::process::{Outcome, Process};
 use terrarium_tests::{TestBed, eventually, require};
 
@@ -22,11 +25,17 @@ impl Podman<'_> {
         self.bed.finish(&mut command)
     }
 
+    /// Podman puts its monitor there too, and leaves all of it behind.
+    fn cgroup_parent(&self) -> String {
+        self.bed.unique("podman")
+    }
+
     fn run(&self, name: &str, options: &[&str], command: &[&str]) -> Outcome {
         let (name, rootfs) = (self.bed.unique(name), self.bed.rootfs());
         // Its own limits are more than a host without CAP_SYS_RESOURCE can give.
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"];
-        let mut words = vec!["run", "--name", &name, "--cgroup-parent", "/terrarium-podman"];
+        let parent = format!("/{}", self.cgroup_parent());
+        let mut words = vec!["run", "--name", &name, "--cgroup-parent", &parent];
         words.extend(limits);
         words.extend(options);
         words.extend(["--rootfs", rootfs.to_str().expect("paths of tests are UTF-8")]);
@@ -38,6 +47,10 @@ impl Podman<'_> {
 impl Drop for Podman<'_> {
     fn drop(&mut self) {
         self.call(&["rm", "--all", "--force", "--time", "0"]);
+        // Its monitor ends some time after the container. What stays, the bed finds.
+        let _ = within(Duration::from_secs(10), || {
+            remove_cgroups_with(&self.cgroup_parent()).map_err(|error| error.to_string())
+        });
     }
 }
 
