@@ -10,7 +10,7 @@ use crate::init::{self, Inherited};
 use crate::mount::clone_tree;
 use crate::namespaces;
 use crate::network::veth::{self, Endpoint};
-use crate::network::{self, NetworkRequest};
+use crate::network::{self, Details, NetworkRequest};
 use crate::plan::{self, PlanContext};
 use crate::signal::SignalNumber;
 use crate::spec::network_of;
@@ -24,6 +24,8 @@ use nix::sched::CloneFlags;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use oci_spec::runtime::{Process, Spec};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -31,6 +33,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// What the caller says of a container, besides its spec.
 #[derive(Debug, Clone, Default)]
@@ -93,6 +96,7 @@ impl Container {
         let folder = store.folder(id);
         let bundle = options.bundle.clone().unwrap_or_else(|| folder.clone());
         let network = network_of(spec)?;
+        let details = Details::of(spec)?;
         let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
         console::check(
             terminal,
@@ -182,6 +186,7 @@ impl Container {
             plan: &plan,
             cgroups: &cgroups,
             network: &network,
+            details: &details,
             place: journal.network.as_ref(),
             state,
             options,
@@ -403,6 +408,7 @@ struct Creation<'a> {
     plan: &'a init::InitPlan,
     cgroups: &'a Cgroups,
     network: &'a NetworkRequest,
+    details: &'a Details,
     place: Option<&'a JournalNetwork>,
     state: State,
     options: &'a CreateOptions,
@@ -488,9 +494,13 @@ impl Creation<'_> {
         let hostname = self.plan.hostname.as_deref().unwrap_or(self.id.as_str());
         match (self.network, self.place) {
             (NetworkRequest::Bridge { subnet, .. }, Some(place)) => {
-                let endpoint =
-                    network::acquire(self.store, self.id, &place.bridge, *subnet, &place.veth)?;
-                network::files::write(folder, hostname, Some(endpoint.address))?;
+                let endpoint = network::acquire(
+                    self.store, self.id, &place.bridge, *subnet, self.details, &place.veth,
+                )?;
+                let mut names = vec![hostname, self.id.as_str()];
+                names.dedup();
+                network::files::write(folder, &names, Some(endpoint.address), self.details)?;
+                network::tell(self.store, &place.bridge)?;
                 self.state.network = Some(NetworkState {
                     mode: self.network.mode().to_owned(),
                     bridge: Some(endpoint.bridge.clone()),
@@ -501,7 +511,7 @@ impl Creation<'_> {
                 Ok(Some(endpoint))
             }
             (NetworkRequest::Host, _) => {
-                network::files::write(folder, hostname, None)?;
+                network::files::write(folder, &[hostname], None, self.details)?;
                 Ok(None)
             }
             _ => Ok(None),
@@ -712,7 +722,7 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
 }
 
 /// The file that holds the output of a detached container, in its folder.
-const LOG: &str = "container.log";
+pub const LOG: &str = "container.log";
 
 fn open_log(path: &Path) -> Result<[OwnedFd; 3]> {
     let null = File::open("/dev/null").tried("open", "/dev/null")?;
@@ -744,6 +754,55 @@ pub(crate) fn failure(report: Report) -> Error {
         }
     }
 }
+
+/// The spec that container `id` was made from.
+pub fn spec_of(store: &Store, id: &ContainerId) -> Result<Spec> {
+    store.state(id)?;
+    stored_spec(&store.folder(id))
+}
+
+/// Waits at most `limit` until container `id` has ended; whether it has.
+///
+/// The exit code is in its state once whoever supervises it has noted it; a container that was made with `remove`
+/// takes its state along.
+pub fn wait(store: &Store, id: &ContainerId, limit: Option<Duration>) -> Result<bool> {
+    let deadline = limit.map(|limit| Instant::now() + limit);
+    let state = store.state(id)?;
+    if !matches!(state.observed_status(), Status::Stopped)
+        && let Some(pid) = Pid::from_raw(state.pid)
+        && let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty())
+        && state.is_alive()
+    {
+        loop {
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = left.map(|left| Timespec::try_from(left).unwrap_or_default());
+            let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+            match poll(&mut fds, left.as_ref()) {
+                Ok(0) => return Ok(false),
+                Ok(_) => break,
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    return Err(io::Error::from(error)).tried("wait for container", id.as_str());
+                }
+            }
+        }
+    }
+    // The supervisor reaps it and takes its things away.
+    while state.is_supervised() {
+        match store.state(id) {
+            Ok(now) if now.status != Status::Stopped => {}
+            _ => break,
+        }
+        if deadline.is_some_and(|deadline| Instant::now() > deadline + SUPERVISOR_GRACE) {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(true)
+}
+
+/// How long beyond its deadline [`wait`] waits for a supervisor to note the end.
+const SUPERVISOR_GRACE: Duration = Duration::from_secs(5);
 
 /// Sends `signal` to the first process of container `id`.
 pub fn kill(store: &Store, id: &ContainerId, signal: SignalNumber) -> Result<()> {

@@ -26,6 +26,7 @@ mod init;
 mod mount;
 mod namespaces;
 pub mod network;
+mod option_forms;
 mod plan;
 mod rootfs;
 mod seal;
@@ -46,7 +47,9 @@ mod user;
 
 pub use capabilities::capability_names;
 pub use console::Relay;
-pub use container::{Container, CreateOptions, delete, kill, kill_all, oci_state, start};
+pub use container::{
+    Container, CreateOptions, LOG, delete, kill, kill_all, oci_state, spec_of, start, wait,
+};
 pub use device_filter::{DeviceFilter, DeviceFilterError};
 pub use error::{Error, Result};
 pub use exec::{ExecOptions, ExecProcess, exec, process_of};
@@ -54,11 +57,12 @@ pub use freeze::{pause, processes, resume};
 pub use hooks::{HOOK_KINDS, OciState};
 pub use id::ContainerId;
 pub use mount::mount_options;
+pub use network::NetworkOptions;
 pub use oci_spec::runtime::LinuxResources;
 pub use oci_spec::runtime::{Process as OciProcess, Spec as OciSpec};
 pub use seal::run_sealed;
 pub use signal::SignalNumber;
-pub use spec::{RunOptions, change_process};
+pub use spec::{NamespaceChoice, RunOptions, change_process};
 pub use state::{CgroupState, NetworkState, State, Status};
 pub use stats::stats;
 pub use store::Store;

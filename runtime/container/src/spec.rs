@@ -4,9 +4,10 @@ use crate::capabilities;
 use crate::cgroup;
 use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
-use crate::network::{self, NetworkRequest};
+use crate::network::{self, Details, NetworkOptions, NetworkRequest};
+use crate::option_forms::{self, mount};
 use crate::seccomp;
-use crate::units::{CPU_PERIOD_US, key_value, parse_cpus, parse_memory, parse_pids};
+use crate::units::{CPU_PERIOD_US, key_value, parse_bytes, parse_cpus, parse_memory, parse_pids};
 use crate::user;
 use oci_spec::runtime::{
     Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
@@ -28,6 +29,8 @@ pub struct RunOptions {
     pub hostname: Option<String>,
     /// `--env NAME=VALUE`, or `NAME` to pass the caller's.
     pub env: Vec<String>,
+    /// `--env-file`
+    pub env_files: Vec<PathBuf>,
     /// `--workdir`
     pub workdir: Option<PathBuf>,
     /// `--user NAME|UID[:GROUP|GID]`
@@ -46,10 +49,28 @@ pub struct RunOptions {
     pub network: Option<String>,
     /// `--subnet`
     pub subnet: Option<String>,
+    /// `--ip`, `--mac`, `--dns`, `--add-host`
+    pub network_options: NetworkOptions,
+    /// `--pid`: a namespace of its own unless it says otherwise, as the next two.
+    pub pid: NamespaceChoice,
+    /// `--ipc`
+    pub ipc: NamespaceChoice,
+    /// `--uts`
+    pub uts: NamespaceChoice,
     /// `--volume HOST:CONTAINER[:OPTIONS]`
     pub volumes: Vec<String>,
     /// `--tmpfs PATH[:OPTIONS]`
     pub tmpfs: Vec<String>,
+    /// `--mount type=…,source=…,target=…`
+    pub mounts: Vec<String>,
+    /// `--shm-size`
+    pub shm_size: Option<String>,
+    /// `--device HOST[:CONTAINER][:rwm]`
+    pub devices: Vec<String>,
+    /// `--ulimit NAME=SOFT[:HARD]`
+    pub ulimits: Vec<String>,
+    /// `--oom-score-adj`, from -1000 to 1000
+    pub oom_score_adj: Option<i32>,
     /// `--read-only`
     pub read_only: bool,
     /// `--userns`: `auto` or `HOSTID[:SIZE]`.
@@ -66,6 +87,31 @@ pub struct RunOptions {
     pub cgroup_parent: Option<PathBuf>,
     /// `--annotation KEY=VALUE`
     pub annotations: Vec<String>,
+}
+
+/// Whose namespace of a kind a container gets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum NamespaceChoice {
+    /// A new one.
+    #[default]
+    Own,
+    /// The caller's.
+    Host,
+    /// That of the process with this id.
+    OfProcess(i32),
+}
+
+impl NamespaceChoice {
+    /// The namespace of the spec, where it has one; `name` is the kernel's, as in `/proc/PID/ns`.
+    fn namespace(&self, typ: LinuxNamespaceType, name: &str) -> Option<LinuxNamespace> {
+        match self {
+            Self::Own => Some(namespace(typ, None)),
+            Self::Host => None,
+            Self::OfProcess(pid) => {
+                Some(namespace(typ, Some(format!("/proc/{pid}/ns/{name}").into())))
+            }
+        }
+    }
 }
 
 /// Paths hidden from containers: what Docker and Podman hide.
@@ -93,8 +139,14 @@ impl RunOptions {
         }
         let rootfs = check_rootfs(&self.rootfs)?;
         let network = NetworkRequest::parse(self.network.as_deref(), self.subnet.as_deref())?;
+        let has_hostname = self.uts == NamespaceChoice::Own;
         let hostname = match &self.hostname {
+            Some(name) if !has_hostname => {
+                let reason = "it is the name of the UTS namespace that --uts shares";
+                return Err(Error::invalid("--hostname", name, reason));
+            }
             Some(name) => check_hostname(name)?.to_owned(),
+            None if self.uts == NamespaceChoice::Host => host_name(),
             None => id.as_str().chars().take(12).collect(),
         };
         let map = self.userns.as_deref().map(userns_map).transpose()?;
@@ -105,10 +157,19 @@ impl RunOptions {
             annotations.insert(key, value);
         }
         network.annotate(&mut annotations);
+        self.check_network_options(&network)?;
+        self.network_options.annotate(&mut annotations);
 
+        let devices = self
+            .devices
+            .iter()
+            .map(|text| option_forms::device(text))
+            .collect::<Result<Vec<_>>>()?;
+        let (nodes, rules): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
         let mut linux = LinuxBuilder::default()
-            .namespaces(namespaces(&network, map.is_some()))
-            .resources(self.resources()?)
+            .namespaces(self.namespaces(&network, map.is_some()))
+            .devices(nodes)
+            .resources(self.resources(rules)?)
             .cgroups_path(self.cgroup_path(id)?)
             .masked_paths(MASKED.map(str::to_owned).to_vec())
             .readonly_paths(READONLY.map(str::to_owned).to_vec());
@@ -134,7 +195,7 @@ impl RunOptions {
             )))
             .set_mounts(Some(self.mounts(&network, map)?))
             .set_process(Some(self.process(&rootfs, &hostname)?))
-            .set_hostname(Some(hostname))
+            .set_hostname(Some(hostname).filter(|_| has_hostname))
             .set_annotations(Some(annotations))
             .set_linux(Some(built(linux.build())));
         Ok(spec)
@@ -157,8 +218,12 @@ impl RunOptions {
         Ok(PathBuf::from(format!("{parent}/{id}")))
     }
 
-    fn resources(&self) -> Result<oci_spec::runtime::LinuxResources> {
-        let mut resources = LinuxResourcesBuilder::default().devices(device_rules());
+    fn resources(
+        &self,
+        more_rules: Vec<LinuxDeviceCgroup>,
+    ) -> Result<oci_spec::runtime::LinuxResources> {
+        let rules = device_rules().into_iter().chain(more_rules).collect::<Vec<_>>();
+        let mut resources = LinuxResourcesBuilder::default().devices(rules);
         if let Some(text) = &self.memory {
             let limit = parse_memory("--memory", text)?;
             let swap = match self.memory_swap.as_deref() {
@@ -240,6 +305,16 @@ impl RunOptions {
             });
         if let Ok(process) = &mut process {
             process.set_terminal(None);
+            let limits =
+                self.ulimits.iter().map(|t| option_forms::ulimit(t)).collect::<Result<Vec<_>>>()?;
+            process.set_rlimits(Some(limits).filter(|limits| !limits.is_empty()));
+            if let Some(score) = self.oom_score_adj {
+                if !(-1000..=1000).contains(&score) {
+                    let reason = "it is from -1000 to 1000 (proc_pid_oom_score_adj(5))";
+                    return Err(Error::invalid("--oom-score-adj", score.to_string(), reason));
+                }
+                process.set_oom_score_adj(Some(score));
+            }
         }
         Ok(built(process))
     }
@@ -253,7 +328,12 @@ impl RunOptions {
         if let Some(term) = std::env::var("TERM").ok().filter(|_| rustix_isatty()) {
             all.push(("TERM".to_owned(), term));
         }
-        for text in &self.env {
+        let mut words = Vec::new();
+        for path in &self.env_files {
+            words.extend(option_forms::env_file(path)?);
+        }
+        words.extend(self.env.iter().cloned());
+        for text in &words {
             let (key, value) = match text.split_once('=') {
                 Some((key, value)) => (key, value.to_owned()),
                 None => match std::env::var(text) {
@@ -312,6 +392,63 @@ impl RunOptions {
         }
     }
 
+    /// `/dev/shm`, by which POSIX shared memory goes: the host's with its IPC namespace. Another container's lies in that
+    /// one's mount namespace, from which nothing can be bound.
+    fn shared_memory(&self) -> Result<Mount> {
+        match (&self.ipc, &self.shm_size) {
+            (NamespaceChoice::Host, Some(size)) => {
+                let reason = "--ipc host shares the host's /dev/shm";
+                Err(Error::invalid("--shm-size", size, reason))
+            }
+            (NamespaceChoice::Host, None) => Ok(mount("/dev/shm", "bind", "/dev/shm", &["bind"])),
+            (_, size) => {
+                let size = match size {
+                    Some(text) => format!("size={}", parse_bytes("--shm-size", text)?),
+                    None => "size=65536k".to_owned(),
+                };
+                let options = ["nosuid", "noexec", "nodev", "mode=1777", &size];
+                Ok(mount("/dev/shm", "tmpfs", "shm", &options))
+            }
+        }
+    }
+
+    /// Refuses what the network has no place for.
+    fn check_network_options(&self, network: &NetworkRequest) -> Result<()> {
+        let options = &self.network_options;
+        let Details { ip, mac, .. } = options.details()?;
+        let bridged = matches!(network, NetworkRequest::Bridge { .. });
+        let (option, value, reason) = match (ip, mac) {
+            (Some(_), _) if !bridged => ("--ip", options.ip.clone(), "it needs --net bridge"),
+            (_, Some(_)) if !bridged => ("--mac", options.mac.clone(), "it needs --net bridge"),
+            _ if !options.is_empty() && !bridged && !network.shares_host() => {
+                let first = options.dns.first().map(|value| ("--dns", value));
+                let Some((option, value)) =
+                    first.or_else(|| options.hosts.first().map(|value| ("--add-host", value)))
+                else {
+                    return Ok(());
+                };
+                (option, Some(value.clone()), "it needs --net bridge or --net host")
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::invalid(option, value.unwrap_or_default(), reason))
+    }
+
+    fn namespaces(&self, network: &NetworkRequest, user: bool) -> Vec<LinuxNamespace> {
+        use LinuxNamespaceType as T;
+        let mut all = vec![namespace(T::Mount, None), namespace(T::Cgroup, None)];
+        all.extend(self.pid.namespace(T::Pid, "pid"));
+        all.extend(self.ipc.namespace(T::Ipc, "ipc"));
+        all.extend(self.uts.namespace(T::Uts, "uts"));
+        if !network.shares_host() {
+            all.push(namespace(T::Network, network.path().map(Path::to_owned)));
+        }
+        if user {
+            all.push(namespace(T::User, None));
+        }
+        all
+    }
+
     fn mounts(&self, network: &NetworkRequest, map: Option<LinuxIdMapping>) -> Result<Vec<Mount>> {
         let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
         // The group `tty`, where the user namespace has it.
@@ -322,12 +459,7 @@ impl RunOptions {
             mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
             mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
             mount("/dev/pts", "devpts", "devpts", &terminals),
-            mount(
-                "/dev/shm",
-                "tmpfs",
-                "shm",
-                &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-            ),
+            self.shared_memory()?,
             mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         ];
         if map.is_some() && network.shares_host() {
@@ -348,10 +480,13 @@ impl RunOptions {
             ));
         }
         for text in &self.tmpfs {
-            mounts.push(parse_tmpfs(text)?);
+            mounts.push(option_forms::tmpfs(text)?);
         }
         for text in &self.volumes {
-            mounts.push(parse_volume(text)?);
+            mounts.push(option_forms::volume(text)?);
+        }
+        for text in &self.mounts {
+            mounts.push(option_forms::mount_option(text)?);
         }
         Ok(mounts)
     }
@@ -439,24 +574,15 @@ fn check_hostname(name: &str) -> Result<&str> {
     Ok(name)
 }
 
-fn namespaces(network: &NetworkRequest, user: bool) -> Vec<LinuxNamespace> {
-    use LinuxNamespaceType as T;
-    let namespace = |typ, path| {
-        let mut namespace = LinuxNamespace::default();
-        namespace.set_typ(typ).set_path(path);
-        namespace
-    };
-    let mut all: Vec<_> = [T::Mount, T::Pid, T::Ipc, T::Uts, T::Cgroup]
-        .into_iter()
-        .map(|typ| namespace(typ, None))
-        .collect();
-    if !network.shares_host() {
-        all.push(namespace(T::Network, network.path().map(Path::to_owned)));
-    }
-    if user {
-        all.push(namespace(T::User, None));
-    }
-    all
+fn namespace(typ: LinuxNamespaceType, path: Option<PathBuf>) -> LinuxNamespace {
+    let mut namespace = LinuxNamespace::default();
+    namespace.set_typ(typ).set_path(path);
+    namespace
+}
+
+/// The caller's own host name.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// What containers may do with devices: make any node, use the harmless ones.
@@ -483,66 +609,6 @@ pub(crate) fn device_rules() -> Vec<LinuxDeviceCgroup> {
     // pseudo terminals
     rules.push(rule(true, Some(C), Some(136), None, "rwm"));
     rules
-}
-
-fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount {
-    let mut mount = Mount::default();
-    mount
-        .set_destination(destination.into())
-        .set_typ(Some(typ.to_owned()))
-        .set_source(Some(source.into()))
-        .set_options(Some(options.iter().map(|&option| option.to_owned()).collect()));
-    mount
-}
-
-/// `PATH[:OPTIONS]`
-fn parse_tmpfs(text: &str) -> Result<Mount> {
-    let (path, options) = text.split_once(':').unwrap_or((text, ""));
-    if !path.starts_with('/') {
-        return Err(Error::invalid("--tmpfs", text, "the form is /PATH[:OPTIONS]"));
-    }
-    let mut all = vec!["nosuid", "nodev", "noexec"];
-    all.extend(options.split(',').filter(|option| !option.is_empty()));
-    Ok(mount(path, "tmpfs", "tmpfs", &all))
-}
-
-/// `HOST:CONTAINER[:OPTIONS]`
-fn parse_volume(text: &str) -> Result<Mount> {
-    let invalid = |reason: &'static str| Error::invalid("--volume", text, reason);
-    let mut parts = text.splitn(3, ':');
-    let (Some(host), Some(container)) = (parts.next(), parts.next()) else {
-        return Err(invalid("the form is HOST:CONTAINER[:ro]"));
-    };
-    if host.is_empty() || !container.starts_with('/') {
-        return Err(invalid("the form is HOST:/CONTAINER[:ro]"));
-    }
-    let source = std::path::absolute(host).tried("find volume", host)?;
-    if !source.exists() {
-        return Err(invalid("the host's side does not exist; make it first"));
-    }
-    let mut options = vec!["rbind"];
-    for option in parts.next().unwrap_or_default().split(',').filter(|o| !o.is_empty()) {
-        match option {
-            "ro" => options.push("rro"),
-            // SELinux relabelling: nothing to do on a host without SELinux.
-            "rw" | "z" | "Z" => {}
-            "rprivate" | "private" | "rslave" | "slave" | "rshared" | "shared" | "nosuid"
-            | "nodev" | "noexec" => options.push(option),
-            "bind" => options[0] = "bind",
-            "rbind" => options[0] = "rbind",
-            _ => {
-                return Err(invalid(
-                    "known options are ro, rw, bind, rbind, [r]private, [r]slave, [r]shared, nosuid, nodev, noexec",
-                ));
-            }
-        }
-    }
-    Ok(mount(
-        container,
-        "bind",
-        source.to_str().ok_or_else(|| invalid("it is not UTF-8"))?,
-        &options,
-    ))
 }
 
 /// `auto`, or `HOSTID[:SIZE]`
@@ -589,7 +655,7 @@ pub(crate) fn network_of(spec: &Spec) -> Result<NetworkRequest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mount::{Kind, Mount as ParsedMount};
+    use crate::mount::Mount as ParsedMount;
 
     fn options(folder: &Path) -> RunOptions {
         RunOptions {
@@ -692,6 +758,11 @@ mod tests {
         check(|o| o.security = vec!["x".into()], "--security-opt");
         check(|o| o.env = vec!["=x".into()], "--env");
         check(|o| o.args = vec![], "CMD");
+        check(|o| o.shm_size = Some("x".into()), "--shm-size");
+        check(|o| o.oom_score_adj = Some(1001), "--oom-score-adj");
+        check(|o| o.network_options.ip = Some("10.77.0.9".into()), "--ip");
+        check(|o| o.network_options.dns = vec!["192.0.2.1".into()], "--dns");
+        check(|o| (o.uts, o.hostname) = (NamespaceChoice::Host, Some("a".into())), "--hostname");
     }
 
     #[test]
@@ -700,13 +771,5 @@ mod tests {
             let error = check_rootfs(Path::new(path)).unwrap_err();
             assert!(matches!(error, Error::Rootfs { .. }), "{path}: {error}");
         }
-    }
-
-    #[test]
-    fn volumes_are_recursive_and_read_only_to_the_bottom() {
-        let mount = ParsedMount::from_spec(&parse_volume("/tmp:/t:ro").unwrap(), Path::new("/"));
-        let mount = mount.unwrap();
-        assert_eq!(mount.kind, Kind::Bind { source: "/tmp".into(), recursive: true });
-        assert_ne!(mount.tree_change.set, 0);
     }
 }

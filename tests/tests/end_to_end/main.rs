@@ -15,5 +15,6 @@ mod memory;
 mod network;
 mod observe;
 mod oci;
+mod options;
 mod prometheus;
 mod resources;

@@ -1,6 +1,7 @@
 //! One file a command. To add one: a file here, and a line in [`Command`] and in [`run()`].
 
 mod bundle;
+mod completions;
 mod create;
 mod delete;
 mod doctor;
@@ -8,15 +9,19 @@ mod events;
 mod exec;
 mod features;
 mod gc;
+mod inspect;
 mod kill;
 mod logging;
+mod logs;
 mod observe;
 mod pause;
+mod prune;
 mod ps;
 mod run;
 mod spec;
 mod start;
 mod state;
+mod stop;
 mod terminal;
 mod update;
 
@@ -26,6 +31,7 @@ use anyhow::Context;
 use clap::Subcommand;
 use std::io::Write;
 use std::process::ExitCode;
+use terrarium_container::{ContainerId, Store};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -54,6 +60,16 @@ pub enum Command {
     Resume(pause::ResumeArgs),
     #[command(display_order = 23)]
     Update(update::Args),
+    #[command(display_order = 24)]
+    Stop(stop::StopArgs),
+    #[command(display_order = 25)]
+    Wait(stop::WaitArgs),
+    #[command(display_order = 26)]
+    Logs(logs::Args),
+    #[command(display_order = 27)]
+    Inspect(inspect::Args),
+    #[command(display_order = 28)]
+    Prune(prune::Args),
     #[command(display_order = 50)]
     Create(create::Args),
     #[command(display_order = 51)]
@@ -66,6 +82,10 @@ pub enum Command {
     Spec(spec::Args),
     #[command(display_order = 55)]
     Features(features::Args),
+    #[command(display_order = 60)]
+    Completions(completions::Args),
+    #[command(display_order = 61)]
+    Man(completions::ManArgs),
 }
 
 /// Runs `command`.
@@ -88,6 +108,13 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Pause(args) => pause::pause(&args, global),
         Command::Resume(args) => pause::resume(&args, global),
         Command::Update(args) => update::run(&args, global),
+        Command::Stop(args) => stop::stop(&args, global),
+        Command::Wait(args) => stop::wait(&args, global),
+        Command::Logs(args) => logs::run(&args, global),
+        Command::Inspect(args) => inspect::run(&args, global),
+        Command::Prune(args) => prune::run(&args, global),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => completions::man(&args),
         Command::Create(args) => create::run(&args, global),
         Command::Start(args) => start::run(&args, global),
         Command::State(args) => state::run(&args, global),
@@ -111,4 +138,43 @@ fn print(text: &str) -> anyhow::Result<()> {
 /// Gives wrong values the exit code of wrong usage.
 fn usage<T>(result: terrarium_container::Result<T>) -> anyhow::Result<T> {
     result.map_err(|error| if error.is_usage() { WithCode::error(2, error) } else { error.into() })
+}
+
+/// The container that a person means: by its id, or by the beginning of one that only one container has.
+///
+/// Engines' commands take whole ids alone: what is gone must not be mistaken for another.
+fn named(store: &Store, text: &str) -> anyhow::Result<ContainerId> {
+    let id = usage(ContainerId::new(text))?;
+    if store.state(&id).is_ok() {
+        return Ok(id);
+    }
+    let (states, _) = store.containers()?;
+    let mut matching = states.iter().filter(|state| state.id.starts_with(text));
+    match (matching.next(), matching.next()) {
+        (Some(one), None) => Ok(ContainerId::new(one.id.as_str())?),
+        (Some(one), Some(other)) => anyhow::bail!(
+            "container {text:?}: that is the beginning of {} and of {} (give more of the id)",
+            one.id,
+            other.id
+        ),
+        // The error for one that does not exist.
+        (None, _) => Ok(id),
+    }
+}
+
+/// Does `act` for each container of `names`; the failure of one does not keep the others from it.
+fn for_each(
+    store: &Store,
+    names: &[String],
+    mut act: impl FnMut(&ContainerId) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let mut first = None;
+    for name in names {
+        if let Err(error) = named(store, name).and_then(|id| act(&id))
+            && let Some(earlier) = first.replace(error)
+        {
+            eprintln!("terrarium: {earlier:#}");
+        }
+    }
+    first.map_or(Ok(ExitCode::SUCCESS), Err)
 }

@@ -1,6 +1,7 @@
 //! `terrarium run`: a container from a folder, in the foreground or behind a supervisor.
 
 use super::bundle::BundleArgs;
+use super::stop;
 use crate::exit::WithCode;
 use crate::{CgroupManager, Global};
 use anyhow::Context;
@@ -8,7 +9,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use terrarium_container::{
-    Container, ContainerId, CreateOptions, Error, Fork, RunOptions, Signals, Store,
+    Container, ContainerId, CreateOptions, Error, Fork, NamespaceChoice, NetworkOptions,
+    RunOptions, SignalNumber, Signals, Store,
 };
 
 /// Exit code for failures of terrarium's own.
@@ -50,21 +52,48 @@ pub struct Args {
         help_heading = "Limits"
     )]
     pids: Option<String>,
+    /// Set a resource limit of processes (getrlimit(2)); -1 for none
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", help_heading = "Limits")]
+    ulimit: Vec<String>,
+    /// How readily the OOM killer takes its processes, from -1000 to 1000
+    #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Limits")]
+    oom_score_adj: Option<i32>,
     /// Make the container's cgroups below this one [default: /terrarium]
     #[arg(long, value_name = "PATH", help_heading = "Limits")]
     cgroup_parent: Option<PathBuf>,
-    /// Network: none, host, bridge, bridge:NAME or ns:PATH [default: none]
+    /// Network: none, host, bridge, bridge:NAME, container:ID or ns:PATH [default: none]
     #[arg(long, alias = "network", value_name = "NETWORK", help_heading = "Network")]
     net: Option<String>,
     /// Subnet of a bridge that does not exist yet [default: 10.77.0.0/16]
     #[arg(long, value_name = "SUBNET", env = "TERRARIUM_SUBNET", help_heading = "Network")]
     subnet: Option<String>,
+    /// Address on the bridge, instead of the next free one
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    ip: Option<String>,
+    /// Link address of eth0 [default: made from the address]
+    #[arg(long, alias = "mac-address", value_name = "MAC", help_heading = "Network")]
+    mac: Option<String>,
+    /// Name server, instead of the host's
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    dns: Vec<String>,
+    /// Another line of /etc/hosts
+    #[arg(long, value_name = "NAME:ADDRESS", help_heading = "Network")]
+    add_host: Vec<String>,
     /// Host name inside [default: the id's first 12 characters]
     #[arg(long, help_heading = "Network")]
     hostname: Option<String>,
     /// Set an environment variable, or pass the caller's
     #[arg(long, short, value_name = "NAME[=VALUE]", help_heading = "Program")]
     env: Vec<String>,
+    /// Set the environment variables of a file, a line NAME=VALUE or NAME each
+    #[arg(long, value_name = "FILE", help_heading = "Program")]
+    env_file: Vec<PathBuf>,
+    /// Signal by which `stop` asks the program to end [default: TERM]
+    #[arg(long, value_name = "SIGNAL", help_heading = "Program")]
+    stop_signal: Option<String>,
+    /// Seconds that `stop` gives it before KILL [default: 10]
+    #[arg(long, value_name = "SECONDS", help_heading = "Program")]
+    stop_timeout: Option<u32>,
     /// Working folder inside
     #[arg(long, short, value_name = "PATH", help_heading = "Program")]
     workdir: Option<PathBuf>,
@@ -77,6 +106,15 @@ pub struct Args {
     /// Put an empty tmpfs there
     #[arg(long, value_name = "PATH[:OPTIONS]", help_heading = "Filesystem")]
     tmpfs: Vec<String>,
+    /// Mount something: type=bind|tmpfs,source=HOST,target=PATH, and more
+    #[arg(long, value_name = "FIELDS", help_heading = "Filesystem")]
+    mount: Vec<String>,
+    /// Size of /dev/shm [default: 64m]
+    #[arg(long, value_name = "BYTES", help_heading = "Filesystem")]
+    shm_size: Option<String>,
+    /// Give a device of the host, to read, write and make nodes unless fewer of r, w, m are given
+    #[arg(long, value_name = "HOST[:CONTAINER][:rwm]", help_heading = "Filesystem")]
+    device: Vec<String>,
     /// Make the root filesystem read-only
     #[arg(long, help_heading = "Filesystem")]
     read_only: bool,
@@ -90,6 +128,15 @@ pub struct Args {
         help_heading = "Isolation"
     )]
     userns: Option<String>,
+    /// Share the host's process ids
+    #[arg(long, value_name = "host", help_heading = "Isolation")]
+    pid: Option<String>,
+    /// Share System V IPC and message queues with the host or another container, /dev/shm with the host
+    #[arg(long, value_name = "host|container:ID", help_heading = "Isolation")]
+    ipc: Option<String>,
+    /// Share the host name, with the host or another container
+    #[arg(long, value_name = "host|container:ID", help_heading = "Isolation")]
+    uts: Option<String>,
     /// Give a capability besides the default ones, or ALL
     #[arg(long, value_name = "CAPABILITY", help_heading = "Isolation")]
     cap_add: Vec<String>,
@@ -136,8 +183,13 @@ impl Args {
                 && Path::new("config.json").is_file()
     }
 
-    fn options(&self) -> RunOptions {
-        RunOptions {
+    fn options(&self, store: &Store) -> anyhow::Result<RunOptions> {
+        let network = match self.net.as_deref().and_then(|net| net.strip_prefix("container:")) {
+            None => self.net.clone(),
+            Some(id) => Some(format!("ns:/proc/{}/ns/net", running_pid(store, "--net", id)?)),
+        };
+        let choice = |option, value| namespace_choice(store, option, value);
+        Ok(RunOptions {
             rootfs: self.rootfs.clone(),
             args: self.command.clone(),
             hostname: self.hostname.clone(),
@@ -149,7 +201,22 @@ impl Args {
             cpus: self.cpus.clone(),
             cpuset_cpus: self.cpuset_cpus.clone(),
             pids: self.pids.clone(),
-            network: self.net.clone(),
+            network,
+            network_options: NetworkOptions {
+                ip: self.ip.clone(),
+                mac: self.mac.clone(),
+                dns: self.dns.clone(),
+                hosts: self.add_host.clone(),
+            },
+            pid: choice("--pid", self.pid.as_deref())?,
+            ipc: choice("--ipc", self.ipc.as_deref())?,
+            uts: choice("--uts", self.uts.as_deref())?,
+            env_files: self.env_file.clone(),
+            mounts: self.mount.clone(),
+            shm_size: self.shm_size.clone(),
+            devices: self.device.clone(),
+            ulimits: self.ulimit.clone(),
+            oom_score_adj: self.oom_score_adj,
             subnet: self.subnet.clone(),
             volumes: self.volume.clone(),
             tmpfs: self.tmpfs.clone(),
@@ -160,9 +227,49 @@ impl Args {
             security: self.security_opt.clone(),
             sysctl: self.sysctl.clone(),
             cgroup_parent: self.cgroup_parent.clone(),
-            annotations: self.annotation.clone(),
-        }
+            annotations: self.annotations()?,
+        })
     }
+
+    fn annotations(&self) -> anyhow::Result<Vec<String>> {
+        let mut all = self.annotation.clone();
+        if let Some(signal) = &self.stop_signal {
+            SignalNumber::parse(signal)?;
+            all.push(format!("{}={signal}", stop::ANNOTATION_SIGNAL));
+        }
+        if let Some(seconds) = self.stop_timeout {
+            all.push(format!("{}={seconds}", stop::ANNOTATION_TIMEOUT));
+        }
+        Ok(all)
+    }
+}
+
+/// Reads `host`, or `container:ID`.
+fn namespace_choice(
+    store: &Store,
+    option: &'static str,
+    value: Option<&str>,
+) -> anyhow::Result<NamespaceChoice> {
+    let Some(value) = value else { return Ok(NamespaceChoice::Own) };
+    if value == "host" {
+        return Ok(NamespaceChoice::Host);
+    }
+    let Some(id) = value.strip_prefix("container:") else {
+        anyhow::bail!("{option} {value:?}: the form is host or container:ID");
+    };
+    running_pid(store, option, id).map(NamespaceChoice::OfProcess)
+}
+
+/// The first process of the container whose namespace is to be shared.
+fn running_pid(store: &Store, option: &'static str, id: &str) -> anyhow::Result<i32> {
+    let state = store.state(&super::named(store, id)?)?;
+    if !state.is_alive() {
+        anyhow::bail!(
+            "{option} container:{id}: it is {}, and namespaces are those of a living process (start it first)",
+            state.observed_status().as_str()
+        );
+    }
+    Ok(state.pid)
 }
 
 /// Runs the command.
@@ -257,13 +364,13 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let mut spec = args.options().to_spec(&id)?;
+    let store = Store::open(&global.root)?;
+    let mut spec = args.options(&store)?.to_spec(&id)?;
     if args.tty
         && let Some(process) = spec.process_mut()
     {
         process.set_terminal(Some(true));
     }
-    let store = Store::open(&global.root)?;
     let options = CreateOptions {
         name: args.name.clone(),
         labels,

@@ -1,11 +1,15 @@
 //! `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` of a container: made in its folder, bound into its root.
 
-use crate::error::Result;
+use super::Details;
+use crate::error::{Result, Tried};
 use crate::mount::{Kind, Mount};
 use crate::store::write_public;
 use crate::syscall::MountChange;
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Files in the container's folder and where they show inside.
@@ -27,7 +31,12 @@ pub(crate) fn mounts(folder: &Path) -> Vec<Mount> {
 }
 
 /// Writes the files of a container into `folder`. Without an address it has the host's network.
-pub(crate) fn write(folder: &Path, hostname: &str, address: Option<Ipv4Addr>) -> Result<()> {
+pub(crate) fn write(
+    folder: &Path,
+    names: &[&str],
+    address: Option<Ipv4Addr>,
+    details: &Details,
+) -> Result<()> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let resolv_conf = match address {
         None => read("/etc/resolv.conf"),
@@ -37,20 +46,79 @@ pub(crate) fn write(folder: &Path, hostname: &str, address: Option<Ipv4Addr>) ->
             || read("/run/systemd/resolve/resolv.conf"),
         ),
     };
-    let hosts = match address {
+    let resolv_conf =
+        if details.dns.is_empty() { resolv_conf } else { with_servers(&resolv_conf, details) };
+    let mut hosts = match address {
         None => read("/etc/hosts"),
-        Some(address) => hosts(hostname, address),
+        Some(address) => hosts(names, address),
     };
+    for (name, address) in &details.hosts {
+        let _ = writeln!(hosts, "{address}\t{name}");
+    }
     write_public(folder, "hosts", &hosts)?;
-    write_public(folder, "hostname", &format!("{hostname}\n"))?;
+    write_public(folder, "hostname", &format!("{}\n", names.first().unwrap_or(&"")))?;
     write_public(folder, "resolv.conf", &resolv_conf)?;
     Ok(())
 }
 
-fn hosts(hostname: &str, address: Ipv4Addr) -> String {
+/// Begins the lines of [`set_neighbours`].
+const NEIGHBOURS: &str = "# containers of the same network";
+
+/// The most that is read of a container's hosts file, which the container may write to.
+const HOSTS_LIMIT: u64 = 1 << 20;
+
+/// Names the other containers of its network in the hosts file of the container whose folder this is.
+///
+/// The file is bound into the container, hence written in place: longer first, then cut, so that no reader sees it empty.
+pub(crate) fn set_neighbours(folder: &Path, own: &str, all: &[(Ipv4Addr, String)]) -> Result<()> {
+    let path = folder.join("hosts");
+    let opened =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
+    let mut file = match opened {
+        // It has no hosts file yet, or is on its way out.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        result => result.tried("open", &path)?,
+    };
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut file).take(HOSTS_LIMIT).read_to_end(&mut bytes).tried("read", &path)?;
+    let text = with_neighbours(&String::from_utf8_lossy(&bytes), own, all);
+    if text.as_bytes() == bytes {
+        return Ok(());
+    }
+    file.rewind().tried("write", &path)?;
+    file.write_all(text.as_bytes()).tried("write", &path)?;
+    file.set_len(text.len() as u64).tried("write", &path)
+}
+
+fn with_neighbours(text: &str, own: &str, all: &[(Ipv4Addr, String)]) -> String {
+    let kept = text.find(NEIGHBOURS).map_or(text, |end| &text[..end]);
+    let mut text = kept.to_owned();
+    let others: Vec<_> = all.iter().filter(|(_, name)| name != own).collect();
+    if !others.is_empty() {
+        let _ = writeln!(text, "{NEIGHBOURS}");
+    }
+    for (address, name) in others {
+        let _ = writeln!(text, "{address}\t{name}");
+    }
+    text
+}
+
+/// The servers of `--dns` with whatever else the host's file says.
+fn with_servers(text: &str, details: &Details) -> String {
+    let mut all = String::new();
+    for server in &details.dns {
+        let _ = writeln!(all, "nameserver {server}");
+    }
+    for line in text.lines().filter(|line| server(line).is_none()) {
+        let _ = writeln!(all, "{line}");
+    }
+    all
+}
+
+fn hosts(names: &[&str], address: Ipv4Addr) -> String {
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    let _ = writeln!(text, "{address}\t{hostname}");
+    let _ = writeln!(text, "{address}\t{}", names.join(" "));
     text
 }
 
@@ -106,6 +174,29 @@ mod tests {
 
     #[test]
     fn a_container_knows_its_own_name() {
-        assert!(hosts("web", Ipv4Addr::new(10, 77, 0, 2)).ends_with("10.77.0.2\tweb\n"));
+        assert!(hosts(&["web"], Ipv4Addr::new(10, 77, 0, 2)).ends_with("10.77.0.2\tweb\n"));
+    }
+
+    #[test]
+    fn neighbours_come_and_go_and_the_rest_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts");
+        std::fs::write(&path, "127.0.0.1\tlocalhost\n").unwrap();
+        let at = |n, name: &str| (Ipv4Addr::new(10, 0, 0, n), name.to_owned());
+        let set = |all: &[_]| {
+            set_neighbours(folder.path(), "a", all).unwrap();
+            std::fs::read_to_string(&path).unwrap()
+        };
+        let text = set(&[at(2, "a"), at(3, "b"), at(4, "c")]);
+        assert!(text.ends_with(&format!("{NEIGHBOURS}\n10.0.0.3\tb\n10.0.0.4\tc\n")), "{text}");
+        assert!(set(&[at(2, "a"), at(4, "c")]).ends_with("network\n10.0.0.4\tc\n"));
+        assert_eq!(set(&[at(2, "a")]), "127.0.0.1\tlocalhost\n");
+    }
+
+    #[test]
+    fn servers_that_were_asked_for_take_the_place_of_the_hosts() {
+        let details = Details { dns: vec!["192.0.2.7".parse().unwrap()], ..Details::default() };
+        let text = with_servers("search a\nnameserver 192.0.2.1\n", &details);
+        assert_eq!(text, "nameserver 192.0.2.7\nsearch a\n");
     }
 }

@@ -51,6 +51,34 @@ impl Leases {
         Ok(entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect())
     }
 
+    /// Gives `id` the address `wanted` of `subnet`.
+    pub(crate) fn take_this(
+        &self,
+        subnet: Subnet,
+        id: &ContainerId,
+        wanted: Ipv4Addr,
+    ) -> Result<Ipv4Addr> {
+        if !subnet.has_host(wanted) {
+            let reason = format!("it is not a container's address of {subnet}");
+            return Err(Error::invalid("--ip", wanted.to_string(), reason));
+        }
+        let path = self.folder.join(wanted.to_string());
+        match fs::File::create_new(&path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                let owner = fs::read_to_string(&path).unwrap_or_default();
+                return Err(Error::unsupported(
+                    format!("address {wanted}"),
+                    format!("container {owner} has it (leave --ip out, or choose another)"),
+                ));
+            }
+            created => {
+                let mut file = created.tried("create lease", &path)?;
+                file.write_all(id.as_str().as_bytes()).tried("write lease", &path)?;
+            }
+        }
+        Ok(wanted)
+    }
+
     /// Gives `id` an address of `subnet`.
     pub(crate) fn take(&self, subnet: Subnet, id: &ContainerId) -> Result<Ipv4Addr> {
         let used = self.used()?;
@@ -141,6 +169,22 @@ mod tests {
         assert!(full.to_string().contains("all 5 are in use"), "{full}");
         assert!(!leases.release(&id("b"), Some(Ipv4Addr::new(10, 1, 2, 3))).unwrap());
         assert_eq!(take("g").unwrap(), 3);
+    }
+
+    #[test]
+    fn an_address_that_was_asked_for_is_given_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let leases = Leases::open(folder.path()).unwrap();
+        let subnet = Subnet::parse("10.1.2.0/29").unwrap();
+        let take =
+            |name: &str, last| leases.take_this(subnet, &id(name), Ipv4Addr::new(10, 1, 2, last));
+        assert_eq!(take("a", 3).unwrap(), Ipv4Addr::new(10, 1, 2, 3));
+        assert!(take("b", 3).unwrap_err().to_string().contains("container a has it"));
+        for outside in [0, 1, 7, 8] {
+            assert!(take("c", outside).unwrap_err().is_usage(), "{outside}");
+        }
+        assert_eq!(leases.take(subnet, &id("d")).unwrap(), Ipv4Addr::new(10, 1, 2, 2));
+        assert_eq!(leases.take(subnet, &id("e")).unwrap(), Ipv4Addr::new(10, 1, 2, 4));
     }
 
     #[test]

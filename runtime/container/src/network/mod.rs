@@ -5,6 +5,7 @@
 //! first lease and removed with the last; `network.json` is written before, so that [`gc`] finds what a crash left.
 
 mod bridge;
+mod details;
 pub(crate) mod files;
 mod forwarding;
 mod lease;
@@ -17,6 +18,8 @@ use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
 use crate::state::write_atomically;
 use crate::store::{JournalNetwork, LockedFolder, Store, lock_shared};
+pub(crate) use details::Details;
+pub use details::NetworkOptions;
 use lease::Leases;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -201,6 +204,12 @@ impl Subnet {
         Ipv4Addr::from(u32::from(self.address) + 2 + n % self.capacity())
     }
 
+    /// Whether `address` is one that [`Subnet::host`] gives.
+    pub(crate) fn has_host(self, address: Ipv4Addr) -> bool {
+        let number = u32::from(address).wrapping_sub(u32::from(self.address));
+        (2..2 + self.capacity()).contains(&number)
+    }
+
     /// Whether the two have an address in common.
     pub(crate) fn overlaps(self, other: Self) -> bool {
         let mask = self.mask() & other.mask();
@@ -283,6 +292,7 @@ pub(crate) fn acquire(
     id: &ContainerId,
     bridge: &str,
     subnet: Option<Subnet>,
+    details: &Details,
     veth: &str,
 ) -> Result<Endpoint> {
     let folder = lock_shared(&all_networks(store).join(bridge))?;
@@ -306,13 +316,14 @@ pub(crate) fn acquire(
             ),
         ));
     }
-    let taken = take(&folder, &mut network, id);
+    let taken = take(&folder, &mut network, id, details.ip);
     match taken {
         Ok(address) => Ok(Endpoint {
             bridge: network.bridge,
             veth: veth.to_owned(),
             subnet: network.subnet,
             address,
+            mac: details.mac.unwrap_or_else(|| bridge::mac_of(address)),
         }),
         Err(error) => {
             // The first error is what the user needs; gc tries again what fails here.
@@ -322,11 +333,20 @@ pub(crate) fn acquire(
     }
 }
 
-fn take(folder: &LockedFolder, network: &mut Network, id: &ContainerId) -> Result<Ipv4Addr> {
+fn take(
+    folder: &LockedFolder,
+    network: &mut Network,
+    id: &ContainerId,
+    wanted: Option<Ipv4Addr>,
+) -> Result<Ipv4Addr> {
     if !network.ready {
         network.write(folder.path())?;
     }
-    let address = Leases::open(folder.path())?.take(network.subnet, id)?;
+    let leases = Leases::open(folder.path())?;
+    let address = match wanted {
+        Some(address) => leases.take_this(network.subnet, id, address)?,
+        None => leases.take(network.subnet, id)?,
+    };
     if !network.ready || !bridge::exists_link(&network.bridge) {
         network.make()?;
         network.ready = true;
@@ -356,8 +376,28 @@ fn release_lease(
     id: &ContainerId,
     address: Option<Ipv4Addr>,
 ) -> Result<()> {
-    let unused = Leases::open(folder.path())?.release(id, address)?;
-    if unused { dismantle(store, folder, bridge) } else { Ok(()) }
+    let leases = Leases::open(folder.path())?;
+    if leases.release(id, address)? {
+        return dismantle(store, folder, bridge);
+    }
+    tell_names(store, &leases)
+}
+
+/// Writes the names of all containers of a network into the `/etc/hosts` of each; the caller holds the network's lock.
+pub(crate) fn tell(store: &Store, bridge: &str) -> Result<()> {
+    let folder = lock_shared(&all_networks(store).join(bridge))?;
+    tell_names(store, &Leases::open(folder.path())?)
+}
+
+fn tell_names(store: &Store, leases: &Leases) -> Result<()> {
+    let mut all = leases.all()?;
+    all.retain(|(_, owner)| ContainerId::new(owner.as_str()).is_ok());
+    all.sort();
+    for (_, owner) in &all {
+        let Ok(id) = ContainerId::new(owner.as_str()) else { continue };
+        files::set_neighbours(&store.folder(&id), owner, &all)?;
+    }
+    Ok(())
 }
 
 /// Removes a network that nobody uses.
@@ -401,6 +441,8 @@ pub(crate) fn gc(store: &Store) -> (Vec<String>, Vec<Error>) {
             if unused {
                 dismantle(store, folder, &bridge)?;
                 removed.push(format!("network {bridge}"));
+            } else if !addresses.is_empty() {
+                tell_names(store, &Leases::open(folder.path())?)?;
             }
             Ok(())
         });

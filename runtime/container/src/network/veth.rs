@@ -1,7 +1,7 @@
 //! The veth pair of a container: `veth<hash>` on the bridge, `eth0` inside.
 
 use super::Subnet;
-use super::bridge::{index_of, mac_of};
+use super::bridge::index_of;
 use super::netlink::{self, Asked};
 use crate::error::{Error, Result};
 use futures_util::TryStreamExt;
@@ -25,6 +25,8 @@ pub(crate) struct Endpoint {
     pub subnet: Subnet,
     /// The container's address.
     pub address: Ipv4Addr,
+    /// The link address of the container's end.
+    pub mac: [u8; 6],
 }
 
 /// A name for the host's end: eight digits that no earlier container of the same name has had, for that one's may
@@ -41,7 +43,7 @@ pub(crate) fn connect(endpoint: &Endpoint, pid: i32, socket: OwnedFd) -> Result<
         // bridge. The peer cannot be up yet: veth_open in drivers/net/veth.c refuses before the two are tied.
         let peer = LinkMessageBuilder::<LinkUnspec>::default()
             .name(INSIDE)
-            .address(mac_of(endpoint.address).to_vec())
+            .address(endpoint.mac.to_vec())
             .append_extra_attribute(LinkAttribute::NetNsPid(pid.cast_unsigned()))
             .build();
         let pair = LinkVeth::new(&endpoint.veth, INSIDE)

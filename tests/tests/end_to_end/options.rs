@@ -1,0 +1,150 @@
+//! Options of `run` that people know from docker, and the commands around it.
+
+use serde_json::Value;
+use std::fs;
+use std::net::Ipv4Addr;
+use terrarium_tests::{TestBed, eventually, require};
+
+#[test]
+fn limits_devices_mounts_and_variables_are_as_asked_for() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let variables = bed.folder().join("variables");
+    fs::write(&variables, "# comment\nFIRST=one\nSECOND=two\n").unwrap();
+    fs::write(bed.folder().join("file"), "shared\n").unwrap();
+    let bind = format!("type=bind,source={},target=/data,readonly", bed.folder().display());
+    let options = [
+        "--ulimit",
+        "nofile=77:99",
+        "--device",
+        "/dev/null:/dev/nothing:r",
+        "--mount",
+        &bind,
+        "--mount",
+        "type=tmpfs,target=/scratch,tmpfs-size=64k",
+        "--env-file",
+        variables.to_str().unwrap(),
+        "--env",
+        "SECOND=2",
+        "--shm-size",
+        "1m",
+    ];
+    let script = "ulimit -n; cat /dev/nothing; stat -c %t:%T /dev/nothing; cat /data/file; touch /data/x; \
+                  echo $FIRST $SECOND; df -k /scratch /dev/shm | awk 'NR > 1 { print $2 }'";
+    let outcome = bed.container("options").with(options).run(["sh", "-c", script]);
+    assert_eq!(outcome.stdout, "77\n1:3\nshared\none 2\n64\n1024\n", "{outcome:?}");
+    assert!(outcome.stderr.contains("Read-only file system"), "{outcome:?}");
+}
+
+#[test]
+fn namespaces_are_shared_with_the_host_or_another_container() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let first = bed.container("first").follow();
+    let namespaces = &first.state()["namespaces"];
+    let other = format!("container:{}", first.name());
+    let options = ["--net", &other, "--ipc", &other, "--uts", &other];
+    let script = "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done";
+    let shared = bed.container("second").with(options).run(["sh", "-c", script]).success();
+    let lines: Vec<_> = shared.lines().collect();
+    for (line, kind) in lines.iter().zip(["net", "ipc", "uts"]) {
+        assert_eq!(*line, format!("{kind}:[{}]", namespaces[kind]));
+    }
+    assert_ne!(lines[3], format!("pid:[{}]", namespaces["pid"]));
+
+    let options = ["--ipc", "host", "--uts", "host", "--pid", "host"];
+    let hosts = bed.container("third").with(options).run(["sh", "-c", script]).success();
+    for (line, kind) in hosts.lines().skip(1).zip(["ipc", "uts", "pid"]) {
+        let own = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
+        assert_eq!(line, own.to_str().unwrap());
+    }
+    let outcome = bed.container("fourth").with(["--ipc", "container:nobody"]).run(["true"]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.stderr.contains("nobody"), "{outcome:?}");
+}
+
+#[test]
+fn a_container_has_the_address_and_names_that_it_asked_for() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let network = ["--net", "bridge", "--subnet", "10.91.7.0/24"];
+    let mut first = bed.container("first").with(network).with(["--ip", "10.91.7.9"]).follow();
+    assert_eq!(first.state()["network"]["address"], "10.91.7.9/24");
+    let taken = bed.container("thief").with(network).with(["--ip", "10.91.7.9"]).run(["true"]);
+    assert_eq!(taken.code, 125, "{taken:?}");
+    assert!(taken.stderr.contains(first.name()), "{taken:?}");
+
+    let options =
+        ["--mac", "02:00:00:00:00:07", "--dns", "192.0.2.7", "--add-host", "db:192.0.2.9"];
+    let script = format!(
+        "cat /sys/class/net/eth0/address /etc/resolv.conf /etc/hosts; ping -c 1 -W 5 {} >&2",
+        first.name()
+    );
+    let second = bed.container("second").with(network).with(options).run(["sh", "-c", &script]);
+    assert_eq!(second.code, 0, "they find each other by name: {second:?}");
+    assert!(second.stdout.starts_with("02:00:00:00:00:07\n"), "{second:?}");
+    assert!(second.stdout.contains("nameserver 192.0.2.7\n"), "{second:?}");
+    assert!(second.stdout.contains("192.0.2.9\tdb\n"), "{second:?}");
+    let own: Ipv4Addr = "10.91.7.9".parse().unwrap();
+    assert!(second.stdout.contains(&format!("{own}\t{}\n", first.name())), "{second:?}");
+    // The second has gone: the first does not know it any more.
+    let hosts = bed.run(["exec", first.name(), "cat", "/etc/hosts"]).success();
+    assert!(!hosts.contains(&bed.unique("second")), "{hosts}");
+    first.call("true");
+}
+
+#[test]
+fn a_detached_container_is_followed_stopped_and_inspected() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let (name, rootfs) = (bed.unique("web"), bed.rootfs());
+    let run = |options: &[&str], script: &str| {
+        let mut command = bed.terrarium();
+        command.args(["run", "--detach", "--name", &name]).args(options);
+        command.arg(&rootfs).args(["sh", "-c", script]);
+        bed.finish(&mut command).success();
+    };
+    run(
+        &["--stop-signal", "USR1"],
+        "trap 'echo bye; exit 7' USR1; echo one; echo two; while :; do sleep 0.05; done",
+    );
+    eventually("it has written", || {
+        let log = bed.run(["logs", &name]).success();
+        if log == "one\ntwo\n" { Ok(()) } else { Err(log) }
+    });
+    assert_eq!(bed.run(["logs", "--tail", "1", &name]).success(), "two\n");
+    let mut follower = bed.terrarium();
+    follower.args(["logs", "--follow", &name]);
+    std::thread::scope(|scope| {
+        let follower = scope.spawn(|| bed.finish(&mut follower));
+        let waiter = scope.spawn(|| bed.run(["wait", &name]));
+        // The beginning of its name is enough for people.
+        bed.run(["stop", &name[..name.len() - 1]]).success();
+        assert_eq!(waiter.join().unwrap().success(), "7\n");
+        assert_eq!(follower.join().unwrap().success(), "one\ntwo\nbye\n");
+    });
+    let text = bed.run(["inspect", &name]).success();
+    let told: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(told[0]["status"], "stopped");
+    assert_eq!(told[0]["exit_code"], 7);
+    assert_eq!(told[0]["config"]["process"]["args"][0], "sh");
+    assert_eq!(bed.run(["prune"]).code, 2, "nobody is there to ask");
+    assert_eq!(bed.run(["prune", "--force"]).success(), format!("{name}\n"));
+
+    // A shell that handles no signal is killed when its time is over.
+    run(&["--stop-timeout", "0"], "while :; do sleep 0.05; done");
+    bed.run(["stop", &name]).success();
+    assert_eq!(bed.run(["wait", &name]).success(), "137\n");
+    bed.run(["delete", &name]).success();
+    let outcome = bed.run(["stop", &name]);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+}
+
+#[test]
+fn completions_and_man_pages_are_made() {
+    let bed = TestBed::new();
+    assert!(bed.run(["completions", "bash"]).success().contains("_terrarium"));
+    let folder = bed.folder().join("man");
+    bed.run(["man", folder.to_str().unwrap()]).success();
+    assert!(fs::read_to_string(folder.join("terrarium-run.1")).unwrap().contains("memory"));
+}
