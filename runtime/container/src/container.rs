@@ -500,7 +500,7 @@ impl Creation<'_> {
                 let mut names = vec![hostname, self.id.as_str()];
                 names.dedup();
                 network::files::write(folder, &names, Some(endpoint.address), self.details)?;
-                network::tell(self.store, &place.bridge)?;
+                network::introduce(self.store, &place.bridge, self.id)?;
                 self.state.network = Some(NetworkState {
                     mode: self.network.mode().to_owned(),
                     bridge: Some(endpoint.bridge.clone()),

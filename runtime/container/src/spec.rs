@@ -4,7 +4,7 @@ use crate::capabilities;
 use crate::cgroup;
 use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
-use crate::network::{self, Details, NetworkOptions, NetworkRequest};
+use crate::network::{self, NetworkOptions, NetworkRequest};
 use crate::option_forms::{self, mount};
 use crate::seccomp;
 use crate::units::{CPU_PERIOD_US, key_value, parse_bytes, parse_cpus, parse_memory, parse_pids};
@@ -157,7 +157,7 @@ impl RunOptions {
             annotations.insert(key, value);
         }
         network.annotate(&mut annotations);
-        self.check_network_options(&network)?;
+        self.network_options.check(&network)?;
         self.network_options.annotate(&mut annotations);
 
         let devices = self
@@ -410,28 +410,6 @@ impl RunOptions {
                 Ok(mount("/dev/shm", "tmpfs", "shm", &options))
             }
         }
-    }
-
-    /// Refuses what the network has no place for.
-    fn check_network_options(&self, network: &NetworkRequest) -> Result<()> {
-        let options = &self.network_options;
-        let Details { ip, mac, .. } = options.details()?;
-        let bridged = matches!(network, NetworkRequest::Bridge { .. });
-        let (option, value, reason) = match (ip, mac) {
-            (Some(_), _) if !bridged => ("--ip", options.ip.clone(), "it needs --net bridge"),
-            (_, Some(_)) if !bridged => ("--mac", options.mac.clone(), "it needs --net bridge"),
-            _ if !options.is_empty() && !bridged && !network.shares_host() => {
-                let first = options.dns.first().map(|value| ("--dns", value));
-                let Some((option, value)) =
-                    first.or_else(|| options.hosts.first().map(|value| ("--add-host", value)))
-                else {
-                    return Ok(());
-                };
-                (option, Some(value.clone()), "it needs --net bridge or --net host")
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::invalid(option, value.unwrap_or_default(), reason))
     }
 
     fn namespaces(&self, network: &NetworkRequest, user: bool) -> Vec<LinuxNamespace> {

@@ -58,6 +58,8 @@ fn namespaces_are_shared_with_the_host_or_another_container() {
         let own = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
         assert_eq!(line, own.to_str().unwrap());
     }
+    let outcome = bed.container("fourth").with(["--uts", "guest"]).run(["true"]);
+    assert_eq!(outcome.code, 2, "{outcome:?}");
     let outcome = bed.container("fourth").with(["--ipc", "container:nobody"]).run(["true"]);
     assert_eq!(outcome.code, 125, "{outcome:?}");
     assert!(outcome.stderr.contains("nobody"), "{outcome:?}");

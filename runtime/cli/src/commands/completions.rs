@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use clap::CommandFactory;
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,12 +23,8 @@ pub struct ManArgs {
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut crate::Cli::command(), "terrarium", &mut script);
-    match std::io::stdout().write_all(&script) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("write to standard output")
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    super::terminal::print(std::str::from_utf8(&script).context("read the script")?)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs `man`.

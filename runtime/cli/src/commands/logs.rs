@@ -3,7 +3,8 @@
 use crate::Global;
 use anyhow::Context;
 use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 use std::time::Duration;
 use terrarium_container::{LOG, Status, Store};
@@ -36,52 +37,62 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
             path.display()
         )
     })?;
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).with_context(|| format!("read {}", path.display()))?;
-    let begin = args.tail.map_or(0, |lines| begin_of_last(&text, lines));
-    let mut goes_on = write(&text[begin..])?;
-    while goes_on && args.follow {
+    let tried = || format!("print {}", path.display());
+    if let Some(lines) = args.tail {
+        let begin = begin_of_last(&file, lines).with_context(tried)?;
+        file.seek(SeekFrom::Start(begin)).with_context(tried)?;
+    }
+    let mut out = io::stdout().lock();
+    loop {
         // First the state, then the file: what it wrote before its end is not missed.
         let ended = match store.state(&id) {
             Ok(now) => now.created != state.created || now.observed_status() == Status::Stopped,
             Err(_) => true,
         };
-        text.clear();
-        file.read_to_end(&mut text).with_context(|| format!("read {}", path.display()))?;
-        goes_on = write(&text)? && !ended;
-        if goes_on && text.is_empty() {
-            std::thread::sleep(PAUSE);
+        match io::copy(&mut file, &mut out).and_then(|copied| out.flush().map(|()| copied)) {
+            Ok(_) if ended || !args.follow => break,
+            Ok(0) => std::thread::sleep(PAUSE),
+            Ok(_) => {}
+            // Nobody reads on.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
+            Err(error) => return Err(error).with_context(tried),
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes to standard output; false when nobody reads it any more.
-fn write(text: &[u8]) -> anyhow::Result<bool> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        Err(error) => Err(error).context("write to standard output"),
+/// Where the last `lines` lines of `file` begin, found from its end, for logs grow long.
+fn begin_of_last(file: &File, lines: usize) -> io::Result<u64> {
+    let end = file.metadata()?.len();
+    let (mut position, mut left) = (end, lines);
+    let mut buffer = [0; 1 << 14];
+    while position > 0 && lines > 0 {
+        let length = position.min(buffer.len() as u64);
+        position -= length;
+        let chunk = &mut buffer[..usize::try_from(length).expect("at most the buffer's length")];
+        file.read_exact_at(chunk, position)?;
+        for (offset, byte) in chunk.iter().enumerate().rev() {
+            let at = position + offset as u64;
+            // The last byte ends the last line.
+            if *byte == b'\n' && at + 1 != end {
+                left -= 1;
+                if left == 0 {
+                    return Ok(at + 1);
+                }
+            }
+        }
     }
-}
-
-/// Where the last `lines` lines of `text` begin.
-fn begin_of_last(text: &[u8], lines: usize) -> usize {
-    let body = text.strip_suffix(b"\n").unwrap_or(text);
-    let mut ends = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
-    match lines {
-        0 => text.len(),
-        lines => ends.nth(lines - 1).map_or(0, |(end, _)| end + 1),
-    }
+    Ok(if lines == 0 { end } else { 0 })
 }
 
 #[cfg(test)]
 mod tests {
     use super::begin_of_last;
+    use std::io::Write;
 
     #[test]
     fn the_last_lines_are_counted_from_the_end() {
+        let long = format!("{}\n", "x".repeat(1 << 14));
         for (text, lines, expected) in [
             ("a\nb\nc\n", 1, "c\n"),
             ("a\nb\nc", 2, "b\nc"),
@@ -89,12 +100,12 @@ mod tests {
             ("a\n\n", 1, "\n"),
             ("a\n", 0, ""),
             ("", 3, ""),
+            (&format!("a\n{long}{long}"), 2, &format!("{long}{long}")),
         ] {
-            assert_eq!(
-                &text[begin_of_last(text.as_bytes(), lines)..],
-                expected,
-                "{text:?} {lines}"
-            );
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            let begin = begin_of_last(&file, lines).unwrap();
+            assert_eq!(begin, (text.len() - expected.len()) as u64, "{text:?} {lines}");
         }
     }
 }

@@ -255,7 +255,8 @@ fn namespace_choice(
         return Ok(NamespaceChoice::Host);
     }
     let Some(id) = value.strip_prefix("container:") else {
-        anyhow::bail!("{option} {value:?}: the form is host or container:ID");
+        let error = anyhow::anyhow!("{option} {value:?}: the form is host or container:ID");
+        return Err(WithCode::error(2, error));
     };
     running_pid(store, option, id).map(NamespaceChoice::OfProcess)
 }

@@ -1,5 +1,6 @@
 //! What a container on a network asks for besides: an address, a link address, name servers, names of hosts.
 
+use super::NetworkRequest;
 use crate::error::{Error, Result};
 use oci_spec::runtime::Spec;
 use std::collections::HashMap;
@@ -37,9 +38,23 @@ pub(crate) struct Details {
 }
 
 impl NetworkOptions {
-    /// Whether nothing was asked for.
-    pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
+    /// Checks the words, and refuses what `network` has no place for.
+    pub(crate) fn check(&self, network: &NetworkRequest) -> Result<()> {
+        self.details()?;
+        let bridged = matches!(network, NetworkRequest::Bridge { .. });
+        let has_files = bridged || network.shares_host();
+        let (bridge, files) = ("it needs --net bridge", "it needs --net bridge or --net host");
+        for (option, value, fits, reason) in [
+            ("--ip", self.ip.as_ref(), bridged, bridge),
+            ("--mac", self.mac.as_ref(), bridged, bridge),
+            ("--dns", self.dns.first(), has_files, files),
+            ("--add-host", self.hosts.first(), has_files, files),
+        ] {
+            if let Some(value) = value.filter(|_| !fits) {
+                return Err(Error::invalid(option, value, reason));
+            }
+        }
+        Ok(())
     }
 
     /// Writes the options into a spec's annotations.

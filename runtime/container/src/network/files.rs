@@ -2,6 +2,7 @@
 
 use super::Details;
 use crate::error::{Result, Tried};
+use crate::id::ContainerId;
 use crate::mount::{Kind, Mount};
 use crate::store::write_public;
 use crate::syscall::MountChange;
@@ -61,15 +62,17 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Begins the lines of [`set_neighbours`].
-const NEIGHBOURS: &str = "# containers of the same network";
+/// Around the lines of [`set_neighbours`]; the container's own may stand before and behind.
+const NEIGHBOURS: &str = "# containers of the same network\n";
+const NEIGHBOURS_END: &str = "# end of containers\n";
 
-/// The most that is read of a container's hosts file, which the container may write to.
+/// The longest hosts file that is written to: the container may have made it any length.
 const HOSTS_LIMIT: u64 = 1 << 20;
 
-/// Names the other containers of its network in the hosts file of the container whose folder this is.
+/// Names the other containers of its network in the hosts file of the container whose folder this is. A file that its
+/// container has made longer than 1 MiB, or that is not UTF-8, stays as it is.
 ///
-/// The file is bound into the container, hence written in place: longer first, then cut, so that no reader sees it empty.
+/// The file is bound into the container, hence written in place: first over, then cut, so that no reader sees it empty.
 pub(crate) fn set_neighbours(folder: &Path, own: &str, all: &[(Ipv4Addr, String)]) -> Result<()> {
     let path = folder.join("hosts");
     let opened =
@@ -79,10 +82,11 @@ pub(crate) fn set_neighbours(folder: &Path, own: &str, all: &[(Ipv4Addr, String)
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         result => result.tried("open", &path)?,
     };
-    let mut bytes = Vec::new();
-    Read::by_ref(&mut file).take(HOSTS_LIMIT).read_to_end(&mut bytes).tried("read", &path)?;
-    let text = with_neighbours(&String::from_utf8_lossy(&bytes), own, all);
-    if text.as_bytes() == bytes {
+    let mut before = Vec::new();
+    Read::by_ref(&mut file).take(HOSTS_LIMIT + 1).read_to_end(&mut before).tried("read", &path)?;
+    let Ok(before) = String::from_utf8(before) else { return Ok(()) };
+    let text = with_neighbours(&before, own, all);
+    if text == before || before.len() as u64 > HOSTS_LIMIT {
         return Ok(());
     }
     file.rewind().tried("write", &path)?;
@@ -91,16 +95,23 @@ pub(crate) fn set_neighbours(folder: &Path, own: &str, all: &[(Ipv4Addr, String)
 }
 
 fn with_neighbours(text: &str, own: &str, all: &[(Ipv4Addr, String)]) -> String {
-    let kept = text.find(NEIGHBOURS).map_or(text, |end| &text[..end]);
-    let mut text = kept.to_owned();
-    let others: Vec<_> = all.iter().filter(|(_, name)| name != own).collect();
+    let (before, rest) = text.split_once(NEIGHBOURS).unwrap_or((text, NEIGHBOURS_END));
+    // Where the container has taken the end away, what follows is its own as well.
+    let behind = rest.split_once(NEIGHBOURS_END).map_or(rest, |(_, behind)| behind);
+    let mut text = before.to_owned();
+    // A lease whose writer died has no name.
+    let others: Vec<_> = all
+        .iter()
+        .filter(|(_, name)| name != own && ContainerId::new(name.as_str()).is_ok())
+        .collect();
     if !others.is_empty() {
-        let _ = writeln!(text, "{NEIGHBOURS}");
+        text.push_str(NEIGHBOURS);
+        for (address, name) in others {
+            let _ = writeln!(text, "{address}\t{name}");
+        }
+        text.push_str(NEIGHBOURS_END);
     }
-    for (address, name) in others {
-        let _ = writeln!(text, "{address}\t{name}");
-    }
-    text
+    text + behind
 }
 
 /// The servers of `--dns` with whatever else the host's file says.
@@ -187,10 +198,28 @@ mod tests {
             set_neighbours(folder.path(), "a", all).unwrap();
             std::fs::read_to_string(&path).unwrap()
         };
+        let neighbours = |lines: &str| format!("{NEIGHBOURS}{lines}{NEIGHBOURS_END}");
         let text = set(&[at(2, "a"), at(3, "b"), at(4, "c")]);
-        assert!(text.ends_with(&format!("{NEIGHBOURS}\n10.0.0.3\tb\n10.0.0.4\tc\n")), "{text}");
-        assert!(set(&[at(2, "a"), at(4, "c")]).ends_with("network\n10.0.0.4\tc\n"));
-        assert_eq!(set(&[at(2, "a")]), "127.0.0.1\tlocalhost\n");
+        let two = neighbours("10.0.0.3\tb\n10.0.0.4\tc\n");
+        assert_eq!(text, format!("127.0.0.1\tlocalhost\n{two}"));
+        // What the container itself adds stays.
+        std::fs::write(&path, text + "192.0.2.1\tmine\n").unwrap();
+        let text = set(&[at(2, "a"), at(4, "c")]);
+        let one = neighbours("10.0.0.4\tc\n");
+        assert_eq!(text, format!("127.0.0.1\tlocalhost\n{one}192.0.2.1\tmine\n"));
+        assert_eq!(set(&[at(2, "a"), at(5, "")]), "127.0.0.1\tlocalhost\n192.0.2.1\tmine\n");
+    }
+
+    #[test]
+    fn what_a_container_made_of_its_hosts_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hosts");
+        let all = [(Ipv4Addr::new(10, 0, 0, 3), "b".to_owned())];
+        for text in [vec![b'x'; (1 << 20) + 1], vec![0xff, 0xfe]] {
+            std::fs::write(&path, &text).unwrap();
+            set_neighbours(folder.path(), "a", &all).unwrap();
+            assert!(std::fs::read(&path).unwrap() == text);
+        }
     }
 
     #[test]

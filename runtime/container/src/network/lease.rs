@@ -33,7 +33,7 @@ impl Leases {
         }
     }
 
-    /// Every lease: address and container id.
+    /// Every lease, by address: that and the container id.
     pub(crate) fn all(&self) -> Result<Vec<(Ipv4Addr, String)>> {
         let mut leases = Vec::new();
         for entry in fs::read_dir(&self.folder).tried("read", &self.folder)? {
@@ -43,6 +43,7 @@ impl Leases {
                 leases.push((address, fs::read_to_string(entry.path()).unwrap_or_default()));
             }
         }
+        leases.sort();
         Ok(leases)
     }
 

@@ -383,19 +383,22 @@ fn release_lease(
     tell_names(store, &leases)
 }
 
-/// Writes the names of all containers of a network into the `/etc/hosts` of each; the caller holds the network's lock.
-pub(crate) fn tell(store: &Store, bridge: &str) -> Result<()> {
+/// Tells container `id` the names of the others on `bridge`, and them its own.
+pub(crate) fn introduce(store: &Store, bridge: &str, id: &ContainerId) -> Result<()> {
     let folder = lock_shared(&all_networks(store).join(bridge))?;
-    tell_names(store, &Leases::open(folder.path())?)
+    let leases = Leases::open(folder.path())?;
+    // Its own first, for here a failure counts.
+    files::set_neighbours(&store.folder(id), id.as_str(), &leases.all()?)?;
+    tell_names(store, &leases)
 }
 
+/// Writes the names of all containers of a network into the `/etc/hosts` of each; the caller holds the network's lock.
+///
+/// A file that cannot be written is its container's affair, and must not keep another from its start or its end.
 fn tell_names(store: &Store, leases: &Leases) -> Result<()> {
-    let mut all = leases.all()?;
-    all.retain(|(_, owner)| ContainerId::new(owner.as_str()).is_ok());
-    all.sort();
-    for (_, owner) in &all {
-        let Ok(id) = ContainerId::new(owner.as_str()) else { continue };
-        files::set_neighbours(&store.folder(&id), owner, &all)?;
+    let all = leases.all()?;
+    for id in all.iter().filter_map(|(_, owner)| ContainerId::new(owner.as_str()).ok()) {
+        let _ = files::set_neighbours(&store.folder(&id), id.as_str(), &all);
     }
     Ok(())
 }
