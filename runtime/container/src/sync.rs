@@ -122,9 +122,9 @@ impl Socket {
             let mut slices = [IoSliceMut::new(&mut bytes)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut control), flags) {
-                Err(nix::errno::Errno::EINTR) => {}
-                // The peer died with unread messages in its queue: the same as end of file.
-                Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+                // ECONNRESET comes once, ahead of what the peer has sent, where it went with messages unread
+                // (unix_release_sock in net/unix/af_unix.c): its failure stands behind, and then end of file.
+                Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => {}
                 Err(error) => return Err(error.into()),
                 Ok(received) => {
                     let mut fd = None;
@@ -188,5 +188,15 @@ mod tests {
         assert_eq!((report.errno, report.on.chars().count()), (libc::ENOENT, 256));
         assert!(b.receive().unwrap().is_none());
         assert!(b.send(&Message::Start, None).is_err(), "no SIGPIPE");
+    }
+
+    #[test]
+    fn what_the_peer_said_is_read_though_it_went_with_messages_unread() {
+        let (a, b) = pair().unwrap();
+        b.send(&Message::Start, None).unwrap();
+        a.send(&Message::Ready, None).unwrap();
+        drop(a);
+        assert!(matches!(b.receive().unwrap(), Some((Message::Ready, None))));
+        assert!(b.receive().unwrap().is_none());
     }
 }
