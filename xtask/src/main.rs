@@ -3,6 +3,7 @@
 //! Continuous integration calls nothing else. A command is one file with its arguments and a
 //! `run`; it prints each program it starts, and when one fails, the line that repeats it.
 
+mod bench;
 mod build;
 mod demo;
 mod kernels;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Set-up, build, demo, test, kernels and lint of terrarium.
+/// Set-up, build, demo, test, kernels, bench and lint of terrarium.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -36,6 +37,7 @@ enum Command {
     Demo(demo::Args),
     Test(test::Args),
     Kernels(kernels::Args),
+    Bench(bench::Args),
     Lint(lint::Args),
 }
 
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Kernels(args) => kernels::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Lint(args) => lint::run(&args),
     };
     match done {

@@ -7,6 +7,7 @@ mod commands;
 mod exit;
 mod log;
 
+use anyhow::Context;
 use clap::Parser;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -87,7 +88,16 @@ impl Global {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    if commands::may_execute_images(std::env::args_os()) {
+        // Before anything is parsed: it would be parsed twice.
+        let sealed = terrarium_container::run_sealed()
+            .context("protect the executable from containers: execute it from a read-only mount");
+        if let Err(error) = sealed {
+            return exit::report(&error);
+        }
+    }
+    let alone = commands::parse_alone(std::env::args_os());
+    let cli = match alone.map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };

@@ -25,10 +25,11 @@ mod stop;
 mod terminal;
 mod update;
 
-use crate::Global;
 use crate::exit::WithCode;
+use crate::{Cli, Global};
 use anyhow::Context;
-use clap::Subcommand;
+use clap::{Args as _, FromArgMatches as _, Subcommand};
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 use terrarium_container::{ContainerId, Store};
@@ -88,13 +89,50 @@ pub enum Command {
     Man(completions::ManArgs),
 }
 
+/// Whether `args` may be a command whose children execute what images bring: such a command's name is one of them.
+pub fn may_execute_images(mut args: impl Iterator<Item = OsString>) -> bool {
+    args.any(|arg| ["run", "create", "exec"].iter().any(|name| arg == *name))
+}
+
+/// Parses the commands that engines call a hundred times for each that a person types, without describing all the
+/// others to clap first. `None`: it is another command, or help is asked for, or it is wrong.
+///
+/// What is parsed here is parsed alike by the whole command line, which knows these words and more.
+pub fn parse_alone(args: impl Iterator<Item = OsString>) -> Option<Cli> {
+    let args: Vec<OsString> = args.collect();
+    let name = args.iter().skip(1).find_map(|arg| {
+        ["run", "create", "start", "state", "kill", "delete", "exec"]
+            .into_iter()
+            .find(|name| arg == name)
+    })?;
+    match name {
+        "run" => alone(name, args, |args| Command::Run(Box::new(args))),
+        "create" => alone(name, args, Command::Create),
+        "start" => alone(name, args, Command::Start),
+        "state" => alone(name, args, Command::State),
+        "kill" => alone(name, args, Command::Kill),
+        "delete" => alone(name, args, Command::Delete),
+        _ => alone(name, args, |args| Command::Exec(Box::new(args))),
+    }
+}
+
+fn alone<A: clap::Args>(
+    name: &'static str,
+    args: Vec<OsString>,
+    command: fn(A) -> Command,
+) -> Option<Cli> {
+    let parser = Global::augment_args(clap::Command::new("terrarium"))
+        .subcommand(A::augment_args(clap::Command::new(name)));
+    let matches = parser.try_get_matches_from(args).ok()?;
+    let (_, of_command) = matches.subcommand()?;
+    Some(Cli {
+        global: Global::from_arg_matches(&matches).ok()?,
+        command: command(A::from_arg_matches(of_command).ok()?),
+    })
+}
+
 /// Runs `command`.
 pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
-    if matches!(command, Command::Run(_) | Command::Create(_) | Command::Exec(_)) {
-        // Their children execute what images bring.
-        terrarium_container::run_sealed()
-            .context("protect the executable from containers: execute it from a read-only mount")?;
-    }
     match command {
         Command::Run(args) => run::run(&args, global),
         Command::Ps(args) => ps::run(&args, global),
@@ -177,4 +215,41 @@ fn for_each(
         }
     }
     first.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn a_command_parsed_alone_is_what_the_whole_command_line_makes_of_it() {
+        for line in [
+            "terrarium run --rm --net none -m 64m rootfs sh -c exit",
+            "terrarium --root /r --log run --log-format json run --bundle b x",
+            "terrarium --systemd-cgroup create -b b --pid-file p x",
+            "terrarium --root=/r start x",
+            "terrarium state run",
+            "terrarium kill --all x KILL",
+            "terrarium delete -f x",
+            "terrarium exec -t x create",
+        ] {
+            let alone = parse_alone(words(line).into_iter()).unwrap_or_else(|| panic!("{line}"));
+            let whole = Cli::try_parse_from(words(line)).unwrap();
+            assert_eq!(format!("{alone:?}"), format!("{whole:?}"), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_another_command_or_wrong_is_left_to_the_whole_command_line() {
+        for line in
+            ["terrarium ps run", "terrarium run --help", "terrarium run --no-such x", "terrarium"]
+        {
+            assert!(parse_alone(words(line).into_iter()).is_none(), "{line}");
+        }
+    }
 }
