@@ -28,8 +28,14 @@ const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.
 /// Options that stand before the command, as OCI engines pass them.
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// Folder that holds the state of containers
-    #[arg(long, value_name = "DIR", env = "TERRARIUM_ROOT", default_value = "/run/terrarium")]
+    /// Folder that holds the state of containers [default: /run/terrarium; without root `$XDG_RUNTIME_DIR/terrarium`]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TERRARIUM_ROOT",
+        default_value_os_t = default_root(),
+        hide_default_value = true
+    )]
     root: PathBuf,
     /// File for the log that engines read
     #[arg(long, value_name = "FILE", help_heading = "For engines")]
@@ -68,6 +74,18 @@ enum CgroupManager {
     Systemd,
     /// Nobody: containers stay in the caller's cgroup
     Disabled,
+}
+
+/// Where containers' state lies if nobody says otherwise.
+fn default_root() -> PathBuf {
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        return PathBuf::from("/run/terrarium");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
+        Some(folder) => Path::new(&folder).join("terrarium"),
+        None => PathBuf::from(format!("/tmp/terrarium-{}", user.as_raw())),
+    }
 }
 
 impl Global {

@@ -41,6 +41,9 @@ struct Hierarchy {
     root: String,
     /// Its v1 controllers (`cpu`, `cpuacct`, `name=systemd`); none for cgroup v2.
     controllers: Vec<String>,
+    /// The folder below the mount point that containers' paths begin at: none for root, else the one that is delegated
+    /// to the caller.
+    base: String,
 }
 
 impl Hierarchy {
@@ -50,7 +53,34 @@ impl Hierarchy {
 
     /// The path as `/proc/PID/cgroup` shows it.
     fn kernel_path(&self, path: &str) -> String {
-        format!("{}{path}", self.root.trim_end_matches('/'))
+        format!("{}{}{path}", self.root.trim_end_matches('/'), self.base)
+    }
+
+    /// Where containers' paths begin.
+    fn top(&self) -> PathBuf {
+        self.mountpoint.join(self.base.trim_start_matches('/'))
+    }
+
+    /// The same for a caller who may not write everywhere: from the folder that is delegated to him on, if there is one.
+    fn delegated(mut self, own_cgroups: &str) -> Option<Self> {
+        let own = own_cgroups.lines().find_map(|line| {
+            // cgroups(7): hierarchy-ID:controller-list:cgroup-path
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            let names: Vec<&str> = controllers.split(',').filter(|name| !name.is_empty()).collect();
+            (names == self.controllers).then_some(path)
+        })?;
+        let own = own.strip_prefix(self.root.trim_end_matches('/'))?.trim_end_matches('/');
+        // A cgroup with processes in it, as the caller's own, hands no controllers down (cgroups(7), "no internal
+        // processes"): so rather one beside it.
+        let beside =
+            if self.is_unified() { own.rsplit_once('/').map(|(parent, _)| parent) } else { None };
+        let base = beside.into_iter().chain([own]).find(|base| {
+            let folder = self.mountpoint.join(base.trim_start_matches('/'));
+            is_writable(&folder)
+                && (!self.is_unified() || is_writable(&folder.join("cgroup.procs")))
+        })?;
+        self.base = base.to_owned();
+        Some(self)
     }
 }
 
@@ -58,13 +88,21 @@ impl Hierarchy {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Hierarchies {
     all: Vec<Hierarchy>,
+    /// Whether the caller is a user to whom at most parts are delegated.
+    restricted: bool,
 }
 
 impl Hierarchies {
     /// Reads `/proc/self/mountinfo`.
     pub(crate) fn read() -> Result<Self> {
-        let path = "/proc/self/mountinfo";
-        Ok(Self::parse(&fs::read_to_string(path).tried("read", path)?))
+        let read = |path: &str| fs::read_to_string(path).tried("read", path);
+        let hierarchies = Self::parse(&read("/proc/self/mountinfo")?);
+        if rustix::process::geteuid().is_root() {
+            return Ok(hierarchies);
+        }
+        let own = read("/proc/self/cgroup")?;
+        let all = hierarchies.all.into_iter().filter_map(|one| one.delegated(&own)).collect();
+        Ok(Self { all, restricted: true })
     }
 
     fn parse(mountinfo: &str) -> Self {
@@ -98,9 +136,10 @@ impl Hierarchies {
                 mountpoint: unescape(mountpoint).into(),
                 root: unescape(root),
                 controllers,
+                base: String::new(),
             });
         }
-        Self { all }
+        Self { all, restricted: false }
     }
 
     fn unified(&self) -> Option<&Hierarchy> {
@@ -114,6 +153,11 @@ impl Hierarchies {
     fn is_pure_unified(&self) -> bool {
         self.all.len() == 1 && self.unified().is_some()
     }
+}
+
+fn is_writable(path: &Path) -> bool {
+    use rustix::fs::{Access, AtFlags, CWD};
+    rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// Whether a superblock option of a v1 mount names a controller.
@@ -202,6 +246,10 @@ impl Cgroups {
             add(&mut members, path, unified, None);
         }
         for controller in resources.map(needed).transpose()?.unwrap_or_default() {
+            if controller == "devices" && hierarchies.restricted {
+                // Without privileges nobody makes a device node, and rules cannot be set.
+                continue;
+            }
             if let Some(hierarchy) = hierarchies.v1(controller) {
                 add(&mut members, path, hierarchy, Some(controller));
             } else if controller == "devices" {
@@ -210,9 +258,17 @@ impl Cgroups {
                 let filter = DeviceFilter::new(rules).map_err(Error::DeviceRules)?;
                 device_filter = Some(filter).filter(|_| hierarchies.unified().is_some());
             } else if let Some(unified) =
-                hierarchies.unified().filter(|u| has_controller(&u.mountpoint, controller))
+                hierarchies.unified().filter(|u| has_controller(&u.top(), controller))
             {
                 add(&mut members, path, unified, Some(controller));
+            } else if hierarchies.restricted {
+                return Err(Error::unsupported(
+                    format!("a {controller} limit"),
+                    format!(
+                        "no cgroup with the {controller} controller is delegated to you (run as root, or ask for delegation: \
+                         with systemd `systemd-run --user --scope -p Delegate=yes terrarium …`)"
+                    ),
+                ));
             } else {
                 return Err(Error::unsupported(
                     format!("a {controller} limit"),
@@ -250,10 +306,10 @@ impl Cgroups {
         let mut parents = Vec::new();
         for member in &self.members {
             for folder in member.folder.ancestors().skip(1) {
-                if folder == member.hierarchy.mountpoint {
+                if folder == member.hierarchy.top() {
                     break;
                 }
-                let default = member.hierarchy.mountpoint.join(&DEFAULT_PARENT[1..]);
+                let default = member.hierarchy.top().join(&DEFAULT_PARENT[1..]);
                 if folder == default || !folder.exists() {
                     parents.push(folder.to_owned());
                 }
@@ -378,7 +434,7 @@ impl Cgroups {
 fn add(members: &mut Vec<Member>, path: &str, hierarchy: &Hierarchy, controller: Option<&str>) {
     let index = members.iter().position(|m| m.hierarchy == *hierarchy).unwrap_or_else(|| {
         members.push(Member {
-            folder: hierarchy.mountpoint.join(&path[1..]),
+            folder: hierarchy.top().join(&path[1..]),
             hierarchy: hierarchy.clone(),
             controllers: BTreeSet::new(),
         });
@@ -439,7 +495,7 @@ fn needed(resources: &LinuxResources) -> Result<Vec<&'static str>> {
 
 /// Makes a container's folder and those above it, and in cgroup v2 hands the controllers down to it.
 fn make_folder(member: &Member) -> Result<()> {
-    let top = &member.hierarchy.mountpoint;
+    let top = &member.hierarchy.top();
     let mut above: Vec<&Path> =
         member.folder.ancestors().skip(1).take_while(|f| f.starts_with(top)).collect();
     above.reverse();
@@ -498,7 +554,7 @@ fn hand_down_to(member: &Member) -> Result<()> {
         return Ok(());
     }
     let controllers: Vec<&str> = member.controllers.iter().map(String::as_str).collect();
-    let top = &member.hierarchy.mountpoint;
+    let top = &member.hierarchy.top();
     let mut above: Vec<&Path> =
         member.folder.ancestors().skip(1).take_while(|f| f.starts_with(top)).collect();
     above.reverse();

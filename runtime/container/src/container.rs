@@ -95,7 +95,7 @@ impl Container {
         let spec = &with_default_devices(spec);
         let folder = store.folder(id);
         let bundle = options.bundle.clone().unwrap_or_else(|| folder.clone());
-        let network = network_of(spec)?;
+        let network = requested_network(spec)?;
         let details = Details::of(spec)?;
         let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
         console::check(
@@ -585,6 +585,18 @@ fn listen(folder: &Path) -> Result<OwnedFd> {
     nix::sys::socket::listen(&socket, Backlog::new(8).expect("8 is allowed"))
         .tried("listen on", &path)?;
     Ok(socket)
+}
+
+/// The network that `spec` asks for, where the caller may make it.
+fn requested_network(spec: &Spec) -> Result<NetworkRequest> {
+    let network = network_of(spec)?;
+    if matches!(network, NetworkRequest::Bridge { .. }) && !rustix::process::geteuid().is_root() {
+        return Err(Error::unsupported(
+            "a bridge network without root",
+            "interfaces of the host are root's to make: use --net none or --net host",
+        ));
+    }
+    Ok(network)
 }
 
 fn seqpacket() -> nix::Result<OwnedFd> {

@@ -49,6 +49,16 @@ pub enum Error {
         /// Its status.
         status: &'static str,
     },
+    /// The state folder belongs to another user.
+    #[error(
+        "use state folder: {}: it belongs to user {owner} (choose a folder of your own with --root)", path.display()
+    )]
+    NotYours {
+        /// The folder.
+        path: PathBuf,
+        /// Its owner's id.
+        owner: u32,
+    },
     /// The container is not in the state that the operation needs.
     #[error("{tried} container: {id}: it is {status}, not {wanted}")]
     WrongStatus {

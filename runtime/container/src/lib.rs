@@ -22,6 +22,7 @@ mod exec;
 mod freeze;
 mod hooks;
 mod id;
+mod id_maps;
 mod init;
 mod mount;
 mod namespaces;

@@ -1,6 +1,7 @@
 //! Namespaces: which are new, which are joined by path, which stay the host's; and id maps.
 
 use crate::error::{Error, Result, Tried};
+use crate::id_maps;
 use crate::init::{Failure, Step};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType};
@@ -37,6 +38,8 @@ pub(crate) struct NamespacePlan {
     pub gid_map: Vec<LinuxIdMapping>,
     /// Whether setgroups(2) stays allowed in the user namespace.
     pub may_set_groups: bool,
+    /// Whether the maps are beyond the caller's rights, and newuidmap and newgidmap write them.
+    mapped_by_helpers: bool,
     /// Lines of `timens_offsets` for a new time namespace.
     pub time_offsets: String,
 }
@@ -108,7 +111,9 @@ impl NamespacePlan {
                 "add {\"type\":\"user\"} to linux.namespaces",
             ));
         }
-        Ok(Self { new, join, uid_map, gid_map, may_set_groups: privileged, time_offsets })
+        let mapped_by_helpers = user && !privileged && !id_maps::are_own_ids(&uid_map, &gid_map);
+        let may_set_groups = privileged || mapped_by_helpers;
+        Ok(Self { new, join, uid_map, gid_map, may_set_groups, mapped_by_helpers, time_offsets })
     }
 
     /// Whether a namespace of `kind` is made.
@@ -144,6 +149,10 @@ impl NamespacePlan {
 
     /// Writes the id maps of the process `pid`.
     pub(crate) fn write_maps(&self, pid: i32) -> Result<()> {
+        if self.mapped_by_helpers {
+            id_maps::write_by("newgidmap", pid, &self.gid_map)?;
+            return id_maps::write_by("newuidmap", pid, &self.uid_map);
+        }
         let write = |file: &str, text: &str| {
             let path = PathBuf::from(format!("/proc/{pid}/{file}"));
             std::fs::write(&path, text).tried_hint(
@@ -156,8 +165,8 @@ impl NamespacePlan {
             // user_namespaces(7): without privileges, gid_map may be written only after this.
             write("setgroups", "deny")?;
         }
-        write("gid_map", &map_text(&self.gid_map))?;
-        write("uid_map", &map_text(&self.uid_map))
+        write("gid_map", &id_maps::text(&self.gid_map))?;
+        write("uid_map", &id_maps::text(&self.uid_map))
     }
 
     /// Whether ids inside differ from those outside for the ids of a root filesystem.
@@ -188,13 +197,6 @@ fn time_offsets(linux: &Linux, new: bool) -> Result<String> {
         ));
     }
     Ok(text)
-}
-
-fn map_text(map: &[LinuxIdMapping]) -> String {
-    map.iter().fold(String::new(), |mut text, m| {
-        let _ = writeln!(text, "{} {} {}", m.container_id(), m.host_id(), m.size());
-        text
-    })
 }
 
 /// Inode of each namespace of `pid`, by kind; what cannot be read is left out.
@@ -260,14 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_and_links_have_the_kernels_form() {
-        let mapping = oci_spec::runtime::LinuxIdMappingBuilder::default()
-            .container_id(0_u32)
-            .host_id(100_000_u32)
-            .size(65_536_u32)
-            .build()
-            .unwrap();
-        assert_eq!(map_text(&[mapping, mapping]), "0 100000 65536\n0 100000 65536\n");
+    fn links_have_the_kernels_form() {
         assert_eq!(parse_link("mnt:[4026532201]"), Some(4_026_532_201));
         assert_eq!(parse_link("mnt"), None);
         assert!(inodes(std::process::id().cast_signed()).contains_key("net"));

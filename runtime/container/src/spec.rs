@@ -4,6 +4,7 @@ use crate::capabilities;
 use crate::cgroup;
 use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
+use crate::id_maps::IdMaps;
 use crate::network::{self, NetworkOptions, NetworkRequest};
 use crate::option_forms::{self, mount};
 use crate::seccomp;
@@ -11,9 +12,9 @@ use crate::units::{CPU_PERIOD_US, key_value, parse_bytes, parse_cpus, parse_memo
 use crate::user;
 use oci_spec::runtime::{
     Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
-    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxIdMapping, LinuxIdMappingBuilder,
-    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceType, LinuxPidsBuilder,
-    LinuxResourcesBuilder, LinuxSeccomp, Mount, ProcessBuilder, RootBuilder, Spec, UserBuilder,
+    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespace,
+    LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, LinuxSeccomp, Mount,
+    ProcessBuilder, RootBuilder, Spec, UserBuilder,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -73,7 +74,7 @@ pub struct RunOptions {
     pub oom_score_adj: Option<i32>,
     /// `--read-only`
     pub read_only: bool,
-    /// `--userns`: `auto` or `HOSTID[:SIZE]`.
+    /// `--userns`: `auto` or `HOSTID[:SIZE]`; without it root makes none, and others the one that they can.
     pub userns: Option<String>,
     /// `--cap-add`
     pub cap_add: Vec<String>,
@@ -128,9 +129,6 @@ pub(crate) const READONLY: [&str; 5] =
 /// Search path of programs.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Host ids of a `--userns auto` map where /etc/subuid has no line for root or `containers`.
-const AUTO_USERNS: (u32, u32) = (100_000, 65_536);
-
 impl RunOptions {
     /// Makes the spec of container `id`.
     pub fn to_spec(&self, id: &ContainerId) -> Result<Spec> {
@@ -149,7 +147,7 @@ impl RunOptions {
             None if self.uts == NamespaceChoice::Host => host_name(),
             None => id.as_str().chars().take(12).collect(),
         };
-        let map = self.userns.as_deref().map(userns_map).transpose()?;
+        let maps = IdMaps::for_run(self.userns.as_deref())?;
 
         let mut annotations = HashMap::new();
         for text in &self.annotations {
@@ -167,7 +165,7 @@ impl RunOptions {
             .collect::<Result<Vec<_>>>()?;
         let (nodes, rules): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
         let mut linux = LinuxBuilder::default()
-            .namespaces(self.namespaces(&network, map.is_some()))
+            .namespaces(self.namespaces(&network, maps.is_some()))
             .devices(nodes)
             .resources(self.resources(rules)?)
             .cgroups_path(self.cgroup_path(id)?)
@@ -176,8 +174,8 @@ impl RunOptions {
         if let Some(profile) = self.seccomp()? {
             linux = linux.seccomp(profile);
         }
-        if let Some(mapping) = map {
-            linux = linux.uid_mappings(vec![mapping]).gid_mappings(vec![mapping]);
+        if let Some(maps) = &maps {
+            linux = linux.uid_mappings(maps.uid.clone()).gid_mappings(maps.gid.clone());
         }
         let mut sysctl = HashMap::new();
         for text in &self.sysctl {
@@ -193,7 +191,7 @@ impl RunOptions {
             .set_root(Some(built(
                 RootBuilder::default().path(rootfs.clone()).readonly(self.read_only).build(),
             )))
-            .set_mounts(Some(self.mounts(&network, map)?))
+            .set_mounts(Some(self.mounts(&network, maps.as_ref())?))
             .set_process(Some(self.process(&rootfs, &hostname)?))
             .set_hostname(Some(hostname).filter(|_| has_hostname))
             .set_annotations(Some(annotations))
@@ -427,10 +425,10 @@ impl RunOptions {
         all
     }
 
-    fn mounts(&self, network: &NetworkRequest, map: Option<LinuxIdMapping>) -> Result<Vec<Mount>> {
+    fn mounts(&self, network: &NetworkRequest, maps: Option<&IdMaps>) -> Result<Vec<Mount>> {
         let mut terminals = vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"];
         // The group `tty`, where the user namespace has it.
-        if map.is_none_or(|map| map.size() > 5) {
+        if maps.is_none_or(|maps| maps.has_group(5)) {
             terminals.push("gid=5");
         }
         let mut mounts = vec![
@@ -440,7 +438,7 @@ impl RunOptions {
             self.shared_memory()?,
             mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         ];
-        if map.is_some() && network.shares_host() {
+        if maps.is_some() && network.shares_host() {
             // sysfs belongs to the network namespace, and the host's may not be mounted by a user namespace.
             mounts.push(mount(
                 "/sys",
@@ -587,36 +585,6 @@ pub(crate) fn device_rules() -> Vec<LinuxDeviceCgroup> {
     // pseudo terminals
     rules.push(rule(true, Some(C), Some(136), None, "rwm"));
     rules
-}
-
-/// `auto`, or `HOSTID[:SIZE]`
-fn userns_map(text: &str) -> Result<LinuxIdMapping> {
-    let invalid = || {
-        Error::invalid("--userns", text, "the form is auto or HOSTID[:SIZE], such as 100000:65536")
-    };
-    let (host, size) = if text == "auto" {
-        let own = rustix::process::getuid().as_raw();
-        if own == 0 { subordinate_ids().unwrap_or(AUTO_USERNS) } else { (own, 1) }
-    } else {
-        let (host, size) = text.split_once(':').unwrap_or((text, "1"));
-        (host.parse().map_err(|_| invalid())?, size.parse().map_err(|_| invalid())?)
-    };
-    if size == 0 || u32::checked_add(host, size).is_none() {
-        return Err(invalid());
-    }
-    let mapping = LinuxIdMappingBuilder::default().container_id(0_u32).host_id(host).size(size);
-    Ok(built(mapping.build()))
-}
-
-/// The range that /etc/subuid gives root or `containers` (subuid(5)).
-fn subordinate_ids() -> Option<(u32, u32)> {
-    let text = std::fs::read_to_string("/etc/subuid").ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        let range = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
-        (matches!(name, "root" | "0" | "containers") && range.1 > 0).then_some(range)
-    })
 }
 
 /// The network that a spec asks for by terrarium's annotations.

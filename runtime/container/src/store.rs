@@ -118,6 +118,12 @@ impl Store {
             &root,
             "run as root, or choose a folder of your own with --root",
         )?;
+        let own = rustix::process::geteuid();
+        let owner = fs::metadata(&root).tried("stat", &root)?.uid();
+        if !own.is_root() && owner != own.as_raw() {
+            // Whoever it belongs to could have it name anything.
+            return Err(Error::NotYours { path: root, owner });
+        }
         Ok(Self { root })
     }
 

@@ -18,3 +18,4 @@ mod oci;
 mod options;
 mod prometheus;
 mod resources;
+mod rootless;

@@ -112,6 +112,7 @@ pub fn all() -> Vec<Need> {
         peer("runc", "tests compare with it", &["runc"]),
         peer("crun", "tests compare with it", &["crun"]),
         peer("podman", "tests drive terrarium with it", &["podman", "iptables"]),
+        peer("newuidmap", "tests map ranges of ids with it", &["uidmap"]),
         peer("ctr", "tests drive terrarium with it", &["containerd"]),
         Need {
             name: "qemu",

@@ -1,0 +1,216 @@
+//! Containers of a user without privileges.
+
+use nix::unistd::{Gid, Uid};
+use std::fs::{self, File, Permissions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use terrarium_tests::{Outcome, TestBed, binaries, kernel_state, require};
+
+/// The user `nobody`: newuidmap(1) wants one that has a name.
+const USER: u32 = 65_534;
+
+/// A test's things, as far as the user needs them.
+struct Bed {
+    bed: TestBed,
+    /// Open, for the folders above the program may be root's alone.
+    program: File,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let bed = TestBed::new();
+        fs::set_permissions(bed.folder(), Permissions::from_mode(0o755)).expect("it is root's");
+        fs::create_dir(bed.root()).expect("the folder is new");
+        chown(bed.root(), Some(USER), Some(USER)).expect("root may");
+        let program = File::open(binaries::terrarium()).expect("terrarium is built");
+        Self { bed, program }
+    }
+
+    /// `terrarium WORDS` as the user, in `cgroups`, which the test has made; `prepare` runs as root before.
+    fn run(
+        &self,
+        words: &[&str],
+        cgroups: &[PathBuf],
+        prepare: impl Fn() -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Outcome {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.program.as_raw_fd()));
+        command.arg("--root").arg(self.bed.root()).args(words).current_dir("/");
+        let mut joins: Vec<File> = cgroups
+            .iter()
+            .map(|cgroup| {
+                File::options().write(true).open(cgroup.join("cgroup.procs")).expect("root may")
+            })
+            .collect();
+        // SAFETY: system calls alone, on what was opened before the fork.
+        unsafe {
+            command.pre_exec(move || {
+                for join in &mut joins {
+                    join.write_all(b"0")?;
+                }
+                prepare()?;
+                nix::unistd::setgroups(&[])?;
+                nix::unistd::setresgid(
+                    Gid::from_raw(USER),
+                    Gid::from_raw(USER),
+                    Gid::from_raw(USER),
+                )?;
+                nix::unistd::setresuid(
+                    Uid::from_raw(USER),
+                    Uid::from_raw(USER),
+                    Uid::from_raw(USER),
+                )?;
+                Ok(())
+            });
+        }
+        self.bed.finish(&mut command)
+    }
+
+    fn run_container(&self, options: &[&str], script: &str, cgroups: &[PathBuf]) -> Outcome {
+        let name = self.bed.unique("rootless");
+        let rootfs = self.bed.rootfs();
+        let mut words = vec!["run", "--rm", "--name", &name];
+        words.extend(options);
+        words.extend([
+            rootfs.to_str().expect("a test's folder is UTF-8"),
+            "--",
+            "sh",
+            "-c",
+            script,
+        ]);
+        self.run(&words, cgroups, || Ok(()))
+    }
+}
+
+#[test]
+fn a_user_is_root_inside_and_himself_outside() {
+    require!(Root, Program("busybox"));
+    let bed = Bed::new();
+    let script = "id -u; id -g; cat /proc/self/uid_map; echo $$; hostname inside; hostname; \
+                  mount -t tmpfs none /tmp && touch /tmp/x && ls /tmp; exit 7";
+    let outcome = bed.run_container(
+        &["--cap-add", "SYS_ADMIN", "--security-opt", "seccomp=unconfined"],
+        script,
+        &[],
+    );
+    assert_eq!(outcome.code, 7, "{outcome:?}");
+    let words: Vec<&str> = outcome.stdout.split_whitespace().collect();
+    assert_eq!(words[..2], ["0", "0"], "{outcome:?}");
+    assert_eq!(words[2..5], ["0", "65534", "1"], "{outcome:?}");
+    assert_eq!(words[5..], ["1", "inside", "x"], "{outcome:?}");
+    bed.bed.assert_nothing_left();
+}
+
+#[test]
+fn the_hosts_network_can_be_shared_and_a_bridge_is_refused() {
+    require!(Root, Program("busybox"));
+    let bed = Bed::new();
+    let outcome = bed.run_container(&["--net", "host"], "ls -d /sys/class/net/lo", &[]);
+    assert_eq!((outcome.code, outcome.stdout.trim()), (0, "/sys/class/net/lo"), "{outcome:?}");
+    let outcome = bed.run_container(&["--net", "bridge"], "true", &[]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.stderr.contains("use --net none or --net host"), "{outcome:?}");
+    assert_eq!(fs::read_dir(bed.bed.root()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn a_limit_without_a_delegated_cgroup_is_refused() {
+    require!(Root, MemoryController, Program("busybox"));
+    let bed = Bed::new();
+    let outcome = bed.run_container(&["--memory", "32m"], "true", &[]);
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.stderr.contains("is delegated to you"), "{outcome:?}");
+    assert_eq!(fs::read_dir(bed.bed.root()).unwrap().count(), 0, "nothing was made");
+}
+
+#[test]
+fn a_limit_holds_in_a_delegated_cgroup() {
+    require!(Root, MemoryController, Program("busybox"));
+    let bed = Bed::new();
+    let mount = kernel_state::cgroup_mount_of("memory").expect("the test requires the controller");
+    let delegated = mount.path.join(bed.bed.unique("delegated"));
+    fs::create_dir(&delegated).unwrap();
+    let (session, file) = if mount.version == 2 {
+        // As systemd does: the files by which a user moves processes and hands controllers down are his.
+        fs::write(mount.path.join("cgroup.subtree_control"), "+memory").unwrap();
+        for file in ["cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
+            chown(delegated.join(file), Some(USER), Some(USER)).unwrap();
+        }
+        let session = delegated.join("session");
+        fs::create_dir(&session).unwrap();
+        (session, "memory.max")
+    } else {
+        (delegated.clone(), "memory.limit_in_bytes")
+    };
+    chown(&delegated, Some(USER), Some(USER)).unwrap();
+    // The kernel shows the limit of the container's own cgroup at the root of its cgroup namespace.
+    let script = format!(
+        "cat /sys/fs/cgroup/{file} /sys/fs/cgroup/memory/{file} 2>/dev/null; grep -h -e ^0: -e :memory: /proc/self/cgroup"
+    );
+    let outcome = bed.run_container(&["--memory", "32m"], &script, std::slice::from_ref(&session));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(outcome.stdout.contains(&(32 << 20).to_string()), "{outcome:?}");
+    let left: Vec<PathBuf> = folders_in(&delegated).filter(|folder| *folder != session).collect();
+    let parent = delegated.join("terrarium");
+    assert!(left.iter().all(|folder| *folder == parent), "{left:?}");
+    // Whether it stays is up to what else is there; the test takes it away.
+    let _ = fs::remove_dir(parent);
+    if session != delegated {
+        fs::remove_dir(session).unwrap();
+    }
+    fs::remove_dir(delegated).unwrap();
+}
+
+fn folders_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder)
+        .expect("it is there")
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+}
+
+#[test]
+fn the_ranges_of_subuid_are_mapped_where_newuidmap_is() {
+    require!(Root, Program("busybox"), Program("newuidmap"), Program("newgidmap"));
+    let bed = Bed::new();
+    let ranges = bed.bed.folder().join("subordinate");
+    fs::write(&ranges, "nobody:300000:1000\n").unwrap();
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        assert!(Path::new(file).exists(), "the package of newuidmap makes {file}");
+    }
+    let name = bed.bed.unique("ranges");
+    let rootfs = bed.bed.rootfs();
+    let script = "cat /proc/self/uid_map /proc/self/gid_map";
+    let words = [
+        "run",
+        "--rm",
+        "--name",
+        &name,
+        "--user",
+        "7:8",
+        rootfs.to_str().unwrap(),
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    let outcome = bed.run(&words, &[], move || {
+        // The machine's own files stay as they are: these are seen by this process and its children alone.
+        use nix::mount::{MsFlags, mount};
+        use nix::sched::{CloneFlags, unshare};
+        let none: Option<&str> = None;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            mount(Some(&ranges), file, none, MsFlags::MS_BIND, none)?;
+        }
+        Ok(())
+    });
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let numbers: Vec<&str> = outcome.stdout.split_whitespace().collect();
+    let map = ["0", "65534", "1", "1", "300000", "1000"];
+    assert_eq!(numbers, [map, map].concat(), "{outcome:?}");
+}
