@@ -170,6 +170,7 @@ impl Container {
                 veth: None,
                 address: None,
                 gateway: None,
+                ports: Vec::new(),
             }),
             command: spec
                 .process()
@@ -506,7 +507,8 @@ impl Creation<'_> {
                     bridge: Some(endpoint.bridge.clone()),
                     veth: Some(endpoint.veth.clone()),
                     address: Some(format!("{}/{}", endpoint.address, endpoint.subnet.prefix())),
-                    gateway: Some(endpoint.subnet.gateway().to_string()),
+                    gateway: Some(endpoint.gateway.to_string()),
+                    ports: self.details.publish.iter().map(ToString::to_string).collect(),
                 });
                 Ok(Some(endpoint))
             }

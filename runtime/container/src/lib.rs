@@ -58,7 +58,9 @@ pub use freeze::{pause, processes, resume};
 pub use hooks::{HOOK_KINDS, OciState};
 pub use id::ContainerId;
 pub use mount::mount_options;
-pub use network::NetworkOptions;
+pub use network::{
+    Member, NetworkInfo, NetworkOptions, NewNetwork, create_network, networks, remove_network,
+};
 pub use oci_spec::runtime::LinuxResources;
 pub use oci_spec::runtime::{Process as OciProcess, Spec as OciSpec};
 pub use seal::run_sealed;

@@ -67,6 +67,9 @@ pub struct NetworkState {
     /// The default route's gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+    /// Published ports, as `0.0.0.0:8080->80/tcp`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<String>,
 }
 
 /// The whole file.
@@ -260,6 +263,7 @@ mod tests {
                 veth: None,
                 address: None,
                 gateway: None,
+                ports: Vec::new(),
             }),
             command: vec!["sh".into()],
             exit_code: None,

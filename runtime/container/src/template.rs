@@ -14,7 +14,8 @@ pub fn template(rootless: bool) -> Value {
     }
     let mount = |destination: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": source, "options": options });
     let mut spec = json!({
-        "ociVersion": "1.2.1",
+        // Nothing here is younger, and crun 1.8 refuses what says 1.1 or later.
+        "ociVersion": "1.0.2",
         "process": {
             "terminal": true,
             "user": { "uid": 0, "gid": 0 },

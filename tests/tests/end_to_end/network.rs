@@ -1,8 +1,10 @@
 //! Bridges, addresses, routes, and who reaches whom.
 
 use serde_json::Value;
-use std::io::Write;
-use std::net::TcpListener;
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
 use terrarium_tests::{NetworkNamespace, Running, TestBed, require, rootfs};
 
 const BRIDGE: [&str; 2] = ["--net", "bridge"];
@@ -178,6 +180,216 @@ fn a_container_that_only_runs_true_leaves_no_trace_of_its_network() {
     let bed = TestBed::new();
     for _ in 0..3 {
         bed.container("again").with(BRIDGE).run([rootfs::WORKLOAD, "true"]).success();
+        bed.assert_nothing_left();
+    }
+}
+
+/// What a server says to a client in `namespace`; none where it is not reached.
+fn hear(namespace: &NetworkNamespace, server: &str) -> Option<String> {
+    let server: SocketAddr = server.parse().expect("a test's address is right");
+    namespace.enter(|| {
+        let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(2)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text.trim().to_owned())
+    })
+}
+
+#[test]
+fn a_published_port_leads_to_its_container_from_everywhere() {
+    require!(Root, Program("busybox"), Program("ip"), Program("nft"));
+    let mut bed = TestBed::new();
+    let outside = NetworkNamespace::new();
+    bed.network().connect("up0", &outside, "up1");
+    bed.network().ip(&["address", "add", "192.0.2.1/24", "dev", "up0"]);
+    outside.ip(&["address", "add", "192.0.2.2/24", "dev", "up1"]);
+    bed.expect_links();
+
+    let mut web = bed.container("web").with(BRIDGE).with(["-p", "8080:80"]).follow();
+    let mut neighbour = bed.container("neighbour").with(BRIDGE).follow();
+    assert_eq!(web.call("serve 80")["port"], 80);
+    let state = web.state();
+    assert_eq!(state["network"]["ports"][0], "0.0.0.0:8080->80/tcp");
+    let gateway = gateway(&web);
+    let greeting = |client: &str| Some(format!("hello {client}"));
+    assert_eq!(hear(&outside, "192.0.2.1:8080"), greeting("192.0.2.2"), "from outside");
+    assert_eq!(hear(bed.network(), "192.0.2.1:8080"), greeting("192.0.2.1"), "from the host");
+    assert_eq!(hear(bed.network(), "127.0.0.1:8080"), greeting(&gateway), "by its loopback");
+    let answer = neighbour.call("connect 192.0.2.1 8080");
+    assert_eq!(reached(&answer), Ok(format!("hello {gateway}").as_str()), "from a neighbour");
+
+    // What opens the loopback to the port does not open it to containers.
+    let port = {
+        let listener =
+            bed.network().enter(|| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+        let port = listener.local_addr().expect("it is bound").port();
+        neighbour.call("run ip route add 127.0.0.2/32 via 10.77.0.1");
+        assert!(reached(&neighbour.call(&format!("connect 127.0.0.2 {port}"))).is_err());
+        port
+    };
+    assert_ne!(port, 0);
+
+    drop(web);
+    assert_eq!(hear(&outside, "192.0.2.1:8080"), None, "it is gone with its container");
+    drop(neighbour);
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn a_port_that_somebody_has_is_refused() {
+    require!(Root, Program("busybox"), Program("ip"), Program("nft"));
+    let bed = TestBed::new();
+    let first = bed.container("first").with(BRIDGE).with(["-p", "127.0.0.1:8080:80"]).follow();
+    let refused =
+        |ports: &str| bed.container("second").with(BRIDGE).with(["-p", ports]).run(["true"]);
+    let outcome = refused("8080:81");
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(
+        outcome.stderr.contains(&format!("container {} has published it", first.name())),
+        "{outcome:?}"
+    );
+    assert_eq!(refused("127.0.0.1:8080:81/udp").code, 0, "another protocol");
+
+    let listener =
+        bed.network().enter(|| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+    let port = listener.local_addr().expect("it is bound").port();
+    let outcome = refused(&format!("{port}:80"));
+    assert_eq!(outcome.code, 125, "{outcome:?}");
+    assert!(outcome.stderr.contains("a program of the host listens there"), "{outcome:?}");
+    assert_eq!(refused("8080:80-81").code, 2, "ranges of different lengths");
+
+    let alone = bed.container("alone").with(["-p", "81:80"]).run(["true"]);
+    assert!(alone.code == 2 && alone.stderr.contains("--publish"), "{alone:?}");
+    drop(first);
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn rules_of_others_stay_as_they_are() {
+    require!(Root, Program("busybox"), Program("ip"), Program("nft"));
+    let bed = TestBed::new();
+    let rules = "add table ip theirs; add chain ip theirs forward { type filter hook forward priority 0; policy accept; }; \
+                 add rule ip theirs forward tcp dport 9 counter packets 0 bytes 0 drop";
+    bed.network().run("nft", &[rules]).success();
+    let theirs = || bed.network().run("nft", &["list", "table", "ip", "theirs"]).success();
+    let before = theirs();
+    let mut container = bed.container("guest").with(BRIDGE).with(["-p", "8081:80"]).follow();
+    container.call("true");
+    assert_eq!(theirs(), before);
+    drop(container);
+    assert_eq!(bed.network().nft_ruleset().trim(), before.trim(), "and nothing else is left");
+    bed.network().run("nft", &["delete", "table", "ip", "theirs"]).success();
+}
+
+#[test]
+fn a_network_that_was_created_stays_until_it_is_removed() {
+    require!(Root, Program("busybox"), Program("ip"), Program("nft"));
+    let bed = TestBed::new();
+    let create =
+        ["network", "create", "--subnet", "10.91.0.0/24", "--gateway", "10.91.0.9", "made0"];
+    assert_eq!(bed.run(create).success(), "made0\n");
+    assert_eq!(bed.run(create).code, 1, "there is one");
+    let overlap = bed.run(["network", "create", "--subnet", "10.91.0.0/16", "made1"]);
+    assert!(
+        overlap.code == 1 && overlap.stderr.contains("network made0 has 10.91.0.0/24"),
+        "{overlap:?}"
+    );
+
+    let net = ["--net", "bridge:made0"];
+    for _ in 0..2 {
+        let mut container = bed.container("member").with(net).with(["--ip", "10.91.0.5"]).follow();
+        let state = container.state();
+        assert_eq!(state["network"]["gateway"], "10.91.0.9");
+        assert_eq!(container.call("run ping -c 1 -W 2 10.91.0.9")["code"], 0);
+        let inspected = bed.run(["network", "inspect", "made0"]).success();
+        let inspected: Value = serde_json::from_str(&inspected).expect("inspect prints JSON");
+        assert_eq!(inspected[0]["containers"][0]["id"], container.name());
+        assert_eq!(inspected[0]["containers"][0]["address"], "10.91.0.5");
+        let refused = bed.run(["network", "remove", "made0"]);
+        assert!(refused.code == 1 && refused.stderr.contains("uses it"), "{refused:?}");
+        drop(container);
+        bed.assert_nothing_left();
+        assert!(bed.run(["gc"]).success().is_empty(), "there is nothing to collect");
+    }
+    let taken = bed.container("taken").with(net).with(["--ip", "10.91.0.9"]).run(["true"]);
+    assert_eq!(taken.code, 2, "the gateway's address is not a container's: {taken:?}");
+    assert!(bed.run(["network", "list"]).success().contains("10.91.0.0/24"));
+    assert_eq!(bed.run(["network", "remove", "made0"]).success(), "made0\n");
+    assert!(!bed.run(["network", "list"]).success().contains("made0"));
+    assert_eq!(bed.run(["network", "remove", "made0"]).code, 1);
+}
+
+#[test]
+fn nothing_leaves_an_internal_network() {
+    require!(Root, Program("busybox"), Program("ip"), Program("nft"));
+    let mut bed = TestBed::new();
+    let upstream = NetworkNamespace::new();
+    bed.network().connect("up0", &upstream, "up1");
+    bed.network().ip(&["address", "add", "192.0.2.1/24", "dev", "up0"]);
+    upstream.ip(&["address", "add", "192.0.2.2/24", "dev", "up1"]);
+    // With a route back there is no need for a translated address.
+    upstream.ip(&["route", "add", "default", "via", "192.0.2.1"]);
+    bed.expect_links();
+    bed.run(["network", "create", "--internal", "inner0"]).success();
+    let mut one =
+        bed.container("one").with(["--net", "bridge:inner0", "--cap-add", "NET_ADMIN"]).follow();
+    let mut two = bed.container("two").with(["--net", "bridge:inner0"]).follow();
+    let port = &two.call("serve 0")["port"];
+    let address_two = address(&two);
+    assert!(reached(&one.call(&format!("connect {address_two} {port}"))).is_ok(), "within it");
+    let routes = one.call("interfaces")["routes"].clone();
+    assert!(
+        routes.as_array().is_some_and(|all| all.iter().all(|r| r["mask"] != "0.0.0.0")),
+        "{routes}"
+    );
+    // One that makes itself a route gets no further.
+    assert_eq!(one.call(&format!("run ip route add default via {}", gateway(&one)))["code"], 0);
+    let port = greet(&upstream, 1);
+    assert!(reached(&one.call(&format!("connect 192.0.2.2 {port}"))).is_err());
+    drop((one, two));
+    bed.run(["network", "remove", "inner0"]).success();
+    bed.assert_nothing_left();
+}
+
+/// As many as start at once.
+const MANY: usize = 50;
+
+#[test]
+fn fifty_containers_at_once_have_fifty_addresses() {
+    require!(Root, Program("busybox"), Program("ip"), Program("nft"));
+    let bed = TestBed::new();
+    // Ten rounds are run by hand and in the benchmark; each takes seconds.
+    for round in 0..2 {
+        let mut containers: Vec<_> = (0..MANY)
+            .map(|number| {
+                let container = bed.container(&format!("many{round}n{number}"));
+                // Each ends when its input does: all are there together.
+                container.with(BRIDGE).start([
+                    "sh",
+                    "-c",
+                    "cat /proc/net/fib_trie | grep -c 32.host; read x",
+                ])
+            })
+            .collect();
+        let addresses: BTreeSet<String> = containers
+            .iter_mut()
+            .map(|container| {
+                container.line().unwrap_or_else(|error| panic!("{}: {error}", container.name()));
+                address(container)
+            })
+            .collect();
+        assert_eq!(addresses.len(), MANY, "{addresses:?}");
+        let hosts = bed.root().join(containers[0].name()).join("hosts");
+        let hosts = std::fs::read_to_string(hosts).expect("it has a hosts file");
+        assert_eq!(
+            hosts.lines().filter(|line| line.contains(&format!("many{round}n"))).count(),
+            MANY,
+            "{hosts}"
+        );
+        for container in containers {
+            assert_eq!(container.finish().code, 1, "read meets the end of its input");
+        }
         bed.assert_nothing_left();
     }
 }

@@ -13,6 +13,7 @@ mod inspect;
 mod kill;
 mod logging;
 mod logs;
+mod network;
 mod observe;
 mod pause;
 mod prune;
@@ -71,6 +72,8 @@ pub enum Command {
     Inspect(inspect::Args),
     #[command(display_order = 28)]
     Prune(prune::Args),
+    #[command(display_order = 29)]
+    Network(network::Args),
     #[command(display_order = 50)]
     Create(create::Args),
     #[command(display_order = 51)]
@@ -153,6 +156,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Prune(args) => prune::run(&args, global),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
+        Command::Network(args) => network::run(&args, global),
         Command::Create(args) => create::run(&args, global),
         Command::Start(args) => start::run(&args, global),
         Command::State(args) => state::run(&args, global),

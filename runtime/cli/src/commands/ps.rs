@@ -88,9 +88,9 @@ fn processes(format: Format, id: &str, global: &Global) -> anyhow::Result<ExitCo
 }
 
 fn table(out: &mut impl Write, states: &[State]) -> io::Result<()> {
-    let rows: Vec<[String; 6]> = states.iter().map(row).collect();
-    let head = ["ID", "STATUS", "PID", "ADDRESS", "CREATED", "COMMAND"].map(str::to_owned);
-    let mut widths = [0; 6];
+    let rows: Vec<[String; 7]> = states.iter().map(row).collect();
+    let head = ["ID", "STATUS", "PID", "ADDRESS", "PORTS", "CREATED", "COMMAND"].map(str::to_owned);
+    let mut widths = [0; 7];
     for row in std::iter::once(&head).chain(&rows) {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.chars().count().max(*width);
@@ -103,7 +103,7 @@ fn table(out: &mut impl Write, states: &[State]) -> io::Result<()> {
     Ok(())
 }
 
-fn row(state: &State) -> [String; 6] {
+fn row(state: &State) -> [String; 7] {
     let status = match state.exit_code {
         Some(code) => format!("{} ({code})", state.status.as_str()),
         None => state.status.as_str().to_owned(),
@@ -111,6 +111,7 @@ fn row(state: &State) -> [String; 6] {
     let dash = || "-".to_owned();
     let alive = state.is_alive();
     let address = state.network.as_ref().and_then(|network| network.address.clone());
+    let ports = state.network.as_ref().map(|network| network.ports.join(", "));
     // Seconds are enough for people.
     let created = state.created.split('.').next().unwrap_or_default().trim_end_matches('Z');
     let command: String = state.command.join(" ").chars().filter(|c| !c.is_control()).collect();
@@ -123,6 +124,7 @@ fn row(state: &State) -> [String; 6] {
         status,
         if alive { state.pid.to_string() } else { dash() },
         address.unwrap_or_else(dash),
+        ports.filter(|ports| !ports.is_empty()).unwrap_or_else(dash),
         created.replace('T', " "),
         command,
     ]

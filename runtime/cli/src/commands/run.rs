@@ -73,6 +73,9 @@ pub struct Args {
     /// Link address of eth0 [default: made from the address]
     #[arg(long, alias = "mac-address", value_name = "MAC", help_heading = "Network")]
     mac: Option<String>,
+    /// Lead a port of the host to one of the container; both may be ranges
+    #[arg(long, short, value_name = "[IP:]HOST:CONTAINER[/udp]", help_heading = "Network")]
+    publish: Vec<String>,
     /// Name server, instead of the host's
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     dns: Vec<String>,
@@ -207,6 +210,7 @@ impl Args {
                 mac: self.mac.clone(),
                 dns: self.dns.clone(),
                 hosts: self.add_host.clone(),
+                publish: self.publish.clone(),
             },
             pid: choice("--pid", self.pid.as_deref())?,
             ipc: choice("--ipc", self.ipc.as_deref())?,

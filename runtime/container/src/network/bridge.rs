@@ -9,10 +9,16 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkBridge, RouteMessageBuilder};
 use std::net::Ipv4Addr;
+use std::path::Path;
 
-/// Makes bridge `name` with the gateway address of `subnet`, up. One that exists from an earlier, crashed attempt is
+/// Makes bridge `name` with the address `gateway` in `subnet`, up. One that exists from an earlier, crashed attempt is
 /// completed.
-pub(crate) async fn ensure(handle: &Handle, name: &str, subnet: Subnet) -> Result<()> {
+pub(crate) async fn ensure(
+    handle: &Handle,
+    name: &str,
+    subnet: Subnet,
+    gateway: Ipv4Addr,
+) -> Result<()> {
     if let Some(link) = find(handle, name).await? {
         if !is_own(&link, subnet) {
             return Err(foreign(name));
@@ -28,11 +34,19 @@ pub(crate) async fn ensure(handle: &Handle, name: &str, subnet: Subnet) -> Resul
         handle.link().add(bridge).execute().await.asked("create bridge", name, "")?;
     }
     let index = index_of(name)?;
-    let address = handle.address().add(index, subnet.gateway().into(), subnet.prefix());
+    let address = handle.address().add(index, gateway.into(), subnet.prefix());
     match address.execute().await {
         Err(error) if answer(&error).raw_os_error() == Some(libc::EEXIST) => Ok(()),
         result => result.asked("add gateway address to bridge", name, ""),
     }
+}
+
+/// Lets packets from the host's loopback addresses out by the bridge `name`, so that a published port is reached there; what
+/// comes in by it for such an address is dropped by a rule.
+pub(crate) fn route_loopback(name: &str) -> Result<()> {
+    use crate::error::Tried;
+    let path = Path::new("/proc/sys/net/ipv4/conf").join(name).join("route_localnet");
+    std::fs::write(&path, "1").tried("write", &path)
 }
 
 /// Whether an interface `name` exists.
@@ -84,7 +98,7 @@ fn bridge_mac(subnet: Subnet) -> [u8; 6] {
 }
 
 /// Refuses a subnet that the host has a route to already: containers would take its traffic.
-async fn refuse_overlap(handle: &Handle, subnet: Subnet) -> Result<()> {
+pub(crate) async fn refuse_overlap(handle: &Handle, subnet: Subnet) -> Result<()> {
     let filter = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let mut routes = handle.route().get(filter).execute();
     while let Some(route) = routes.try_next().await.asked("list", "routes", "")? {

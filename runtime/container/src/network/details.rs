@@ -1,6 +1,7 @@
 //! What a container on a network asks for besides: an address, a link address, name servers, names of hosts.
 
 use super::NetworkRequest;
+use super::publish::{self, Published};
 use crate::error::{Error, Result};
 use oci_spec::runtime::Spec;
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ const ANNOTATION_IP: &str = "io.terrarium.network.ip";
 const ANNOTATION_MAC: &str = "io.terrarium.network.mac";
 const ANNOTATION_DNS: &str = "io.terrarium.network.dns";
 const ANNOTATION_HOSTS: &str = "io.terrarium.network.hosts";
+const ANNOTATION_PUBLISH: &str = "io.terrarium.network.publish";
 
 /// As the options and the annotations have them: words, a list of them joined by commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +24,8 @@ pub struct NetworkOptions {
     pub dns: Vec<String>,
     /// `--add-host NAME:ADDRESS`
     pub hosts: Vec<String>,
+    /// `--publish [IP:]HOST:CONTAINER[/udp]`
+    pub publish: Vec<String>,
 }
 
 /// What they mean.
@@ -35,6 +39,8 @@ pub(crate) struct Details {
     pub dns: Vec<IpAddr>,
     /// More lines of /etc/hosts.
     pub hosts: Vec<(String, IpAddr)>,
+    /// Ports of the host that lead to the container's.
+    pub publish: Vec<Published>,
 }
 
 impl NetworkOptions {
@@ -47,6 +53,7 @@ impl NetworkOptions {
         for (option, value, fits, reason) in [
             ("--ip", self.ip.as_ref(), bridged, bridge),
             ("--mac", self.mac.as_ref(), bridged, bridge),
+            ("--publish", self.publish.first(), bridged, bridge),
             ("--dns", self.dns.first(), has_files, files),
             ("--add-host", self.hosts.first(), has_files, files),
         ] {
@@ -68,6 +75,7 @@ impl NetworkOptions {
         note(ANNOTATION_MAC, self.mac.clone().unwrap_or_default());
         note(ANNOTATION_DNS, self.dns.join(","));
         note(ANNOTATION_HOSTS, self.hosts.join(","));
+        note(ANNOTATION_PUBLISH, self.publish.join(","));
     }
 
     fn of(spec: &Spec) -> Self {
@@ -80,6 +88,7 @@ impl NetworkOptions {
             mac: get(ANNOTATION_MAC),
             dns: list(ANNOTATION_DNS),
             hosts: list(ANNOTATION_HOSTS),
+            publish: list(ANNOTATION_PUBLISH),
         }
     }
 
@@ -100,6 +109,12 @@ impl NetworkOptions {
                 })
                 .collect::<Result<_>>()?,
             hosts: self.hosts.iter().map(|text| host(text)).collect::<Result<_>>()?,
+            publish: self
+                .publish
+                .iter()
+                .map(|text| publish::parse(text))
+                .collect::<Result<Vec<_>>>()?
+                .concat(),
         })
     }
 }
@@ -150,6 +165,7 @@ mod tests {
             mac: Some("02:42:00:00:00:09".into()),
             dns: vec!["192.0.2.1".into(), "2001:db8::1".into()],
             hosts: vec!["db:10.77.0.3".into(), "six:2001:db8::2".into()],
+            publish: vec!["8080-8081:80-81".into(), "127.0.0.1:53:53/udp".into()],
         };
         let mut annotations = HashMap::new();
         options.annotate(&mut annotations);
@@ -157,6 +173,7 @@ mod tests {
         spec.set_annotations(Some(annotations));
         let details = Details::of(&spec).unwrap();
         assert_eq!(details, options.details().unwrap());
+        assert_eq!(details.publish.len(), 3);
         assert_eq!(details.mac, Some([2, 0x42, 0, 0, 0, 9]));
         assert_eq!(details.hosts[1], ("six".into(), "2001:db8::2".parse().unwrap()));
         assert_eq!(Details::of(&Spec::default()).unwrap(), Details::default());

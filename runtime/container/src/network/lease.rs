@@ -56,10 +56,11 @@ impl Leases {
     pub(crate) fn take_this(
         &self,
         subnet: Subnet,
+        gateway: Ipv4Addr,
         id: &ContainerId,
         wanted: Ipv4Addr,
     ) -> Result<Ipv4Addr> {
-        if !subnet.has_host(wanted) {
+        if !subnet.has_host(wanted) || wanted == gateway {
             let reason = format!("it is not a container's address of {subnet}");
             return Err(Error::invalid("--ip", wanted.to_string(), reason));
         }
@@ -80,9 +81,15 @@ impl Leases {
         Ok(wanted)
     }
 
-    /// Gives `id` an address of `subnet`.
-    pub(crate) fn take(&self, subnet: Subnet, id: &ContainerId) -> Result<Ipv4Addr> {
-        let used = self.used()?;
+    /// Gives `id` an address of `subnet`, but not `gateway`.
+    pub(crate) fn take(
+        &self,
+        subnet: Subnet,
+        gateway: Ipv4Addr,
+        id: &ContainerId,
+    ) -> Result<Ipv4Addr> {
+        let mut used = self.used()?;
+        used.insert(gateway);
         let last_path = self.folder.join(LAST);
         let next = fs::read_to_string(&last_path)
             .ok()
@@ -161,7 +168,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let leases = Leases::open(folder.path()).unwrap();
         let subnet = Subnet::parse("10.1.2.0/29").unwrap();
-        let take = |name: &str| leases.take(subnet, &id(name)).map(|a| a.octets()[3]);
+        let take =
+            |name: &str| leases.take(subnet, subnet.gateway(), &id(name)).map(|a| a.octets()[3]);
         assert_eq!((take("a").unwrap(), take("b").unwrap()), (2, 3));
         assert!(!leases.release(&id("a"), None).unwrap());
         assert_eq!(take("c").unwrap(), 4, "the released address waits its turn");
@@ -177,15 +185,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let leases = Leases::open(folder.path()).unwrap();
         let subnet = Subnet::parse("10.1.2.0/29").unwrap();
-        let take =
-            |name: &str, last| leases.take_this(subnet, &id(name), Ipv4Addr::new(10, 1, 2, last));
+        let take = |name: &str, last| {
+            leases.take_this(subnet, subnet.gateway(), &id(name), Ipv4Addr::new(10, 1, 2, last))
+        };
         assert_eq!(take("a", 3).unwrap(), Ipv4Addr::new(10, 1, 2, 3));
         assert!(take("b", 3).unwrap_err().to_string().contains("container a has it"));
         for outside in [0, 1, 7, 8] {
             assert!(take("c", outside).unwrap_err().is_usage(), "{outside}");
         }
-        assert_eq!(leases.take(subnet, &id("d")).unwrap(), Ipv4Addr::new(10, 1, 2, 2));
-        assert_eq!(leases.take(subnet, &id("e")).unwrap(), Ipv4Addr::new(10, 1, 2, 4));
+        assert_eq!(
+            leases.take(subnet, subnet.gateway(), &id("d")).unwrap(),
+            Ipv4Addr::new(10, 1, 2, 2)
+        );
+        assert_eq!(
+            leases.take(subnet, subnet.gateway(), &id("e")).unwrap(),
+            Ipv4Addr::new(10, 1, 2, 4)
+        );
     }
 
     #[test]
@@ -193,7 +208,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let leases = Leases::open(folder.path()).unwrap();
         let subnet = Subnet::parse("10.1.2.0/24").unwrap();
-        let address = leases.take(subnet, &id("a")).unwrap();
+        let address = leases.take(subnet, subnet.gateway(), &id("a")).unwrap();
         assert!(!leases.release(&id("b"), Some(address)).unwrap());
         assert!(!leases.release(&id("b"), None).unwrap());
         assert!(leases.release(&id("a"), Some(address)).unwrap());
@@ -206,7 +221,7 @@ mod tests {
         let leases = Leases::open(folder.path()).unwrap();
         let subnet = Subnet::parse("10.1.2.0/24").unwrap();
         for name in ["a", "b", "c"] {
-            leases.take(subnet, &id(name)).unwrap();
+            leases.take(subnet, subnet.gateway(), &id(name)).unwrap();
         }
         fs::write(folder.path().join("leases/10.1.2.200"), "").unwrap();
         let (released, empty) = leases.release_where(|owner| owner != "b").unwrap();

@@ -2,7 +2,8 @@
 //!
 //! A network is a folder `networks/<bridge>` below the state root: `network.json`, and a file for each lease. It is
 //! worked on under a lock on that folder. The bridge, its nftables table and the forwarding setting are made with the
-//! first lease and removed with the last; `network.json` is written before, so that [`gc`] finds what a crash left.
+//! first lease and removed with the last; `network.json` is written before, so that [`gc`] finds what a crash left. That of a
+//! network that `terrarium network create` made stays, until `network remove`.
 
 mod bridge;
 mod details;
@@ -10,8 +11,10 @@ pub(crate) mod files;
 mod forwarding;
 mod lease;
 pub(crate) mod loopback;
+mod manage;
 mod netlink;
 mod nft;
+pub(crate) mod publish;
 pub(crate) mod veth;
 
 use crate::error::{Error, Result, Tried};
@@ -21,6 +24,7 @@ use crate::store::{JournalNetwork, LockedFolder, Store, lock_shared};
 pub(crate) use details::Details;
 pub use details::NetworkOptions;
 use lease::Leases;
+pub use manage::{Member, NetworkInfo, NewNetwork, create_network, networks, remove_network};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs;
@@ -252,6 +256,15 @@ struct Network {
     subnet: Subnet,
     /// Whether bridge, table and setting were made.
     ready: bool,
+    /// Whether it stays without containers: somebody has created it.
+    #[serde(default)]
+    kept: bool,
+    /// Whether nothing goes out of it.
+    #[serde(default)]
+    internal: bool,
+    /// The bridge's address, where it is not the first of the subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway: Option<Ipv4Addr>,
 }
 
 impl Network {
@@ -273,11 +286,40 @@ impl Network {
         write_atomically(&folder.join(Self::FILE), &bytes, 0o644)
     }
 
+    /// The network of `--net bridge:NAME` where nobody has created one.
+    fn on_demand(bridge: &str, subnet: Subnet) -> Self {
+        Self {
+            version: 1,
+            bridge: bridge.to_owned(),
+            subnet,
+            ready: false,
+            kept: false,
+            internal: false,
+            gateway: None,
+        }
+    }
+
+    /// The bridge's address.
+    fn gateway(&self) -> Ipv4Addr {
+        self.gateway.unwrap_or_else(|| self.subnet.gateway())
+    }
+
     /// Makes what the network consists of.
-    fn make(&self) -> Result<()> {
-        netlink::run(async { bridge::ensure(&netlink::host()?, &self.bridge, self.subnet).await })?;
-        nft::create(&self.bridge, self.subnet)?;
+    fn make(&self, folder: &Path) -> Result<()> {
+        netlink::run(async {
+            bridge::ensure(&netlink::host()?, &self.bridge, self.subnet, self.gateway()).await
+        })?;
+        self.make_rules(folder)?;
         forwarding::acquire(&self.bridge)
+    }
+
+    /// Makes the rules, in place of those that are there.
+    fn make_rules(&self, folder: &Path) -> Result<()> {
+        let published = publish::Register::of(folder).all()?;
+        if !published.is_empty() {
+            bridge::route_loopback(&self.bridge)?;
+        }
+        nft::create(&self.bridge, self.subnet, self.internal, &published)
     }
 }
 
@@ -301,12 +343,8 @@ pub(crate) fn acquire(
         folder.remove()?;
         return Err(bridge::foreign(bridge));
     }
-    let mut network = known.unwrap_or_else(|| Network {
-        version: 1,
-        bridge: bridge.to_owned(),
-        subnet: subnet.unwrap_or(DEFAULT_SUBNET),
-        ready: false,
-    });
+    let mut network =
+        known.unwrap_or_else(|| Network::on_demand(bridge, subnet.unwrap_or(DEFAULT_SUBNET)));
     if let Some(subnet) = subnet.filter(|subnet| *subnet != network.subnet) {
         return Err(Error::unsupported(
             format!("subnet {subnet} on bridge {bridge}"),
@@ -316,9 +354,11 @@ pub(crate) fn acquire(
             ),
         ));
     }
-    let taken = take(&folder, &mut network, id, details.ip);
+    let taken = take(&folder, &mut network, id, details);
     match taken {
         Ok(address) => Ok(Endpoint {
+            gateway: network.gateway(),
+            is_internal: network.internal,
             bridge: network.bridge,
             veth: veth.to_owned(),
             subnet: network.subnet,
@@ -337,20 +377,28 @@ fn take(
     folder: &LockedFolder,
     network: &mut Network,
     id: &ContainerId,
-    wanted: Option<Ipv4Addr>,
+    details: &Details,
 ) -> Result<Ipv4Addr> {
     if !network.ready {
         network.write(folder.path())?;
     }
     let leases = Leases::open(folder.path())?;
-    let address = match wanted {
-        Some(address) => leases.take_this(network.subnet, id, address)?,
-        None => leases.take(network.subnet, id)?,
+    let address = match details.ip {
+        Some(address) => leases.take_this(network.subnet, network.gateway(), id, address)?,
+        None => leases.take(network.subnet, network.gateway(), id)?,
     };
+    let publishes = !details.publish.is_empty();
+    if publishes {
+        let register = publish::Register::of(folder.path());
+        publish::check_free(&details.publish, &register.all()?)?;
+        register.note(id, &publish::Entry { address, ports: details.publish.clone() })?;
+    }
     if !network.ready || !bridge::exists_link(&network.bridge) {
-        network.make()?;
+        network.make(folder.path())?;
         network.ready = true;
         network.write(folder.path())?;
+    } else if publishes {
+        network.make_rules(folder.path())?;
     }
     Ok(address)
 }
@@ -377,8 +425,14 @@ fn release_lease(
     address: Option<Ipv4Addr>,
 ) -> Result<()> {
     let leases = Leases::open(folder.path())?;
-    if leases.release(id, address)? {
+    // The ports first: without them nothing leads to an address that is given again.
+    let unpublished = publish::Register::of(folder.path()).forget(id.as_str())?;
+    let unused = leases.release(id, address)?;
+    if unused {
         return dismantle(store, folder, bridge);
+    }
+    if unpublished && let Some(network) = Network::read(folder.path())? {
+        network.make_rules(folder.path())?;
     }
     tell_names(store, &leases)
 }
@@ -403,13 +457,19 @@ fn tell_names(store: &Store, leases: &Leases) -> Result<()> {
     Ok(())
 }
 
-/// Removes a network that nobody uses.
+/// Removes a network that nobody uses; of one that is kept, all but its description.
 fn dismantle(store: &Store, folder: LockedFolder, bridge: &str) -> Result<()> {
     nft::remove(bridge)?;
-    if let Ok(Some(network)) = Network::read(folder.path()) {
+    let network = Network::read(folder.path());
+    if let Ok(Some(network)) = &network {
         bridge::remove_own(bridge, network.subnet)?;
     }
     forwarding::release(bridge)?;
+    if let Ok(Some(network)) = network
+        && network.kept
+    {
+        return Network { ready: false, ..network }.write(folder.path());
+    }
     folder.remove()?;
     // Other networks keep it.
     let _ = fs::remove_dir(all_networks(store));
@@ -439,12 +499,26 @@ pub(crate) fn gc(store: &Store) -> (Vec<String>, Vec<Error>) {
             let is_gone = |owner: &str| {
                 ContainerId::new(owner).map_or(true, |id| !store.folder(&id).exists())
             };
+            let register = publish::Register::of(folder.path());
+            let mut unpublished = false;
+            for (owner, _) in register.all()?.iter().filter(|(owner, _)| is_gone(owner)) {
+                unpublished |= register.forget(owner)?;
+                removed.push(format!("published ports of {owner}"));
+            }
             let (addresses, unused) = Leases::open(folder.path())?.release_where(is_gone)?;
             removed.extend(addresses.iter().map(|a| format!("lease {a} of network {bridge}")));
+            let network = Network::read(folder.path())?;
             if unused {
-                dismantle(store, folder, &bridge)?;
-                removed.push(format!("network {bridge}"));
-            } else if !addresses.is_empty() {
+                if network.as_ref().is_none_or(|network| network.ready || !network.kept) {
+                    dismantle(store, folder, &bridge)?;
+                    removed.push(format!("network {bridge}"));
+                }
+                return Ok(());
+            }
+            if let (true, Some(network)) = (unpublished, network) {
+                network.make_rules(folder.path())?;
+            }
+            if !addresses.is_empty() {
                 tell_names(store, &Leases::open(folder.path())?)?;
             }
             Ok(())

@@ -7,18 +7,38 @@
 //!     chain postrouting {
 //!         type nat hook postrouting priority srcnat; policy accept;
 //!         ip saddr 10.77.0.0/16 oifname != "terra0" masquerade
+//!         ip saddr 127.0.0.0/8 oifname "terra0" masquerade
+//!         ip saddr 10.77.0.0/16 oifname "terra0" masquerade
 //!     }
 //!     chain forward {
 //!         type filter hook forward priority filter; policy accept;
+//!         oifname "terra0" ct status & dnat != 0 accept
 //!         oifname "terra0" iifname != "terra0" ct state & (established | related) == 0 drop
+//!     }
+//!     chain raw {
+//!         type filter hook prerouting priority raw; policy accept;
+//!         iifname "terra0" ip daddr 127.0.0.0/8 drop
+//!     }
+//!     chain prerouting {
+//!         type nat hook prerouting priority dstnat; policy accept;
+//!         fib daddr type local tcp dport 8080 dnat to 10.77.0.2:80
+//!     }
+//!     chain output {
+//!         type nat hook output priority dstnat; policy accept;
+//!         fib daddr type local tcp dport 8080 dnat to 10.77.0.2:80
 //!     }
 //! }
 //! ```
 //!
-//! The first rule lets containers out. The second keeps everybody else from reaching in: other networks, other
-//! containers' bridges, and the neighbours of the host.
+//! The first rule lets containers out; an internal network has none, and drops instead what would leave it. The last of
+//! `forward` keeps everybody else from reaching in: other networks, other containers' bridges, and the neighbours of the
+//! host. All the others are there only while a container of the network has published ports: they lead the port to
+//! it from outside (`prerouting`) and from the host itself (`output`), make the answers come back the same way
+//! (`masquerade`), and keep containers from the host's loopback, which `route_localnet` would open to them
+//! (CVE-2020-8558).
 
 use super::Subnet;
+use super::publish::{Entry, Published};
 use crate::error::{Result, Tried};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
@@ -32,8 +52,13 @@ pub(crate) fn table_name(bridge: &str) -> String {
     format!("terrarium_{bridge}")
 }
 
-/// Makes the table of `bridge`, in place of one that a crash left, in one transaction.
-pub(crate) fn create(bridge: &str, subnet: Subnet) -> Result<()> {
+/// Makes the table of `bridge`, in place of one that is there, in one transaction.
+pub(crate) fn create(
+    bridge: &str,
+    subnet: Subnet,
+    internal: bool,
+    published: &[(String, Entry)],
+) -> Result<()> {
     let table = table_name(bridge);
     let mut batch = Batch::new();
     batch.table(Command::New, &table);
@@ -41,35 +66,102 @@ pub(crate) fn create(bridge: &str, subnet: Subnet) -> Result<()> {
     batch.table(Command::New, &table);
     batch.chain(&table, "postrouting", "nat", HOOK_POSTROUTING, PRIORITY_SRCNAT);
     batch.chain(&table, "forward", "filter", HOOK_FORWARD, PRIORITY_FILTER);
-    batch.rule(
-        &table,
-        "postrouting",
-        &[
-            payload_ipv4_source(),
+    let own = interface(bridge);
+    let (leaves, stays) =
+        ([meta(META_OIFNAME), compare(CMP_NEQ, &own)], [meta(META_OIFNAME), compare(CMP_EQ, &own)]);
+    let masquerade = || expression("masq", &Attributes::new());
+    let from = |subnet: Subnet| {
+        [
+            payload(PAYLOAD_NETWORK_HEADER, IPV4_SOURCE, 4),
             bitwise(mask(subnet).to_be_bytes()),
             compare(CMP_EQ, &subnet.address().octets()),
-            meta(META_OIFNAME),
-            compare(CMP_NEQ, &interface(bridge)),
-            expression("masq", &Attributes::new()),
-        ],
-    );
+        ]
+    };
+    if internal {
+        let comes = [meta(META_IIFNAME), compare(CMP_EQ, &own)];
+        batch.rule(&table, "forward", &[&comes[..], &leaves, &[verdict(VERDICT_DROP)]].concat());
+    } else {
+        batch.rule(&table, "postrouting", &[&from(subnet)[..], &leaves, &[masquerade()]].concat());
+    }
+    if published.iter().any(|(_, entry)| !entry.ports.is_empty()) {
+        for source in [LOOPBACK, subnet] {
+            batch.rule(
+                &table,
+                "postrouting",
+                &[&from(source)[..], &stays, &[masquerade()]].concat(),
+            );
+        }
+        let translated = [
+            connection(CT_STATUS),
+            bitwise(STATUS_DST_NAT.to_ne_bytes()),
+            compare(CMP_NEQ, &0_u32.to_ne_bytes()),
+            verdict(VERDICT_ACCEPT),
+        ];
+        batch.rule(&table, "forward", &[&stays[..], &translated].concat());
+        publish(&mut batch, &table, &own, published);
+    }
     batch.rule(
         &table,
         "forward",
         &[
             meta(META_OIFNAME),
-            compare(CMP_EQ, &interface(bridge)),
+            compare(CMP_EQ, &own),
             meta(META_IIFNAME),
-            compare(CMP_NEQ, &interface(bridge)),
-            connection_state(),
+            compare(CMP_NEQ, &own),
+            connection(CT_STATE),
             bitwise((STATE_ESTABLISHED | STATE_RELATED).to_ne_bytes()),
             compare(CMP_EQ, &0_u32.to_ne_bytes()),
             verdict(VERDICT_DROP),
         ],
     );
-    let hint = "the kernel needs nf_tables with nat and conntrack (modprobe nf_tables nft_masq nft_ct); \
-                or use --net none";
+    let hint = "the kernel needs nf_tables with nat, conntrack and, for published ports, fib (modprobe nf_tables nft_masq \
+                nft_ct nft_nat nft_fib_ipv4); or use --net none";
     batch.commit().tried_hint("create nftables table", format!("ip {table}"), hint)
+}
+
+/// The rules that lead published ports to their containers.
+fn publish(batch: &mut Batch, table: &str, own: &[u8], published: &[(String, Entry)]) {
+    batch.chain(table, "raw", "filter", HOOK_PREROUTING, PRIORITY_RAW);
+    batch.rule(
+        table,
+        "raw",
+        &[
+            meta(META_IIFNAME),
+            compare(CMP_EQ, own),
+            payload(PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION, 4),
+            bitwise(mask(LOOPBACK).to_be_bytes()),
+            compare(CMP_EQ, &LOOPBACK.address().octets()),
+            verdict(VERDICT_DROP),
+        ],
+    );
+    for (chain, hook) in [("prerouting", HOOK_PREROUTING), ("output", HOOK_OUTPUT)] {
+        batch.chain(table, chain, "nat", hook, PRIORITY_DSTNAT);
+        for (_, entry) in published {
+            for port in &entry.ports {
+                batch.rule(table, chain, &destination_nat(port, entry.address));
+            }
+        }
+    }
+}
+
+fn destination_nat(port: &Published, to: std::net::Ipv4Addr) -> Vec<Attributes> {
+    let mut rule = match port.address {
+        None => vec![address_type(), compare(CMP_EQ, &RTN_LOCAL.to_ne_bytes())],
+        Some(address) => vec![
+            payload(PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION, 4),
+            compare(CMP_EQ, &address.octets()),
+        ],
+    };
+    rule.extend([
+        meta(META_L4PROTO),
+        compare(CMP_EQ, &[port.protocol.number()]),
+        payload(PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT, 2),
+        compare(CMP_EQ, &port.host.to_be_bytes()),
+        immediate(REGISTER_1, &to.octets()),
+        immediate(REGISTER_2, &port.container.to_be_bytes()),
+        translate_destination(),
+    ]);
+    rule
 }
 
 /// Removes the table of `bridge`; one that does not exist is removed already.
@@ -136,23 +228,42 @@ const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const REGISTER_VERDICT: u32 = 0;
 const REGISTER_1: u32 = 1;
+const REGISTER_2: u32 = 2;
+const NAT_DNAT: u32 = 1;
+const FIB_RESULT_ADDRTYPE: u32 = 3;
+const FIB_F_DADDR: u32 = 1 << 1;
 const PAYLOAD_NETWORK_HEADER: u32 = 1;
+const PAYLOAD_TRANSPORT_HEADER: u32 = 2;
+// Offsets in struct iphdr, and in struct tcphdr as in udphdr.
+const IPV4_SOURCE: u32 = 12;
+const IPV4_DESTINATION: u32 = 16;
+const DESTINATION_PORT: u32 = 2;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
+const META_L4PROTO: u32 = 16;
 const CT_STATE: u32 = 0;
+const CT_STATUS: u32 = 2;
 const CMP_EQ: u32 = 0;
 const CMP_NEQ: u32 = 1;
 // linux/netfilter/nf_conntrack_common.h: the bit of state n is 1 << (n + 1)
 const STATE_ESTABLISHED: u32 = 1 << 1;
 const STATE_RELATED: u32 = 1 << 2;
+const STATUS_DST_NAT: u32 = 1 << 5;
+// linux/rtnetlink.h
+const RTN_LOCAL: u32 = 2;
 // linux/netfilter.h, linux/netfilter_ipv4.h
+const HOOK_PREROUTING: u32 = 0;
 const HOOK_FORWARD: u32 = 2;
+const HOOK_OUTPUT: u32 = 3;
 const HOOK_POSTROUTING: u32 = 4;
+const PRIORITY_RAW: i32 = -300;
+const PRIORITY_DSTNAT: i32 = -100;
 const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
 const VERDICT_DROP: u32 = 0;
 const VERDICT_ACCEPT: u32 = 1;
 const FAMILY_IPV4: u8 = 2;
+const LOOPBACK: Subnet = Subnet { address: std::net::Ipv4Addr::new(127, 0, 0, 0), prefix: 8 };
 
 /// Netlink attributes, each padded to four bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -191,13 +302,13 @@ fn expression(name: &str, data: &Attributes) -> Attributes {
     Attributes::new().text(EXPR_NAME, name).nested(EXPR_DATA, data)
 }
 
-/// The source address of an IPv4 packet into register 1.
-fn payload_ipv4_source() -> Attributes {
+/// `length` bytes of a header, from `offset` on, into register 1.
+fn payload(header: u32, offset: u32, length: u32) -> Attributes {
     let data = Attributes::new()
         .number(1, REGISTER_1)
-        .number(2, PAYLOAD_NETWORK_HEADER)
-        .number(3, 12)
-        .number(4, 4);
+        .number(2, header)
+        .number(3, offset)
+        .number(4, length);
     expression("payload", &data)
 }
 
@@ -205,8 +316,36 @@ fn meta(key: u32) -> Attributes {
     expression("meta", &Attributes::new().number(1, REGISTER_1).number(2, key))
 }
 
-fn connection_state() -> Attributes {
-    expression("ct", &Attributes::new().number(1, REGISTER_1).number(2, CT_STATE))
+/// What the connection tracker knows, into register 1.
+fn connection(key: u32) -> Attributes {
+    expression("ct", &Attributes::new().number(1, REGISTER_1).number(2, key))
+}
+
+/// The kind of the destination address (`RTN_…`) into register 1.
+fn address_type() -> Attributes {
+    let data = Attributes::new()
+        .number(1, REGISTER_1)
+        .number(2, FIB_RESULT_ADDRTYPE)
+        .number(3, FIB_F_DADDR);
+    expression("fib", &data)
+}
+
+/// `value` into a register.
+fn immediate(register: u32, value: &[u8]) -> Attributes {
+    let data = Attributes::new()
+        .number(1, register)
+        .nested(2, &Attributes::new().bytes(DATA_VALUE, value));
+    expression("immediate", &data)
+}
+
+/// The destination becomes the address in register 1 and the port in register 2.
+fn translate_destination() -> Attributes {
+    let data = Attributes::new()
+        .number(1, NAT_DNAT)
+        .number(2, u32::from(FAMILY_IPV4))
+        .number(3, REGISTER_1)
+        .number(5, REGISTER_2);
+    expression("nat", &data)
 }
 
 /// Register 1 and `mask`.

@@ -25,6 +25,10 @@ pub(crate) struct Endpoint {
     pub subnet: Subnet,
     /// The container's address.
     pub address: Ipv4Addr,
+    /// The bridge's address.
+    pub gateway: Ipv4Addr,
+    /// Whether the network leads nowhere: then there is no default route.
+    pub is_internal: bool,
     /// The link address of the container's end.
     pub mac: [u8; 6],
 }
@@ -74,8 +78,11 @@ pub(crate) fn connect(endpoint: &Endpoint, pid: i32, socket: OwnedFd) -> Result<
         let address =
             inside.address().add(index, endpoint.address.into(), endpoint.subnet.prefix());
         address.execute().await.asked("add address to", INSIDE, "")?;
+        if endpoint.is_internal {
+            return Ok(());
+        }
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .gateway(endpoint.subnet.gateway())
+            .gateway(endpoint.gateway)
             .output_interface(index)
             .build();
         inside.route().add(route).execute().await.asked("add default route by", INSIDE, "")
