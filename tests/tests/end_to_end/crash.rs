@@ -36,7 +36,11 @@ fn a_runtime_killed_at_any_system_call_leaves_nothing_after_gc() {
     // Each on a bridge of its own, so that what it makes is not there already.
     let victim = |point: usize, place: usize| -> Command {
         let (bridge, subnet) = (format!("bridge:crash{place}"), format!("10.8.{place}.0/24"));
-        let options = ["--net", &bridge, "--subnet", &subnet, "--memory", "32m", "--pids", "20"];
+        let port = format!("{}:80", 18_080 + place);
+        let options = [
+            "--net", &bridge, "--subnet", &subnet, "--publish", &port, "--memory", "32m", "--pids",
+            "20",
+        ];
         let mut command = bed.container(&format!("victim{point}")).with(options).command(["true"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command

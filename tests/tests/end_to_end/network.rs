@@ -250,6 +250,9 @@ fn a_port_that_somebody_has_is_refused() {
         "{outcome:?}"
     );
     assert_eq!(refused("127.0.0.1:8080:81/udp").code, 0, "another protocol");
+    let elsewhere = ["--net", "bridge:other0", "--subnet", "10.88.0.0/24", "-p", "8080:80"];
+    let outcome = bed.container("third").with(elsewhere).run(["true"]);
+    assert!(outcome.code == 125 && outcome.stderr.contains("has published it"), "{outcome:?}");
 
     let listener =
         bed.network().enter(|| TcpListener::bind("127.0.0.1:0").expect("a port is free"));

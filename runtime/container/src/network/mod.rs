@@ -354,7 +354,7 @@ pub(crate) fn acquire(
             ),
         ));
     }
-    let taken = take(&folder, &mut network, id, details);
+    let taken = take(store, &folder, &mut network, id, details);
     match taken {
         Ok(address) => Ok(Endpoint {
             gateway: network.gateway(),
@@ -374,6 +374,7 @@ pub(crate) fn acquire(
 }
 
 fn take(
+    store: &Store,
     folder: &LockedFolder,
     network: &mut Network,
     id: &ContainerId,
@@ -389,8 +390,10 @@ fn take(
     };
     let publishes = !details.publish.is_empty();
     if publishes {
+        // Ports are the host's: no network may give one that another is about to give.
+        let all = lock_shared(&all_networks(store))?;
+        publish::check_free(&details.publish, &published_by_all(all.path())?)?;
         let register = publish::Register::of(folder.path());
-        publish::check_free(&details.publish, &register.all()?)?;
         register.note(id, &publish::Entry { address, ports: details.publish.clone() })?;
     }
     if !network.ready || !bridge::exists_link(&network.bridge) {
@@ -401,6 +404,15 @@ fn take(
         network.make_rules(folder.path())?;
     }
     Ok(address)
+}
+
+/// The published ports of every network in `folder`.
+fn published_by_all(folder: &Path) -> Result<Vec<(String, publish::Entry)>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).tried("read", folder)? {
+        all.extend(publish::Register::of(&entry.tried("read", folder)?.path()).all()?);
+    }
+    Ok(all)
 }
 
 /// Releases the place of container `id`. The veth pair goes with the container's network namespace.

@@ -137,7 +137,11 @@ impl Register {
             // A file that is being written has another ending.
             let name = path.file_name().and_then(|name| name.to_str());
             let Some(id) = name.and_then(|name| name.strip_suffix(".json")) else { continue };
-            let bytes = fs::read(&path).tried("read", &path)?;
+            let bytes = match fs::read(&path) {
+                // Its container has just gone.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                result => result.tried("read", &path)?,
+            };
             let entry = serde_json::from_slice(&bytes)
                 .map_err(|why| Error::Malformed { path: path.clone(), why })?;
             all.push((id.to_owned(), entry));
