@@ -98,6 +98,7 @@ fn measure(
     contenders: &[&'static Contender],
     rounds: u32,
 ) -> Result<Results> {
+    let _bridge = scenario.wants_bridge().then(|| place.keep_bridge()).transpose()?;
     let mut results = Results::new();
     let mut order: Vec<_> =
         contenders.iter().filter(|contender| scenario.takes(contender)).collect();

@@ -73,9 +73,11 @@ impl Place {
         for name in ["bin", "proc", "sys", "dev"] {
             fs::create_dir_all(rootfs.join(name))?;
         }
-        let source = place.folder.path().join("true.c");
+        let source = place.folder.path().join("program.c");
         fs::write(&source, "int main(void) { return 0; }\n")?;
         compile(&source, &rootfs.join("bin/true"))?;
+        fs::write(&source, "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n")?;
+        compile(&source, &rootfs.join("bin/pause"))?;
         for name in [PLAIN, SECCOMP] {
             place.write_bundle(name)?;
         }
@@ -106,6 +108,22 @@ impl Place {
         self.folder.path().join("state").join(contender.name)
     }
 
+    /// Starts a container that keeps the bridge up, while what it gives lives.
+    pub fn keep_bridge(&self) -> Result<BridgeKeeper<'_>> {
+        let name = "bench-keeper";
+        let mut command = self.on_bridges("run");
+        command.args(["--detach", "--rm", "--net", "bridge", "--name", name]);
+        shell::output(command.arg(self.rootfs()).arg("/bin/pause"))?;
+        Ok(BridgeKeeper { place: self, name })
+    }
+
+    /// terrarium's own command, with the state that [`super::scenario`] uses.
+    fn on_bridges(&self, word: &str) -> Command {
+        let mut command = Command::new(&self.terrarium);
+        command.arg("--root").arg(self.state(&ALL[0])).arg(word);
+        command
+    }
+
     fn write_bundle(&self, name: &str) -> Result<()> {
         let bundle = self.bundle(name);
         fs::create_dir_all(self.folder.path().join("state"))?;
@@ -129,6 +147,23 @@ impl Place {
         }
         fs::write(path, serde_json::to_vec(&spec)?)?;
         Ok(())
+    }
+}
+
+/// A container that keeps the bridge up.
+pub struct BridgeKeeper<'a> {
+    place: &'a Place,
+    name: &'static str,
+}
+
+impl Drop for BridgeKeeper<'_> {
+    fn drop(&mut self) {
+        // What is left of it goes with the folder and the network namespace, except its cgroup.
+        if let Err(error) =
+            shell::output(self.place.on_bridges("delete").args(["--force", self.name]))
+        {
+            shell::note(&format!("remove the container that kept the bridge up: {error:#}"));
+        }
     }
 }
 

@@ -41,7 +41,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { kind: Kind::Steps, ..runs("create + start + delete") },
     Scenario { at_once: true, containers: 50, ..runs("50 at once") },
     Scenario { kind: Kind::Network("none"), ..runs("run ROOTFS --net none") },
-    Scenario { kind: Kind::Network("bridge"), ..runs("run ROOTFS --net bridge") },
+    Scenario { kind: Kind::Network("bridge"), ..runs("run ROOTFS --net bridge, bridge up") },
 ];
 
 impl Scenario {
@@ -52,6 +52,11 @@ impl Scenario {
             Kind::Steps => contender.is_runtime,
             Kind::Network(_) => contender.name == "terrarium",
         }
+    }
+
+    /// Whether a bridge is to be up meanwhile.
+    pub fn wants_bridge(&self) -> bool {
+        self.kind == Kind::Network("bridge")
     }
 
     /// How many rounds are enough, when a scenario of one container gets `rounds`.
