@@ -158,12 +158,8 @@ fn on_the_hosts_network_it_sees_what_the_host_sees() {
 fn what_lies_behind_the_host_is_reached_with_the_hosts_address() {
     require!(Root, Program("busybox"), Program("ip"), Program("nft"));
     let mut bed = TestBed::new();
-    let upstream = NetworkNamespace::new();
-    bed.network().connect("up0", &upstream, "up1");
-    bed.network().ip(&["address", "add", "192.0.2.1/24", "dev", "up0"]);
-    upstream.ip(&["address", "add", "192.0.2.2/24", "dev", "up1"]);
+    let upstream = upstream(&mut bed);
     bed.network().ip(&["route", "add", "default", "via", "192.0.2.2"]);
-    bed.expect_links();
     let port = greet(&upstream, 1);
 
     let mut container = bed.container("out").with(BRIDGE).follow();
@@ -184,6 +180,16 @@ fn a_container_that_only_runs_true_leaves_no_trace_of_its_network() {
     }
 }
 
+/// What lies behind the host: a namespace with 192.0.2.2, where the host has 192.0.2.1.
+fn upstream(bed: &mut TestBed) -> NetworkNamespace {
+    let upstream = NetworkNamespace::new();
+    bed.network().connect("up0", &upstream, "up1");
+    bed.network().ip(&["address", "add", "192.0.2.1/24", "dev", "up0"]);
+    upstream.ip(&["address", "add", "192.0.2.2/24", "dev", "up1"]);
+    bed.expect_links();
+    upstream
+}
+
 /// What a server says to a client in `namespace`; none where it is not reached.
 fn hear(namespace: &NetworkNamespace, server: &str) -> Option<String> {
     let server: SocketAddr = server.parse().expect("a test's address is right");
@@ -200,11 +206,7 @@ fn hear(namespace: &NetworkNamespace, server: &str) -> Option<String> {
 fn a_published_port_leads_to_its_container_from_everywhere() {
     require!(Root, Program("busybox"), Program("ip"), Program("nft"));
     let mut bed = TestBed::new();
-    let outside = NetworkNamespace::new();
-    bed.network().connect("up0", &outside, "up1");
-    bed.network().ip(&["address", "add", "192.0.2.1/24", "dev", "up0"]);
-    outside.ip(&["address", "add", "192.0.2.2/24", "dev", "up1"]);
-    bed.expect_links();
+    let outside = upstream(&mut bed);
 
     let mut web = bed.container("web").with(BRIDGE).with(["-p", "8080:80"]).follow();
     let mut neighbour = bed.container("neighbour").with(BRIDGE).follow();
@@ -327,13 +329,9 @@ fn a_network_that_was_created_stays_until_it_is_removed() {
 fn nothing_leaves_an_internal_network() {
     require!(Root, Program("busybox"), Program("ip"), Program("nft"));
     let mut bed = TestBed::new();
-    let upstream = NetworkNamespace::new();
-    bed.network().connect("up0", &upstream, "up1");
-    bed.network().ip(&["address", "add", "192.0.2.1/24", "dev", "up0"]);
-    upstream.ip(&["address", "add", "192.0.2.2/24", "dev", "up1"]);
+    let upstream = upstream(&mut bed);
     // With a route back there is no need for a translated address.
     upstream.ip(&["route", "add", "default", "via", "192.0.2.1"]);
-    bed.expect_links();
     bed.run(["network", "create", "--internal", "inner0"]).success();
     let mut one =
         bed.container("one").with(["--net", "bridge:inner0", "--cap-add", "NET_ADMIN"]).follow();

@@ -129,3 +129,29 @@ fn without_cgroups_and_with_systemds() {
     assert!(text.lines().all(|line| !line.contains("..")), "{text}");
     bed.assert_nothing_left();
 }
+
+#[test]
+fn stats_show_what_a_container_uses() {
+    require!(Root, MemoryController, Program("busybox"), Program("nft"));
+    let bed = TestBed::new();
+    let options = ["--memory", "64m", "--pids", "50", "--net", "bridge"];
+    let mut container = bed.container("used").with(options).follow();
+    container.call("hold 20000000");
+    container.call("run ping -c 1 -W 2 10.77.0.1");
+    let name = container.name().to_owned();
+    let said = bed.run(["stats", "--no-stream", "--format", "json"]).success();
+    let all: Value = serde_json::from_str(&said).expect("stats prints JSON");
+    let one = &all[0];
+    assert_eq!(one["id"], name.as_str());
+    assert_eq!(one["memory_limit"], 64 << 20);
+    let usage = one["memory_usage"].as_u64().expect("it has a memory cgroup");
+    assert!((20_000_000..64 << 20).contains(&usage), "{one}");
+    assert_eq!(one["pids"], 2, "the workload and the one that holds memory");
+    assert!(one["network_sent"].as_u64() > Some(0) && one["cpu_percent"].is_number(), "{one}");
+    let table = bed.run(["stats", "--no-stream", &name]).success();
+    assert!(table.contains("MEM USAGE / LIMIT") && table.contains("/ 64.0MiB"), "{table}");
+    drop(container);
+    let gone = bed.run(["stats", "--no-stream", &name]);
+    assert!(gone.code == 1 && gone.stderr.contains("does not exist"), "{gone:?}");
+    assert_eq!(bed.run(["stats", "--no-stream"]).success().lines().count(), 1, "the head alone");
+}

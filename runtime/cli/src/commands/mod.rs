@@ -22,6 +22,7 @@ mod run;
 mod spec;
 mod start;
 mod state;
+mod stats;
 mod stop;
 mod terminal;
 mod update;
@@ -72,6 +73,8 @@ pub enum Command {
     Inspect(inspect::Args),
     #[command(display_order = 28)]
     Prune(prune::Args),
+    #[command(display_order = 27)]
+    Stats(stats::Args),
     #[command(display_order = 29)]
     Network(network::Args),
     #[command(display_order = 50)]
@@ -156,6 +159,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Prune(args) => prune::run(&args, global),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
+        Command::Stats(args) => stats::run(&args, global),
         Command::Network(args) => network::run(&args, global),
         Command::Create(args) => create::run(&args, global),
         Command::Start(args) => start::run(&args, global),
