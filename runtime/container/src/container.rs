@@ -527,27 +527,30 @@ impl Creation<'_> {
         let listener = self.options.leave.then(|| listen(folder)).transpose()?;
         let unified = self.cgroups.open_unified()?;
         let mut joins = self.cgroups.open_joins(false)?;
-        let mut cloned = clone3(flags, unified.as_ref().map(AsFd::as_fd));
-        if let (Err(error), Some(_)) = (&cloned, &unified)
-            && matches!(error.raw_os_error(), Some(libc::E2BIG | libc::EINVAL | libc::EOPNOTSUPP))
-        {
-            // Before Linux 5.7 there is no CLONE_INTO_CGROUP: the process writes itself into it.
-            joins = self.cgroups.open_joins(true)?;
-            cloned = clone3(flags, None);
-        }
-        let cloned = cloned.tried_hint(
-            "clone3",
-            "namespaces of the container",
-            "user.max_*_namespaces sysctls and the pids limit of the runtime's own cgroup bound it; \
-             without root a user namespace is needed",
-        )?;
-        match cloned {
-            Cloned::Child => {
-                drop(ours);
-                init::main(self.plan, Inherited { socket: theirs, cgroups: joins, stdio, listener })
+        self.plan.namespaces.with_pid_namespace(|| {
+            let mut cloned = clone3(flags, unified.as_ref().map(AsFd::as_fd));
+            if let (Err(error), Some(_)) = (&cloned, &unified)
+                && matches!(error.raw_os_error(), Some(libc::E2BIG | libc::EINVAL | libc::EOPNOTSUPP))
+            {
+                // Before Linux 5.7 there is no CLONE_INTO_CGROUP: the process writes itself into it.
+                joins = self.cgroups.open_joins(true)?;
+                cloned = clone3(flags, None);
             }
-            Cloned::Parent { pid, pidfd } => Ok(FirstProcess { pid, pidfd, socket: ours }),
-        }
+            let cloned = cloned.tried_hint(
+                "clone3",
+                "namespaces of the container",
+                "user.max_*_namespaces sysctls and the pids limit of the runtime's own cgroup bound it; \
+                 without root a user namespace is needed",
+            )?;
+            match cloned {
+                Cloned::Child => {
+                    drop(ours);
+                    let cgroups = joins;
+                    init::main(self.plan, Inherited { socket: theirs, cgroups, stdio, listener })
+                }
+                Cloned::Parent { pid, pidfd } => Ok(FirstProcess { pid, pidfd, socket: ours }),
+            }
+        })
     }
 
     /// A copy of the root filesystem's mounts, owned as the user namespace of `pid` sees it; none where ids are not

@@ -198,6 +198,12 @@ fn set_up_and_execute(
     stdio: Option<[OwnedFd; 3]>,
     listener: Option<&OwnedFd>,
 ) -> Result<Infallible, Option<Failure>> {
+    if plan.namespaces.join_pid.is_some() {
+        // Processes of whoever's pid namespace this is must not be able to trace this one, or open what it holds, before
+        // it has given up its rights (CVE-2016-9962).
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+            .step("make undumpable", "process")?;
+    }
     join_cgroups(cgroups)?;
     if let Some([input, output, error]) = stdio {
         rustix::stdio::dup2_stdin(input).step("redirect", "stdin")?;

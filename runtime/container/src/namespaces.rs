@@ -32,6 +32,8 @@ pub(crate) struct NamespacePlan {
     pub new: CloneFlags,
     /// Existing ones.
     pub join: Vec<Join>,
+    /// An existing pid namespace, which only a child of whoever joins it is in.
+    pub join_pid: Option<Join>,
     /// Lines of `uid_map`; empty without a new user namespace.
     pub uid_map: Vec<LinuxIdMapping>,
     /// Lines of `gid_map`.
@@ -52,6 +54,7 @@ impl NamespacePlan {
     pub(crate) fn from_spec(linux: &Linux, privileged: bool) -> Result<Self> {
         let mut new = CloneFlags::empty();
         let mut join = Vec::new();
+        let mut join_pid = None;
         for namespace in linux.namespaces().iter().flatten() {
             let kind = match namespace.typ() {
                 LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
@@ -67,12 +70,10 @@ impl NamespacePlan {
                 new |= kind;
                 continue;
             };
-            if kind.intersects(
-                CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS,
-            ) {
+            if kind.intersects(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS) {
                 return Err(Error::unsupported(
                     format!("joining the {} namespace {}", namespace.typ(), path.display()),
-                    "only net, ipc, uts and cgroup namespaces can be joined so far",
+                    "only net, ipc, uts, pid, cgroup and time namespaces can be joined so far",
                 ));
             }
             let file = File::open(&path).tried_hint(
@@ -80,7 +81,12 @@ impl NamespacePlan {
                 &path,
                 "linux.namespaces[].path must name an existing namespace",
             )?;
-            join.push(Join { kind, path, fd: file.into() });
+            let found = Join { kind, path, fd: file.into() };
+            if kind == CloneFlags::CLONE_NEWPID {
+                join_pid = Some(found);
+            } else {
+                join.push(found);
+            }
         }
         if !new.contains(CloneFlags::CLONE_NEWNS) {
             return Err(Error::unsupported(
@@ -113,7 +119,16 @@ impl NamespacePlan {
         }
         let mapped_by_helpers = user && !privileged && !id_maps::are_own_ids(&uid_map, &gid_map);
         let may_set_groups = privileged || mapped_by_helpers;
-        Ok(Self { new, join, uid_map, gid_map, may_set_groups, mapped_by_helpers, time_offsets })
+        Ok(Self {
+            new,
+            join,
+            join_pid,
+            uid_map,
+            gid_map,
+            may_set_groups,
+            mapped_by_helpers,
+            time_offsets,
+        })
     }
 
     /// Whether a namespace of `kind` is made.
@@ -126,6 +141,22 @@ impl NamespacePlan {
     pub(crate) fn clone_flags(&self) -> u64 {
         let flags = self.new - CloneFlags::CLONE_NEWCGROUP - CLONE_NEWTIME;
         u64::from(flags.bits().cast_unsigned())
+    }
+
+    /// Does `work` with the pid namespace to be joined, if there is one, as that of this process's children.
+    pub(crate) fn with_pid_namespace<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some(Join { kind, path, fd }) = &self.join_pid else { return work() };
+        let own = "/proc/self/ns/pid";
+        let own = File::open(own).tried("open", own)?;
+        nix::sched::setns(fd.as_fd(), *kind).tried_hint(
+            "join namespace",
+            path,
+            "a pid namespace can be joined from one above it (`pid_namespaces(7)`)",
+        )?;
+        let done = work();
+        // Hooks and what else is started later belong to the runtime's own. In the child of a clone this is not reached.
+        nix::sched::setns(own.as_fd(), *kind).tried("return to namespace", "/proc/self/ns/pid")?;
+        done
     }
 
     /// Makes the time namespace, and enters it: its offsets can be set only while nobody is in it
@@ -254,7 +285,8 @@ mod tests {
         for namespaces in [
             &[][..],
             &[(T::Mount, None), (T::User, None)],
-            &[(T::Mount, None), (T::Pid, Some("/proc/self/ns/pid"))],
+            &[(T::Mount, None), (T::User, Some("/proc/self/ns/user"))],
+            &[(T::Mount, Some("/proc/self/ns/mnt"))],
             &[(T::Mount, None), (T::Ipc, Some("/no/such/file"))],
         ] {
             assert!(NamespacePlan::from_spec(&linux(namespaces), true).is_err(), "{namespaces:?}");

@@ -150,3 +150,28 @@ fn completions_and_man_pages_are_made() {
     bed.run(["man", folder.to_str().unwrap()]).success();
     assert!(fs::read_to_string(folder.join("terrarium-run.1")).unwrap().contains("memory"));
 }
+
+#[test]
+fn a_container_in_anothers_pid_namespace_sees_its_processes() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let first = bed.container("first").start(["sh", "-c", "echo up; read x"]);
+    let namespace = format!("pid:[{}]", first.state()["namespaces"]["pid"]);
+    let other = format!("container:{}", first.name());
+    let script =
+        "readlink /proc/self/ns/pid; tr '\\0' ' ' < /proc/1/cmdline; test $$ -gt 1 && echo; exit 5";
+    let outcome = bed.container("second").with(["--pid", &other]).run(["sh", "-c", script]);
+    assert_eq!(outcome.code, 5, "{outcome:?}");
+    let lines: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(lines, [namespace.as_str(), "sh -c echo up; read x "], "{outcome:?}");
+
+    // It ends with the namespace, and its command that does not exist is told.
+    let missing = bed.container("third").with(["--pid", &other]).run(["no-such-program"]);
+    assert_eq!(missing.code, 127, "{missing:?}");
+    let mut guest =
+        bed.container("guest").with(["--pid", &other]).start(["sh", "-c", "echo up; sleep 100"]);
+    assert_eq!(guest.line().as_deref(), Ok("up"));
+    first.finish();
+    assert_eq!(guest.outcome().code, 137);
+    bed.assert_nothing_left();
+}

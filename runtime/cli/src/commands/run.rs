@@ -131,8 +131,8 @@ pub struct Args {
         help_heading = "Isolation"
     )]
     userns: Option<String>,
-    /// Share the host's process ids
-    #[arg(long, value_name = "host", help_heading = "Isolation")]
+    /// Share the process ids of the host or of another container
+    #[arg(long, value_name = "host|container:ID", help_heading = "Isolation")]
     pid: Option<String>,
     /// Share System V IPC and message queues with the host or another container, /dev/shm with the host
     #[arg(long, value_name = "host|container:ID", help_heading = "Isolation")]
