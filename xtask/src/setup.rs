@@ -119,11 +119,7 @@ fn install_missing(needs: &[Need], yes: bool) -> Result<usize> {
         }
         linker |= need.name == needs::BPF_LINKER;
     }
-    packages.sort_unstable();
-    packages.dedup();
-    if !packages.is_empty() {
-        apt.install(&packages)?;
-    }
+    install(&apt, &missing, packages)?;
     if rust_src {
         add_rust_src()?;
     }
@@ -145,6 +141,32 @@ fn install_missing(needs: &[Need], yes: bool) -> Result<usize> {
         }
     }
     Ok(done)
+}
+
+/// Installs `packages`, which some of `needs` want: all at once, or, where apt refuses that, what is required, and then
+/// what each optional need wants by itself. One optional package that conflicts with what the machine has keeps
+/// nothing else from it.
+fn install(apt: &apt::Apt, needs: &[&Need], mut packages: Vec<&str>) -> Result<()> {
+    packages.sort_unstable();
+    packages.dedup();
+    if packages.is_empty() || apt.install(&packages).is_ok() {
+        return Ok(());
+    }
+    let of = |need: &Need| -> Vec<&str> {
+        need.packages.iter().copied().filter(|package| packages.contains(package)).collect()
+    };
+    let required: Vec<&str> =
+        needs.iter().filter(|need| need.group.is_required()).flat_map(|need| of(need)).collect();
+    if !required.is_empty() {
+        apt.install(&required)?;
+    }
+    for need in needs.iter().filter(|need| !need.group.is_required()) {
+        let wanted = of(need);
+        if !wanted.is_empty() && apt.install(&wanted).is_err() {
+            println!("skipped   {:<18} apt does not install {}", need.name, wanted.join(", "));
+        }
+    }
+    Ok(())
 }
 
 /// Asks the one question. Without a terminal nobody can answer it.
