@@ -20,6 +20,7 @@ use crate::build;
 use crate::kernels::debian::Kernel;
 use crate::kernels::initramfs::Archive;
 use crate::kernels::machine::{Machine, Record};
+use crate::qemu;
 use crate::setup::{self, Needs, static_busybox};
 use crate::shell;
 use crate::workspace::Workspace;
@@ -27,7 +28,7 @@ use crate::workspace::Workspace;
 /// What the guest runs as its first process.
 const INIT: &str = include_str!("kernels/init.sh");
 /// Emulation is ten to twenty times slower than the machine.
-const DEADLINE: Duration = Duration::from_mins(15);
+const DEADLINE: Duration = Duration::from_mins(35);
 
 /// Run the end-to-end tests on Debian's kernels under qemu.
 #[derive(clap::Args)]
@@ -97,8 +98,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// Part of `cargo xtask test`: the default kernel, or the reason why not.
 pub fn run_default(workspace: &Workspace) -> Result<Tally> {
     let mut tally = Tally::default();
-    let unavailable = if shell::program(machine::QEMU).is_none() {
-        Some(format!("{} is not installed (cargo xtask setup installs it)", machine::QEMU))
+    let unavailable = if qemu::find().is_none() {
+        Some(format!("{} is not installed (cargo xtask setup installs it)", qemu::PROGRAM))
     } else {
         None
     };

@@ -9,6 +9,7 @@ mod demo;
 mod kernels;
 mod leftovers;
 mod lint;
+mod qemu;
 mod setup;
 mod shell;
 mod test;

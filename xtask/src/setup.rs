@@ -162,7 +162,12 @@ fn install(apt: &apt::Apt, needs: &[&Need], mut packages: Vec<&str>) -> Result<(
     }
     for need in needs.iter().filter(|need| !need.group.is_required()) {
         let wanted = of(need);
-        if !wanted.is_empty() && apt.install(&wanted).is_err() {
+        if wanted.is_empty() || apt.install(&wanted).is_ok() {
+            continue;
+        }
+        if need.name == needs::QEMU {
+            crate::qemu::unpack(&wanted)?;
+        } else {
             println!("skipped   {:<18} apt does not install {}", need.name, wanted.join(", "));
         }
     }

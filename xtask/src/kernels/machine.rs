@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{AccessFlags, access};
 
+use crate::qemu::{self, PROGRAM as QEMU};
 use crate::shell;
 
-/// The emulator of the only architecture that the guests have so far.
-pub const QEMU: &str = "qemu-system-x86_64";
 /// A guest that runs at all says its first word long before.
 const FIRST_WORD: Duration = Duration::from_mins(1);
 
@@ -69,7 +68,7 @@ impl Machine {
 
     /// The command that boots it.
     pub fn command(&self, accelerator: Accelerator) -> Command {
-        let mut command = Command::new(QEMU);
+        let mut command = qemu::find().map_or_else(|| Command::new(QEMU), |qemu| qemu.command());
         command.args(match accelerator {
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
             Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],

@@ -13,6 +13,9 @@ pub const EBPF_COMPILER: &str = "eBPF compiler";
 /// The row of the eBPF linker, which comes from crates, not from a package.
 pub const BPF_LINKER: &str = "bpf-linker";
 
+/// The row of the emulator, which need not be installed: see `qemu.rs`.
+pub const QEMU: &str = "qemu";
+
 /// What a need is for. A command asks for the groups that it uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
@@ -51,13 +54,14 @@ pub struct Need {
     pub packages: &'static [&'static str],
     /// What to look for where there is no apt.
     pub elsewhere: &'static str,
-    look: fn() -> Option<String>,
+    /// Looks for the thing of the row's name.
+    look: fn(&str) -> Option<String>,
 }
 
 impl Need {
     /// Looks on this machine. Cheap: files, and for the compiler and the linker one question each.
     pub fn state(&self) -> State {
-        (self.look)().map_or(State::Missing, State::Found)
+        (self.look)(self.name).map_or(State::Missing, State::Found)
     }
 
     /// How `setup` gets it.
@@ -78,7 +82,7 @@ pub fn all() -> Vec<Need> {
             why: "links the programs, statically too",
             packages: &["gcc", "libc6-dev"],
             elsewhere: "a C compiler and the C library's headers and static archive",
-            look: c_toolchain,
+            look: |_| c_toolchain(),
         },
         Need {
             name: EBPF_COMPILER,
@@ -86,7 +90,7 @@ pub fn all() -> Vec<Need> {
             why: "compiles the probes",
             packages: &["rustc-web", "libstd-rust-web-dev-bpf"],
             elsewhere: "rustup component add rust-src",
-            look: ebpf_compiler,
+            look: |_| ebpf_compiler(),
         },
         Need {
             name: BPF_LINKER,
@@ -94,7 +98,7 @@ pub fn all() -> Vec<Need> {
             why: "links the probes",
             packages: &["g++", "llvm-22-dev", "libzstd-dev", "zlib1g-dev"],
             elsewhere: "bpf-linker 0.13.0 in PATH (its own releases, or cargo install with LLVM 22)",
-            look: bpf_linker,
+            look: |_| bpf_linker(),
         },
         Need {
             name: "busybox-static",
@@ -102,7 +106,7 @@ pub fn all() -> Vec<Need> {
             why: "root filesystem of demo and tests",
             packages: &["busybox-static"],
             elsewhere: "a statically linked busybox in PATH",
-            look: || static_busybox().map(|file| file.display().to_string()),
+            look: |_| static_busybox().map(|file| file.display().to_string()),
         },
         peer("ip", "tests make networks with it", &["iproute2"]),
         peer("nft", "tests read the rule tables with it", &["nftables"]),
@@ -115,30 +119,19 @@ pub fn all() -> Vec<Need> {
         peer("newuidmap", "tests map ranges of ids with it", &["uidmap"]),
         peer("ctr", "tests drive terrarium with it", &["containerd"]),
         Need {
-            name: "qemu",
+            name: QEMU,
             group: Group::Machine,
             why: "boots other kernels",
             packages: &["qemu-system-x86"],
             elsewhere: "qemu-system-x86_64 in PATH, and Debian's kernels cannot be fetched",
-            look: || found("qemu-system-x86_64"),
+            look: |_| Some(crate::qemu::find()?.program().display().to_string()),
         },
     ]
 }
 
 /// A program that some test uses, looked up by the row's name.
 fn peer(name: &'static str, why: &'static str, packages: &'static [&'static str]) -> Need {
-    let look = match name {
-        "ip" => || found("ip"),
-        "nft" => || found("nft"),
-        "prometheus" => || found("prometheus"),
-        "promtool" => || found("promtool"),
-        "bpftrace" => || found("bpftrace"),
-        "runc" => || found("runc"),
-        "podman" => || found("podman"),
-        "ctr" => || found("ctr"),
-        _ => || found("crun"),
-    };
-    Need { name, group: Group::Peers, why, packages, elsewhere: "the program in PATH", look }
+    Need { name, group: Group::Peers, why, packages, elsewhere: "the program in PATH", look: found }
 }
 
 fn found(program: &str) -> Option<String> {

@@ -1,0 +1,117 @@
+//! Which qemu boots the guests: the machine's, or one unpacked below cargo's target folder.
+//!
+//! Debian's qemu-system-x86 cannot be installed beside a qemu-utils that comes from backports. Set-up takes nothing away
+//! from the machine; it then downloads the same packages and unpacks them for the guests alone.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// The emulator of the only architecture that the guests have so far.
+pub const PROGRAM: &str = "qemu-system-x86_64";
+
+/// A qemu that can be started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Qemu {
+    /// In `PATH`.
+    Installed(PathBuf),
+    /// The root of its unpacked packages.
+    Unpacked(PathBuf),
+}
+
+/// The machine's qemu, else the unpacked one.
+pub fn find() -> Option<Qemu> {
+    if let Some(program) = shell::program(PROGRAM) {
+        return Some(Qemu::Installed(program));
+    }
+    let root = folder(&Workspace::find().ok()?);
+    let qemu = Qemu::Unpacked(root);
+    qemu.program().is_file().then_some(qemu)
+}
+
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("xtask/qemu/root")
+}
+
+impl Qemu {
+    /// Where the executable is.
+    pub fn program(&self) -> PathBuf {
+        match self {
+            Self::Installed(program) => program.clone(),
+            Self::Unpacked(root) => root.join("usr/bin").join(PROGRAM),
+        }
+    }
+
+    /// A command that starts it, without arguments of the machine's yet.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(self.program());
+        if let Self::Unpacked(root) = self {
+            let libraries = libraries(root);
+            let path = env::join_paths(libraries.iter()).unwrap_or_else(|_| OsString::new());
+            command.env("LD_LIBRARY_PATH", path);
+            for firmware in ["usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu"] {
+                command.arg("-L").arg(root.join(firmware));
+            }
+        }
+        command
+    }
+}
+
+/// The folders with shared libraries: `usr/lib/<architecture>` and `lib/<architecture>`.
+fn libraries(root: &Path) -> Vec<PathBuf> {
+    let triplet = format!("{}-linux-gnu", env::consts::ARCH);
+    ["usr/lib", "lib"].map(|lib| root.join(lib).join(&triplet)).into()
+}
+
+/// Downloads `packages` and what they need beyond the machine's own packages, and unpacks all that for the guests.
+pub fn unpack(packages: &[&str]) -> Result<()> {
+    let root = folder(&Workspace::find()?);
+    let folder = root.parent().context("the folder of qemu has one above it")?;
+    let archives = folder.join("archives");
+    fs::create_dir_all(archives.join("partial"))
+        .with_context(|| format!("create {}", archives.display()))?;
+    let mut apt = Command::new("apt-get");
+    // With --download-only apt changes nothing, whatever it would have to remove.
+    apt.args(["install", "--download-only", "--yes", "--no-install-recommends", "--quiet"]);
+    apt.args(["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]);
+    apt.arg("-o").arg(format!("Dir::Cache::archives={}", archives.display())).args(packages);
+    shell::run(&mut apt)?;
+    // Into a name of its own first: an unpacking that was stopped half-way must not count.
+    let staging = folder.join("unpacking");
+    let _ = fs::remove_dir_all(&staging);
+    for entry in fs::read_dir(&archives).context("list the downloaded packages")?.flatten() {
+        let archive = entry.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            let mut dpkg = Command::new("dpkg-deb");
+            shell::output(dpkg.arg("--extract").arg(&archive).arg(&staging))?;
+        }
+    }
+    let _ = fs::remove_dir_all(&root);
+    fs::rename(&staging, &root).with_context(|| format!("rename to {}", root.display()))?;
+    fs::remove_dir_all(&archives).with_context(|| format!("remove {}", archives.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unpacked_qemu_is_started_with_its_own_libraries_and_firmware() {
+        let command = Qemu::Unpacked("/cache".into()).command();
+        let line = shell::line(&command);
+        assert!(line.contains("LD_LIBRARY_PATH=/cache/usr/lib/"), "{line}");
+        assert!(
+            line.contains("/cache/usr/bin/qemu-system-x86_64 -L /cache/usr/share/qemu"),
+            "{line}"
+        );
+        let command = Qemu::Installed("/usr/bin/qemu-system-x86_64".into()).command();
+        assert_eq!(shell::line(&command), "/usr/bin/qemu-system-x86_64");
+    }
+}
