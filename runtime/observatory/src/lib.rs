@@ -18,4 +18,6 @@ pub mod metrics;
 pub mod observe;
 pub mod probe;
 mod pump;
+pub mod resources;
+mod sample;
 mod shared;

@@ -7,7 +7,9 @@ use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use crate::memory_files::{self, MemoryEvents};
 use crate::probe::HookReport;
 use crate::probe::counts::{Counters, ProbeStats};
+use crate::resources::{Budget, Resources};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use terrarium_abi::{CounterKey, Probe};
@@ -16,6 +18,7 @@ use terrarium_abi::{CounterKey, Probe};
 pub struct Shared {
     registry: Mutex<Registry>,
     counters: Mutex<Counters>,
+    resources: Mutex<Resources>,
     /// The kernel's own numbers, by path of the cgroup, as last read.
     memory_events: Mutex<HashMap<String, MemoryEvents>>,
     /// The last events.
@@ -43,8 +46,11 @@ impl Shared {
         reports: Vec<HookReport>,
         context: Context,
     ) -> Self {
+        let mounts = registry.mounts().clone();
+        let budget = Budget::of_this_process();
         Self {
-            mounts: registry.mounts().clone(),
+            resources: Mutex::new(Resources::new(mounts.clone(), Path::new("/proc"), budget)),
+            mounts,
             registry: Mutex::new(registry),
             counters: Mutex::new(counters),
             memory_events: Mutex::default(),
@@ -65,6 +71,11 @@ impl Shared {
 
     fn counters(&self) -> MutexGuard<'_, Counters> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What containers use.
+    pub fn resources(&self) -> MutexGuard<'_, Resources> {
+        self.resources.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All counters; none when the kernel does not give them, which is logged.

@@ -2,6 +2,7 @@
 //!
 //! One executable, because each more costs a link; nextest still runs every test in a process of its own.
 
+mod api;
 mod cgroup_example;
 mod counts;
 mod crash;

@@ -17,6 +17,13 @@ pub struct Recognised<'a> {
     pub pod_uid: &'a str,
 }
 
+impl Recognised<'_> {
+    /// `container`, or `service` for what systemd runs itself.
+    pub fn kind(&self) -> &'static str {
+        if self.runtime == "systemd" { "service" } else { "container" }
+    }
+}
+
 /// What an id looks like.
 #[derive(Clone, Copy)]
 enum Id {

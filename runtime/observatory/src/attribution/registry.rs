@@ -9,11 +9,13 @@ use crate::attribution::handle;
 use crate::attribution::patterns;
 use crate::attribution::state_file::{self, StateFile, Version};
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use terrarium_abi::{CounterKey, Kind};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// How long after the removal of a cgroup its counters are taken over and removed from the kernel's map. Nothing
 /// can run in a removed cgroup; the delay only lets events on their way arrive.
@@ -79,6 +81,8 @@ pub struct Container {
     pub cgroup_driver: String,
     /// Counts re-creations under the same path, from 1.
     pub generation: u64,
+    /// Its labels, as its runtime or engine has them.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// How sure an attribution is.
@@ -143,6 +147,26 @@ pub struct Snapshot {
     pub memory: Vec<(Hierarchy, String)>,
     /// Whether any cgroup of it exists.
     pub live: bool,
+    /// Its first process, where a state file tells it.
+    pub pid: Option<u32>,
+    /// When it was made; where nobody tells, when its cgroup was.
+    pub started: OffsetDateTime,
+    /// Its cgroups that exist, with their kernel ids and paths.
+    pub cgroup_ids: Vec<(Hierarchy, u64, Arc<str>)>,
+    /// Paths in hierarchies in which it is not that of its container, by `unified` or v1 controller.
+    elsewhere: BTreeMap<String, String>,
+}
+
+impl Snapshot {
+    /// Its path in `unified`, or in the hierarchy of a v1 controller. Engines use the same everywhere unless they tell.
+    pub fn path_of(&self, hierarchy: &str) -> &str {
+        self.elsewhere.get(hierarchy).unwrap_or(&self.container.path)
+    }
+
+    /// The state that it is in: one without a cgroup has ended, whatever its state file says.
+    pub fn state(&self) -> State {
+        if self.live { self.state } else { State::Stopped }
+    }
 }
 
 /// Where a pair of ids leads.
@@ -172,6 +196,9 @@ struct Entry {
     memory: Vec<(Hierarchy, String)>,
     /// Whether a state file tells of it.
     declared: bool,
+    pid: Option<u32>,
+    started: OffsetDateTime,
+    elsewhere: BTreeMap<String, String>,
 }
 
 /// Gives the path of a new cgroup that the kernel has noted down, see the map `CGROUPS`.
@@ -183,6 +210,8 @@ pub struct Registry {
     root: PathBuf,
     grace: Duration,
     cgroups: HashMap<(Hierarchy, u64), Known>,
+    /// The same by path, so that those below one are found without looking at all.
+    by_path: BTreeSet<(Hierarchy, Arc<str>, u64)>,
     containers: BTreeMap<String, Entry>,
     /// Paths that state files declare, to the path of the container.
     declared: HashMap<(Hierarchy, String), String>,
@@ -194,6 +223,8 @@ pub struct Registry {
     outcomes: HashMap<Outcome, u64>,
     /// Cgroups that have been forgotten since somebody last asked.
     forgotten: Vec<(Hierarchy, u64)>,
+    /// When the cgroup that the walk at the start has found was made.
+    made_at: Option<OffsetDateTime>,
 }
 
 impl Registry {
@@ -210,6 +241,7 @@ impl Registry {
             root,
             grace,
             cgroups: HashMap::new(),
+            by_path: BTreeSet::new(),
             containers: BTreeMap::new(),
             declared: HashMap::new(),
             files: HashMap::new(),
@@ -218,12 +250,17 @@ impl Registry {
             new_cgroups,
             outcomes: HashMap::new(),
             forgotten: Vec::new(),
+            made_at: None,
         };
         registry.read_state_files();
         let mounts = registry.mounts.clone();
         for hierarchy in [Hierarchy::Unified, Hierarchy::Memory] {
-            mounts.walk(hierarchy, &mut |id, path| registry.cgroup_made(hierarchy, id, path));
+            mounts.walk(hierarchy, &mut |id, path, made| {
+                registry.made_at = Some(made);
+                registry.cgroup_made(hierarchy, id, path);
+            });
         }
+        registry.made_at = None;
         registry
     }
 
@@ -253,7 +290,14 @@ impl Registry {
                 entry.memory.push(place);
             }
         }
-        self.cgroups.insert(key, Known { path: Arc::from(path), owner, removed: None });
+        let path: Arc<str> = Arc::from(path);
+        self.by_path.insert((hierarchy, Arc::clone(&path), id));
+        let known = Known { path: Arc::clone(&path), owner, removed: None };
+        if let Some(before) = self.cgroups.insert(key, known)
+            && before.path != path
+        {
+            self.by_path.remove(&(hierarchy, before.path, id));
+        }
     }
 
     /// A cgroup was removed.
@@ -275,12 +319,9 @@ impl Registry {
     /// Reads the state files that have changed.
     pub fn read_state_files(&mut self) {
         let files = state_file::list(&self.root);
-        let gone: Vec<PathBuf> = self
-            .files
-            .keys()
-            .filter(|path| !files.iter().any(|(file, _)| file == *path))
-            .cloned()
-            .collect();
+        let there: HashSet<&PathBuf> = files.iter().map(|(file, _)| file).collect();
+        let gone: Vec<PathBuf> =
+            self.files.keys().filter(|path| !there.contains(path)).cloned().collect();
         for path in gone {
             if let Some((_, owner)) = self.files.remove(&path) {
                 self.undeclare(&owner);
@@ -325,37 +366,54 @@ impl Registry {
             runtime: "terrarium".to_owned(),
             cgroup_driver: entry.info.cgroup_driver.clone(),
             generation: entry.info.generation,
+            labels: state.labels.clone(),
             ..Container::default()
         };
         if *entry.info != info {
             entry.info = Arc::new(info);
         }
         entry.declared = true;
+        entry.pid = state.pid;
+        if let Ok(created) = OffsetDateTime::parse(&state.created, &Rfc3339) {
+            entry.started = created;
+        }
+        entry.elsewhere = state
+            .cgroups
+            .iter()
+            .filter(|cgroup| cgroup.path != owner)
+            .map(|cgroup| (cgroup.hierarchy.clone(), cgroup.path.clone()))
+            .collect();
         entry.state = State::from_status(&state.status);
         if entry.ended.take().is_some() && !is_new {
             let mut info = (*entry.info).clone();
             info.generation += 1;
             entry.info = Arc::new(info);
         }
-        for (hierarchy, path, id) in cgroups {
+        for &(hierarchy, path, id) in &cgroups {
             self.declared.insert((hierarchy, path.to_owned()), owner.clone());
             if id != 0 && !self.cgroups.contains_key(&(hierarchy, id)) {
                 self.cgroup_made(hierarchy, id, path);
             }
         }
         // Cgroups that were seen before the file was.
-        let unowned: Vec<(Hierarchy, u64, Arc<str>)> = self
-            .cgroups
-            .iter()
-            .filter(|((hierarchy, _), known)| {
-                known.removed.is_none()
-                    && known.owner.as_ref() != Some(&owner)
-                    && self.owner_of(*hierarchy, &known.path).as_ref() == Some(&owner)
-            })
-            .map(|((hierarchy, id), known)| (*hierarchy, *id, Arc::clone(&known.path)))
-            .collect();
-        for (hierarchy, id, path) in unowned {
-            self.cgroup_made(hierarchy, id, &path);
+        for (hierarchy, path, _) in cgroups {
+            let unowned: Vec<(Hierarchy, Arc<str>, u64)> = self
+                .by_path
+                .range((hierarchy, Arc::from(path), 0)..)
+                .take_while(|(h, below, _)| *h == hierarchy && below.starts_with(path))
+                .filter(|(h, below, id)| {
+                    let known = self.cgroups.get(&(*h, *id));
+                    known.is_some_and(|known| {
+                        known.removed.is_none()
+                            && known.owner.as_ref() != Some(&owner)
+                            && self.owner_of(*h, below).as_ref() == Some(&owner)
+                    })
+                })
+                .cloned()
+                .collect();
+            for (hierarchy, path, id) in unowned {
+                self.cgroup_made(hierarchy, id, &path);
+            }
         }
         Some(owner)
     }
@@ -468,6 +526,7 @@ impl Registry {
     }
 
     fn entry(&mut self, owner: &str, path: &str) -> &mut Entry {
+        let started = self.made_at.unwrap_or_else(OffsetDateTime::now_utc);
         self.containers.entry(owner.to_owned()).or_insert_with(|| {
             let found = patterns::recognise(path);
             let id = found.as_ref().map_or(owner, |found| found.id);
@@ -490,6 +549,9 @@ impl Registry {
                 ended: None,
                 memory: Vec::new(),
                 declared: false,
+                pid: None,
+                started,
+                elsewhere: BTreeMap::new(),
             }
         })
     }
@@ -503,8 +565,21 @@ impl Registry {
                 state: entry.state,
                 memory: entry.memory.clone(),
                 live: !entry.live.is_empty(),
+                pid: entry.pid,
+                started: entry.started,
+                cgroup_ids: self.paths_of(&entry.live),
+                elsewhere: entry.elsewhere.clone(),
             })
             .collect()
+    }
+
+    fn paths_of(&self, keys: &HashSet<(Hierarchy, u64)>) -> Vec<(Hierarchy, u64, Arc<str>)> {
+        let mut all: Vec<_> = keys
+            .iter()
+            .filter_map(|key| Some((key.0, key.1, Arc::clone(&self.cgroups.get(key)?.path))))
+            .collect();
+        all.sort_unstable();
+        all
     }
 
     /// The counters per row: what the kernel counts now, and what removed cgroups had counted.
@@ -555,7 +630,11 @@ impl Registry {
                 *self.retired.entry(subject).or_default().entry(kind).or_default() += count;
                 keys.push(key);
             }
-            self.cgroups.retain(|key, _| !due.contains(key));
+            for key in &due {
+                if let Some(known) = self.cgroups.remove(key) {
+                    self.by_path.remove(&(key.0, known.path, key.1));
+                }
+            }
             self.forgotten.extend(due);
         }
         let grace = self.grace;

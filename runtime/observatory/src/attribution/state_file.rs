@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// What the observatory reads of it. Fields that it does not know are ignored.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, Deserialize, PartialEq, Eq)]
 pub struct StateFile {
     /// The container's id.
     pub id: String,
@@ -26,6 +26,15 @@ pub struct StateFile {
     /// Its cgroups.
     #[serde(default)]
     pub cgroups: Vec<StateCgroup>,
+    /// When it was made, RFC 3339.
+    #[serde(default)]
+    pub created: String,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    #[serde(default)]
+    pub annotations: BTreeMap<String, String>,
     /// Inode of each of its namespaces.
     #[serde(default)]
     pub namespaces: BTreeMap<String, u64>,

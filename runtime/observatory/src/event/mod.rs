@@ -4,6 +4,7 @@ pub mod decode;
 pub mod flag_names;
 pub mod history;
 pub mod json;
+pub mod select;
 
 pub use decode::{DecodeError, Record};
 pub use history::{Event, Filter, History, Reader};

@@ -1,8 +1,10 @@
 //! Where the cgroup hierarchies are mounted, and which of them has the memory controller.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use time::OffsetDateTime;
 
 /// A hierarchy that names containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -11,6 +13,16 @@ pub enum Hierarchy {
     Unified,
     /// The v1 hierarchy of the memory controller.
     Memory,
+}
+
+impl Hierarchy {
+    /// The name, as state files have it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unified => "unified",
+            Self::Memory => "memory",
+        }
+    }
 }
 
 /// How a kernel's cgroups are set up.
@@ -38,6 +50,9 @@ impl Mode {
     }
 }
 
+/// The v1 controllers that tell what a container uses.
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuacct", "memory", "pids", "blkio"];
+
 /// The mounted hierarchies.
 #[derive(Debug, Clone, Default)]
 pub struct CgroupMounts {
@@ -45,6 +60,8 @@ pub struct CgroupMounts {
     pub unified: Option<PathBuf>,
     /// Mount point of the v1 memory hierarchy.
     pub memory: Option<PathBuf>,
+    /// Mount points of v1 hierarchies by controller.
+    pub v1: BTreeMap<String, PathBuf>,
     /// Number of the memory controller's hierarchy, 0 for the unified one.
     pub memory_hierarchy: u32,
 }
@@ -71,17 +88,20 @@ impl CgroupMounts {
             if root != "/" {
                 continue;
             }
-            let place = match kind {
-                Some("cgroup2") => &mut mounts.unified,
-                Some("cgroup") if options.split(',').any(|option| option == "memory") => {
-                    &mut mounts.memory
+            let point = PathBuf::from(unescape(point));
+            match kind {
+                Some("cgroup2") => {
+                    mounts.unified.get_or_insert(point);
                 }
-                _ => continue,
-            };
-            if place.is_none() {
-                *place = Some(PathBuf::from(unescape(point)));
+                Some("cgroup") => {
+                    for option in options.split(',').filter(|name| CONTROLLERS.contains(name)) {
+                        mounts.v1.entry(option.to_owned()).or_insert_with(|| point.clone());
+                    }
+                }
+                _ => {}
             }
         }
+        mounts.memory = mounts.v1.get("memory").cloned();
         mounts.memory_hierarchy = cgroups
             .lines()
             .find_map(|line| {
@@ -125,19 +145,22 @@ impl CgroupMounts {
         }
     }
 
-    /// Calls `visit` with the kernel id and the path of every cgroup of a hierarchy, parents first. A cgroup that
+    /// Calls `visit` with the kernel id, the path and the birth of every cgroup of a hierarchy, parents first. A cgroup that
     /// goes away meanwhile is left out.
-    pub fn walk(&self, hierarchy: Hierarchy, visit: &mut impl FnMut(u64, &str)) {
+    pub fn walk(&self, hierarchy: Hierarchy, visit: &mut impl FnMut(u64, &str, OffsetDateTime)) {
         if let Some(point) = self.point(hierarchy) {
             walk(point, "", visit);
         }
     }
 }
 
-fn walk(folder: &Path, path: &str, visit: &mut impl FnMut(u64, &str)) {
+fn walk(folder: &Path, path: &str, visit: &mut impl FnMut(u64, &str, OffsetDateTime)) {
     let Ok(metadata) = std::fs::symlink_metadata(folder) else { return };
     // The inode number of a cgroup's directory is its kernel id (kernfs, since 5.5 on 64 bits).
-    visit(metadata.ino(), if path.is_empty() { "/" } else { path });
+    // No kernel file system tells a birth; cgroups below are rarely made later than a container's own.
+    let made = OffsetDateTime::from_unix_timestamp(metadata.mtime());
+    let made = made.unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    visit(metadata.ino(), if path.is_empty() { "/" } else { path }, made);
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -186,6 +209,7 @@ mod tests {
         assert_eq!(mounts.mode(), Mode::Hybrid);
         assert_eq!(mounts.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/uni fied")));
         assert_eq!(mounts.memory.as_deref(), Some(Path::new("/sys/fs/cgroup/memory")));
+        assert_eq!(mounts.v1.keys().collect::<Vec<_>>(), ["cpu", "memory"]);
         assert_eq!(mounts.hierarchy(4), Some(Hierarchy::Memory));
         assert_eq!(mounts.hierarchy(0), Some(Hierarchy::Unified));
         assert_eq!(mounts.hierarchy(1), None);

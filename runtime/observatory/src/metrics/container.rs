@@ -30,6 +30,6 @@ pub fn fill(out: &mut Builder, snapshot: &Snapshot) {
     );
     for state in State::ALL {
         let labels = [id, name, ("state", state.name())];
-        out.gauge(STATE.name, &labels, u64::from(state == snapshot.state));
+        out.gauge(STATE.name, &labels, u64::from(state == snapshot.state()));
     }
 }

@@ -13,14 +13,14 @@ mod mount;
 mod namespace;
 mod observatory;
 
-use crate::attribution::registry::Subject;
+use crate::sample::Sample;
 use crate::shared::Shared;
 use builder::{BOUNDS, Builder, seconds};
 use family::{Counted, Family, Shape};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Registry as Families, TextEncoder};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 use terrarium_abi::Kind;
@@ -124,42 +124,23 @@ impl Collector for Exporter {
 impl Exporter {
     fn containers(&self, out: &mut Builder) {
         let shared = &self.shared;
-        // One lock over both: otherwise counters could move from a removed cgroup to its container's totals between
-        // the two, and count twice or not at all.
-        let mut registry = shared.registry();
-        registry.read_state_files();
-        let counts = shared.read_counts();
-        let mut totals = registry.totals(&counts);
-        let snapshots = registry.snapshots();
-        let outcomes = registry.outcomes().clone();
-        drop(registry);
-
-        let known: HashSet<&str> =
-            snapshots.iter().flat_map(|s| &s.memory).map(|(_, path)| path.as_str()).collect();
-        shared.keep_memory_events(|path| known.contains(path));
+        let sample = Sample::take(shared);
+        let page_bytes = shared.context.page_bytes;
         // The same name under two paths is two series, told apart by the label id.
-        for snapshot in &snapshots {
-            let subject = Subject::Container(snapshot.container.path.clone());
-            let row = totals.remove(&subject).unwrap_or_default();
-            container::fill(out, snapshot);
-            let id = ("id", snapshot.container.path.as_str());
-            let name = ("name", snapshot.container.name.as_str());
-            counts_of(out, &[id, name], row, shared.context.page_bytes);
-            let events = shared.memory_events(&snapshot.memory);
-            for (event, count) in events.named() {
+        for observed in sample.containers {
+            let container = &observed.snapshot.container;
+            container::fill(out, &observed.snapshot);
+            let id = ("id", container.path.as_str());
+            let name = ("name", container.name.as_str());
+            counts_of(out, &[id, name], observed.row, page_bytes);
+            for (event, count) in observed.memory_events.named() {
                 out.counter(memory::EVENTS.name, &[id, name, ("event", event)], count);
             }
         }
-        let host = totals.remove(&Subject::Host).unwrap_or_default();
-        counts_of(out, &[("id", "/"), ("name", "host")], host, shared.context.page_bytes);
-        // Whatever is left belongs to no container that is known.
-        let mut unknown: HashMap<Kind, u64> = HashMap::new();
-        for (kind, count) in totals.into_values().flatten() {
-            *unknown.entry(kind).or_default() += count;
-        }
-        counts_of(out, &[("id", ""), ("name", "unknown")], unknown, shared.context.page_bytes);
+        counts_of(out, &[("id", "/"), ("name", "host")], sample.host, page_bytes);
+        counts_of(out, &[("id", ""), ("name", "unknown")], sample.unknown, page_bytes);
         out.gauge(observatory::SERIES.name, &[], out.series() as u64);
-        observatory::fill_attribution(out, shared, &outcomes, counts.len());
+        observatory::fill_attribution(out, shared, &sample.outcomes, sample.entries);
     }
 }
 
@@ -209,6 +190,7 @@ fn counts_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
     use terrarium_abi::counter::family;
 
     #[test]

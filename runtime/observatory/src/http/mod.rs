@@ -1,22 +1,17 @@
 //! The HTTP side: read-only, and bounded in everything that a client decides.
 
-use crate::attribution::registry::{Snapshot, State};
-use crate::event::history::{Filter, Reader};
-use crate::event::json;
+mod containers;
+mod events;
+
 use crate::metrics::Metrics;
-use crate::probe::plan::probe_by_name;
 use crate::shared::Shared;
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Query, State as AppState};
+use axum::extract::State as AppState;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures_util::stream;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use serde::{Deserialize, Serialize};
-use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,9 +32,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Time for a client's kernel to take what was sent to it, milliseconds.
 const SEND_TIMEOUT_MS: u32 = 30_000;
-
-/// Events that are looked at for one piece of a stream.
-const EVENTS_A_PIECE: usize = 256;
 
 /// What the handlers need.
 #[derive(Clone)]
@@ -62,8 +54,8 @@ pub async fn serve(
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/api/v1/containers", get(containers))
-        .route("/api/v1/events", get(events))
+        .route("/api/v1/containers", get(containers::containers))
+        .route("/api/v1/events", get(events::events))
         .with_state(app);
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
@@ -140,8 +132,9 @@ async fn index() -> &'static str {
     "terrarium observatory\n\n\
      /metrics                what Prometheus scrapes\n\
      /api/v1/containers      the containers, as JSON\n\
-     /api/v1/events          the events, as JSON lines; ?follow=false ends after those kept,\n\
-     \x20                       ?container=NAME and ?probe=NAME choose\n\
+     /api/v1/events          the events, as JSON lines, or as server-sent events (Accept: text/event-stream);\n\
+     \x20                       ?follow=false ends after those kept; ?container=, ?probe=, ?type=, ?errno=,\n\
+     \x20                       ?since= and ?until= choose\n\
      /healthz, /readyz       whether it runs, whether probes are attached\n"
 }
 
@@ -165,125 +158,4 @@ async fn ready(AppState(app): AppState<App>) -> Response {
     let text = format!("{attached} of {} hooks attached\n", app.shared.reports.len());
     let status = if attached > 0 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, text).into_response()
-}
-
-/// A container, as `/api/v1/containers` tells it.
-#[derive(Serialize)]
-struct ContainerView {
-    id: String,
-    name: String,
-    image: String,
-    runtime: String,
-    state: &'static str,
-    cgroup: String,
-    pod: String,
-    pod_namespace: String,
-    generation: u64,
-}
-
-impl From<Snapshot> for ContainerView {
-    fn from(snapshot: Snapshot) -> Self {
-        let container = snapshot.container;
-        let state = if snapshot.live { snapshot.state } else { State::Stopped };
-        Self {
-            id: container.id.clone(),
-            name: container.name.clone(),
-            image: container.image.clone(),
-            runtime: container.runtime.clone(),
-            state: state.name(),
-            cgroup: container.path.clone(),
-            pod: container.pod.clone(),
-            pod_namespace: container.pod_namespace.clone(),
-            generation: container.generation,
-        }
-    }
-}
-
-async fn containers(AppState(app): AppState<App>) -> Response {
-    let snapshots = tokio::task::spawn_blocking(move || {
-        let mut registry = app.shared.registry();
-        registry.read_state_files();
-        registry.snapshots()
-    })
-    .await;
-    match snapshots {
-        Ok(snapshots) => {
-            let views: Vec<ContainerView> = snapshots.into_iter().map(Into::into).collect();
-            axum::Json(views).into_response()
-        }
-        Err(error) => problem(&error.to_string()),
-    }
-}
-
-/// The query of `/api/v1/events`.
-#[derive(Deserialize)]
-struct EventQuery {
-    follow: Option<bool>,
-    container: Option<String>,
-    probe: Option<String>,
-}
-
-async fn events(AppState(app): AppState<App>, Query(query): Query<EventQuery>) -> Response {
-    let probe = match query.probe.as_deref().map(probe_by_name).transpose() {
-        Ok(probe) => probe,
-        Err(reason) => return (StatusCode::BAD_REQUEST, format!("{reason}\n")).into_response(),
-    };
-    let filter = Filter { container: query.container, probe };
-    let lines = Lines {
-        reader: app.shared.history.reader(filter),
-        follow: query.follow.unwrap_or(true),
-        seq: 0,
-        missed: 0,
-        app,
-    };
-    let pieces = stream::unfold(lines, |mut lines| async move {
-        let piece = lines.next().await?;
-        Some((Ok::<_, Infallible>(piece), lines))
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(pieces)).into_response()
-}
-
-/// A stream of events as it is written.
-struct Lines {
-    app: App,
-    reader: Reader,
-    follow: bool,
-    seq: u64,
-    /// Events that the stream lost since its last line.
-    missed: u64,
-}
-
-impl Lines {
-    /// The next lines; none at the end.
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            let batch = self.reader.read(EVENTS_A_PIECE);
-            self.missed += batch.missed;
-            if !batch.events.is_empty() {
-                return Some(self.write(&batch.events));
-            }
-            if !self.reader.at_end() {
-                continue;
-            }
-            if !self.follow || *self.app.stopping.borrow() {
-                return None;
-            }
-            tokio::select! {
-                more = self.reader.wait() => if !more { return None },
-                () = stop_told(&mut self.app.stopping) => return None,
-            }
-        }
-    }
-
-    fn write(&mut self, events: &[Arc<crate::event::Event>]) -> Bytes {
-        let offset = json::wall_offset();
-        let mut text = String::with_capacity(events.len() * 700);
-        for event in events {
-            self.seq += 1;
-            let missed = std::mem::take(&mut self.missed);
-            text.push_str(&json::line(event, &self.app.shared.context, self.seq, missed, offset));
-            text.push('\n');
-        }
-        Bytes::from(text)
-    }
 }

@@ -1,0 +1,357 @@
+//! What containers use: CPU, memory, input and output, tasks, network, pressure.
+//!
+//! Everything is read in one pass when somebody asks, from files that are kept open. v1, v2 and hybrid hosts differ only
+//! in the names of the files: [`Place`] knows them.
+
+mod kept_file;
+mod usage;
+
+pub use kept_file::Budget;
+pub use usage::{DeviceIo, InterfaceCounters, Limits, MemoryStat, Pressure, Usage};
+
+use crate::attribution::registry::{Snapshot, State};
+use crate::kernel::cgroup_mounts::CgroupMounts;
+use kept_file::KeptFile;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long limits are believed: they change when somebody runs `update`, and reading them would be a third of the work.
+const LIMITS_FOR: Duration = Duration::from_secs(5);
+
+/// Reads what containers use.
+pub struct Resources {
+    mounts: CgroupMounts,
+    proc: PathBuf,
+    budget: Arc<Budget>,
+    tick_ns: u64,
+    /// The network namespace of this process: containers in it have no counters of their own.
+    own_network: Option<u64>,
+    /// By path of the container.
+    places: HashMap<String, Place>,
+    buffer: Vec<u8>,
+}
+
+/// The files of one container.
+struct Place {
+    generation: u64,
+    /// The v1 controllers in which it has a cgroup, see [`v1_of`].
+    v1: u8,
+    /// Whether all its cgroups were there when this was made.
+    settled: bool,
+    files: [Option<KeptFile>; File::COUNT],
+    limits: Limits,
+    limits_read: Option<Instant>,
+    /// Whether this pass has seen the container.
+    seen: bool,
+}
+
+/// What is read, whatever its name is.
+#[derive(Clone, Copy)]
+enum File {
+    CpuStat,
+    CpuUsage,
+    CpuTimes,
+    CpuUnified,
+    CpuMax,
+    CpuPeriod,
+    CpuWeight,
+    MemoryUsage,
+    MemoryMaxUsage,
+    MemoryFailcnt,
+    MemoryStat,
+    MemorySwap,
+    MemoryLimit,
+    Io,
+    IoOperations,
+    Pids,
+    PidsMax,
+    Processes,
+    PressureCpu,
+    PressureMemory,
+    PressureIo,
+}
+
+impl File {
+    const COUNT: usize = 21;
+
+    /// The controller and the name of each file in v2 and in v1; no name where there is no such file.
+    const NAMES: [(Self, &'static str, &'static str, &'static str); Self::COUNT] = [
+        (Self::CpuStat, "cpu", "cpu.stat", "cpu.stat"),
+        (Self::CpuUsage, "cpuacct", "", "cpuacct.usage"),
+        (Self::CpuTimes, "cpuacct", "", "cpuacct.stat"),
+        (Self::CpuUnified, "unified", "cpu.stat", ""),
+        (Self::CpuMax, "cpu", "cpu.max", "cpu.cfs_quota_us"),
+        (Self::CpuPeriod, "cpu", "", "cpu.cfs_period_us"),
+        (Self::CpuWeight, "cpu", "cpu.weight", "cpu.shares"),
+        (Self::MemoryUsage, "memory", "memory.current", "memory.usage_in_bytes"),
+        (Self::MemoryMaxUsage, "memory", "memory.peak", "memory.max_usage_in_bytes"),
+        (Self::MemoryFailcnt, "memory", "", "memory.failcnt"),
+        (Self::MemoryStat, "memory", "memory.stat", "memory.stat"),
+        (Self::MemorySwap, "memory", "memory.swap.current", ""),
+        (Self::MemoryLimit, "memory", "memory.max", "memory.limit_in_bytes"),
+        (Self::Io, "blkio", "io.stat", "blkio.throttle.io_service_bytes_recursive"),
+        (Self::IoOperations, "blkio", "", "blkio.throttle.io_serviced_recursive"),
+        (Self::Pids, "pids", "pids.current", "pids.current"),
+        (Self::PidsMax, "pids", "pids.max", "pids.max"),
+        (Self::Processes, "pids", "cgroup.procs", "cgroup.procs"),
+        // Only the unified hierarchy has pressure of cgroups, also beside v1 controllers.
+        (Self::PressureCpu, "unified", "cpu.pressure", ""),
+        (Self::PressureMemory, "unified", "memory.pressure", ""),
+        (Self::PressureIo, "unified", "io.pressure", ""),
+    ];
+}
+
+impl Resources {
+    /// Reads below these mounts. `proc` is `/proc` but for tests.
+    pub fn new(mounts: CgroupMounts, proc: &Path, budget: Arc<Budget>) -> Self {
+        let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten();
+        let ticks = ticks.and_then(|ticks| u64::try_from(ticks).ok()).unwrap_or(100).max(1);
+        Self {
+            mounts,
+            own_network: network_namespace(proc, "self"),
+            proc: proc.to_owned(),
+            budget,
+            tick_ns: 1_000_000_000 / ticks,
+            places: HashMap::new(),
+            buffer: Vec::new(),
+        }
+    }
+
+    /// What these containers use, in their order. Files of containers that are not among them are closed.
+    pub fn read(&mut self, snapshots: &[Snapshot]) -> Vec<Usage> {
+        let usages = snapshots.iter().map(|snapshot| self.read_one(snapshot)).collect();
+        self.places.retain(|_, place| std::mem::take(&mut place.seen));
+        usages
+    }
+
+    /// What the whole host uses.
+    pub fn read_host(&mut self) -> Usage {
+        let mut place = Place::new(&self.mounts, &self.budget, |_| "/".to_owned());
+        let mut usage = place.read(self.tick_ns, &mut self.buffer);
+        // The root's list names only those of the host's processes that are in no other cgroup.
+        usage.processes = None;
+        usage
+    }
+
+    fn read_one(&mut self, snapshot: &Snapshot) -> Usage {
+        if !snapshot.live {
+            return Usage::default();
+        }
+        let container = &snapshot.container;
+        let path_of = |hierarchy: &str| snapshot.path_of(hierarchy).to_owned();
+        let is_current = |place: &Place| {
+            place.generation == container.generation
+                && place.settled
+                // A cgroup that an engine made later than the others.
+                && (!place.is_due() || place.v1 == v1_of(&self.mounts, &path_of))
+        };
+        if !self.places.get(&container.path).is_some_and(is_current) {
+            let mut place = Place::new(&self.mounts, &self.budget, path_of);
+            place.generation = container.generation;
+            place.settled = snapshot.state != State::Creating;
+            self.places.insert(container.path.clone(), place);
+        }
+        let Some(place) = self.places.get_mut(&container.path) else { return Usage::default() };
+        place.seen = true;
+        let mut usage = place.read(self.tick_ns, &mut self.buffer);
+        if let Some(pid) = snapshot.pid.or(usage.first_pid) {
+            usage.network = self.network(pid);
+        }
+        usage
+    }
+
+    /// Opened anew each time: a descriptor that stays open would keep the network namespace alive.
+    fn network(&self, pid: u32) -> Vec<InterfaceCounters> {
+        let pid = pid.to_string();
+        let namespace = network_namespace(&self.proc, &pid);
+        if namespace.is_none() || namespace == self.own_network {
+            return Vec::new();
+        }
+        let file = self.proc.join(pid).join("net/dev");
+        std::fs::read_to_string(file).map(|text| usage::interfaces(&text)).unwrap_or_default()
+    }
+}
+
+/// The inode of a process's network namespace.
+fn network_namespace(proc: &Path, pid: &str) -> Option<u64> {
+    let link = std::fs::read_link(proc.join(pid).join("ns/net")).ok()?;
+    link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+}
+
+/// The v1 controllers in which a container has a cgroup, as bits in the order of [`CgroupMounts::v1`].
+fn v1_of(mounts: &CgroupMounts, path_of: &impl Fn(&str) -> String) -> u8 {
+    mounts.v1.iter().enumerate().fold(0, |bits, (n, (controller, mount))| {
+        let folder = mount.join(path_of(controller).trim_start_matches('/'));
+        bits | u8::from(folder.exists()) << n
+    })
+}
+
+impl Place {
+    fn new(mounts: &CgroupMounts, budget: &Arc<Budget>, path_of: impl Fn(&str) -> String) -> Self {
+        let v1 = v1_of(mounts, &path_of);
+        let has_v1 = |name: &str| {
+            let at = mounts.v1.keys().position(|controller| controller == name);
+            at.is_some_and(|n| v1 & 1 << n != 0)
+        };
+        let files = File::NAMES.map(|(_, controller, v2, v1)| {
+            let (mount, name, hierarchy) = if has_v1(controller) {
+                (mounts.v1.get(controller), v1, controller)
+            } else {
+                // Also beside v1 controllers: the unified hierarchy tells CPU time and processes in any case.
+                (mounts.unified.as_ref(), v2, "unified")
+            };
+            (!name.is_empty()).then_some(())?;
+            let file = mount?.join(path_of(hierarchy).trim_start_matches('/')).join(name);
+            Some(KeptFile::new(file, Arc::clone(budget)))
+        });
+        Self {
+            generation: 0,
+            v1,
+            settled: true,
+            files,
+            limits: Limits::default(),
+            limits_read: None,
+            seen: true,
+        }
+    }
+
+    /// Whether what rarely changes is to be looked at again.
+    fn is_due(&self) -> bool {
+        self.limits_read.is_none_or(|at| at.elapsed() > LIMITS_FOR)
+    }
+
+    fn text<'b>(&mut self, file: File, buffer: &'b mut Vec<u8>) -> Option<&'b str> {
+        self.files[file as usize].as_mut()?.read(buffer)
+    }
+
+    fn number(&mut self, file: File, buffer: &mut Vec<u8>) -> Option<u64> {
+        self.text(file, buffer).and_then(usage::number)
+    }
+
+    fn read(&mut self, tick_ns: u64, buffer: &mut Vec<u8>) -> Usage {
+        let mut usage = Usage::default();
+        // Both versions tell theirs in a file of this name, in lines of other names.
+        if let Some(text) = self.text(File::CpuStat, buffer) {
+            usage::cpu_stat(text, &mut usage);
+        }
+        if usage.cpu_ns.is_none() {
+            usage.cpu_ns = self.number(File::CpuUsage, buffer);
+            if let Some(text) = self.text(File::CpuTimes, buffer) {
+                usage::cpuacct_stat(text, tick_ns, &mut usage);
+            } else if let Some(text) = self.text(File::CpuUnified, buffer) {
+                // Throttling is told by the v1 hierarchy of the cpu controller, time by the unified one.
+                usage::cpu_stat(text, &mut usage);
+            }
+        }
+        usage.memory_bytes = self.number(File::MemoryUsage, buffer);
+        usage.memory_max_bytes = self.number(File::MemoryMaxUsage, buffer);
+        usage.memory_failcnt = self.number(File::MemoryFailcnt, buffer);
+        usage.memory_stat = self.text(File::MemoryStat, buffer).map(usage::memory_stat);
+        if let Some(swap) = self.number(File::MemorySwap, buffer)
+            && let Some(stat) = &mut usage.memory_stat
+        {
+            stat.swap = swap;
+        }
+        usage.threads = self.number(File::Pids, buffer);
+        if let Some(text) = self.text(File::Processes, buffer) {
+            usage.processes = Some(text.lines().count() as u64);
+            usage.first_pid = text.lines().next().and_then(|line| line.parse().ok());
+        }
+        self.read_io(&mut usage, buffer);
+        let pressures = [File::PressureCpu, File::PressureMemory, File::PressureIo];
+        for (slot, file) in usage.pressure.iter_mut().zip(pressures) {
+            *slot = self.text(file, buffer).and_then(usage::pressure);
+        }
+        if self.is_due() {
+            self.read_limits(buffer);
+            self.limits_read = Some(Instant::now());
+        }
+        usage.limits = self.limits;
+        usage
+    }
+
+    fn read_io(&mut self, usage: &mut Usage, buffer: &mut Vec<u8>) {
+        if self.files[File::IoOperations as usize].is_none() {
+            usage.io = self.text(File::Io, buffer).map(usage::io_stat).unwrap_or_default();
+            return;
+        }
+        let bytes = self.text(File::Io, buffer).unwrap_or_default();
+        // A container that has read nothing has the line of the total only.
+        if bytes.lines().count() > 1 {
+            let bytes = bytes.to_owned();
+            let operations = self.text(File::IoOperations, buffer).unwrap_or_default();
+            usage.io = usage::blkio(&bytes, operations);
+        }
+    }
+
+    fn read_limits(&mut self, buffer: &mut Vec<u8>) {
+        self.limits.memory_bytes = self.text(File::MemoryLimit, buffer).and_then(usage::v1_limit);
+        self.limits.pids = self.number(File::PidsMax, buffer);
+        if self.files[File::CpuPeriod as usize].is_some() {
+            // -1 is no quota.
+            self.limits.cpu_quota_us = self.number(File::CpuMax, buffer);
+            self.limits.cpu_period_us = self.number(File::CpuPeriod, buffer);
+            self.limits.cpu_shares = self.number(File::CpuWeight, buffer);
+        } else {
+            (self.limits.cpu_quota_us, self.limits.cpu_period_us) =
+                self.text(File::CpuMax, buffer).map(usage::cpu_max).unwrap_or_default();
+            self.limits.cpu_shares =
+                self.number(File::CpuWeight, buffer).map(usage::shares_of_weight);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_has_its_place_in_the_table() {
+        for (n, (file, ..)) in File::NAMES.into_iter().enumerate() {
+            assert_eq!(file as usize, n);
+        }
+    }
+
+    #[test]
+    fn hosts_of_all_kinds_give_the_same_numbers() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let root = folder.path();
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("make folder");
+            std::fs::write(path, text).expect("write file");
+        };
+        write("unified/web/cpu.stat", "usage_usec 10\nuser_usec 7\nsystem_usec 3\n");
+        write("unified/web/memory.current", "5\n");
+        write("unified/web/memory.max", "max\n");
+        write("unified/web/pids.current", "3\n");
+        write("unified/web/cgroup.procs", "71\n72\n");
+        write("unified/web/cpu.pressure", "some avg10=0.00 total=9\n");
+        write("cpu/web/cpu.stat", "nr_periods 0\nnr_throttled 0\nthrottled_time 0\n");
+        write("cpu/web/cpu.cfs_quota_us", "-1\n");
+        write("cpu/web/cpu.cfs_period_us", "100000\n");
+        write("cpuacct/web/cpuacct.usage", "10000\n");
+        write("memory/web/memory.usage_in_bytes", "5\n");
+        write("memory/web/memory.limit_in_bytes", "9223372036854771712\n");
+        write("pids/web/pids.current", "3\n");
+        write("pids/web/cgroup.procs", "71\n72\n");
+        let unified = Some(root.join("unified"));
+        let v2 = CgroupMounts { unified: unified.clone(), ..CgroupMounts::default() };
+        let controllers = ["cpu", "cpuacct", "memory", "pids", "blkio"];
+        let v1 = controllers.map(|name| (name.to_owned(), root.join(name))).into();
+        let hybrid = CgroupMounts { unified, v1, ..CgroupMounts::default() };
+        for mounts in [v2, hybrid] {
+            let budget = Budget::new(100);
+            let mut place = Place::new(&mounts, &budget, |_| "/web".to_owned());
+            let usage = place.read(10_000_000, &mut Vec::new());
+            assert_eq!(usage.cpu_ns, Some(10_000));
+            assert_eq!((usage.memory_bytes, usage.limits.memory_bytes), (Some(5), None));
+            assert_eq!((usage.threads, usage.processes), (Some(3), Some(2)));
+            assert_eq!(usage.limits.cpu_quota_us, None);
+            assert_eq!(usage.pressure[0].map(|pressure| pressure.some_us), Some(9));
+            assert_eq!(usage.io, []);
+        }
+    }
+}

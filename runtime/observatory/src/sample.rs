@@ -1,0 +1,74 @@
+//! One look at everything: counters, containers and what they use, all from the same moment.
+
+use crate::attribution::registry::{Outcome, Snapshot, Subject};
+use crate::memory_files::MemoryEvents;
+use crate::resources::Usage;
+use crate::shared::Shared;
+use std::collections::{HashMap, HashSet};
+use terrarium_abi::Kind;
+
+/// Counters by kind.
+pub type Row = HashMap<Kind, u64>;
+
+/// One look.
+pub struct Sample {
+    /// The containers, by path.
+    pub containers: Vec<Observed>,
+    /// What is counted in no container.
+    pub host: Row,
+    /// What is counted in cgroups that are not known.
+    pub unknown: Row,
+    /// How often each outcome of an attribution came.
+    pub outcomes: HashMap<Outcome, u64>,
+    /// Entries in the kernel's map of counters.
+    pub entries: usize,
+}
+
+/// A container.
+pub struct Observed {
+    /// Who it is.
+    pub snapshot: Snapshot,
+    /// Its counters.
+    pub row: Row,
+    /// What it uses.
+    pub usage: Usage,
+    /// The kernel's own count of memory events.
+    pub memory_events: MemoryEvents,
+}
+
+impl Sample {
+    /// Looks now.
+    pub fn take(shared: &Shared) -> Self {
+        // One lock over both: otherwise counters could move from a removed cgroup to its container's totals between
+        // the two, and count twice or not at all.
+        let mut registry = shared.registry();
+        registry.read_state_files();
+        let counts = shared.read_counts();
+        let mut totals = registry.totals(&counts);
+        let snapshots = registry.snapshots();
+        let outcomes = registry.outcomes().clone();
+        drop(registry);
+
+        let known: HashSet<&str> =
+            snapshots.iter().flat_map(|s| &s.memory).map(|(_, path)| path.as_str()).collect();
+        shared.keep_memory_events(|path| known.contains(path));
+        let usages = shared.resources().read(&snapshots);
+        let containers = snapshots
+            .into_iter()
+            .zip(usages)
+            .map(|(snapshot, usage)| {
+                let subject = Subject::Container(snapshot.container.path.clone());
+                let row = totals.remove(&subject).unwrap_or_default();
+                let memory_events = shared.memory_events(&snapshot.memory);
+                Observed { snapshot, row, usage, memory_events }
+            })
+            .collect();
+        let host = totals.remove(&Subject::Host).unwrap_or_default();
+        // Whatever is left belongs to no container that is known.
+        let mut unknown = Row::new();
+        for (kind, count) in totals.into_values().flatten() {
+            *unknown.entry(kind).or_default() += count;
+        }
+        Self { containers, host, unknown, outcomes, entries: counts.len() }
+    }
+}

@@ -1,0 +1,121 @@
+//! What `/api/v1` serves to programs.
+
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use terrarium_tests::{Observatory, TestBed, deadline, events, eventually, http, require};
+
+fn container(observatory: &Observatory, name: &str) -> Option<Value> {
+    let response = http::get(&observatory.url("/api/v1/containers")).expect("it serves");
+    assert_eq!((response.status, response.content_type.as_str()), (200, "application/json"));
+    let all: Vec<Value> = serde_json::from_str(&response.body).expect("JSON");
+    all.into_iter().find(|container| container["name"] == name)
+}
+
+#[test]
+fn containers_tell_who_they_are_what_they_use_and_what_was_counted() {
+    require!(Root, CgroupV2, Btf, MemoryController, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let options = [
+        "--memory", "64m", "--pids-limit", "50", "--label", "tier=front", "--cap-add", "SYS_ADMIN",
+    ];
+    let mut running = bed.container("listed").with(options).follow();
+    observatory.wait_for(running.name());
+    let before = container(&observatory, running.name()).expect("it is listed");
+    running.call("fork 7");
+    running.call("mount 3");
+    let after = container(&observatory, running.name()).expect("it is listed");
+    let state = running.state();
+    assert_eq!(after["pid"], state["pid"], "{after:#}");
+    assert_eq!(after["id"], state["id"]);
+    assert_eq!(
+        after["started"].as_str().map(|t| &t[..19]),
+        state["created"].as_str().map(|t| &t[..19])
+    );
+    assert_eq!((&after["state"], &after["runtime"]), (&"running".into(), &"terrarium".into()));
+    assert_eq!(after["labels"]["tier"], "front");
+    assert_eq!(after["limits"]["memory_bytes"], 64 << 20, "{after:#}");
+    assert_eq!(after["limits"]["pids"], 50);
+    let number = |pointer: &str| {
+        after
+            .pointer(pointer)
+            .and_then(Value::as_u64)
+            .unwrap_or_else(|| panic!("{pointer}: {after:#}"))
+    };
+    assert!(number("/memory/usage_bytes") > 0 && number("/memory/usage_bytes") <= 64 << 20);
+    assert!(number("/memory/working_set_bytes") <= number("/memory/usage_bytes"));
+    assert!(number("/cpu/usage_ns") > 0);
+    assert!(
+        number("/tasks/threads") >= number("/tasks/processes") && number("/tasks/processes") > 0
+    );
+    let counted = |pointer: &str| {
+        let then = before.pointer(pointer).and_then(Value::as_u64).expect("a number");
+        number(pointer) - then
+    };
+    assert_eq!(counted("/counters/processes"), 7);
+    assert_eq!(counted("/counters/mount_operations"), 6, "each mount was undone");
+    let unified = running.cgroup("unified").expect("a cgroup");
+    let id = std::os::unix::fs::MetadataExt::ino(&unified.metadata().expect("it is there"));
+    let cgroups = after["cgroups"].as_array().expect("a list");
+    assert!(cgroups.iter().any(|cgroup| cgroup["id"] == id), "{cgroups:?}");
+    running.finish();
+    eventually("it has stopped", || {
+        let state = container(&observatory, after["name"].as_str().expect("a name"));
+        match state {
+            Some(container) if container["state"] == "stopped" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+#[test]
+fn events_are_chosen_by_type_error_and_time_and_told_to_browsers() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let mut running = bed.container("chosen").with(["--cap-add", "SYS_ADMIN"]).follow();
+    running.call("fork 3");
+    running.call("mount 2");
+    let name = running.name().to_owned();
+    let ask = |query: &str| {
+        let url = observatory.url(&format!("/api/v1/events?follow=false&container={name}&{query}"));
+        let response = http::get(&url).expect("it serves");
+        (response.status, events::parse(&response.body).unwrap_or_default())
+    };
+    eventually("the mounts are told", || {
+        let (_, events) = ask("type=mount.mount");
+        if events.len() >= 2 { Ok(()) } else { Err(format!("{} mounts", events.len())) }
+    });
+    let (_, mounts) = ask("type=mount");
+    assert!(
+        mounts.iter().all(|event| event["type"].as_str().is_some_and(|t| t.starts_with("mount.")))
+    );
+    let numbers: Vec<u64> = mounts.iter().filter_map(|event| event["seq"].as_u64()).collect();
+    assert_eq!(numbers, (1..=mounts.len() as u64).collect::<Vec<_>>(), "no gaps in what is chosen");
+    assert_eq!(ask("errno=ENOTTY").1.len(), 0);
+    assert!(!ask("since=10m").1.is_empty());
+    assert_eq!(ask("until=10m").1.len(), 0);
+    for wrong in ["since=soon", "probe=none", "until=2026"] {
+        assert_eq!(ask(wrong).0, 400, "{wrong}");
+    }
+
+    // As a browser's EventSource asks.
+    let mut stream = TcpStream::connect(observatory.address()).expect("it listens");
+    stream.set_read_timeout(Some(deadline::PATIENCE)).expect("a timeout");
+    let path = format!("/api/v1/events?follow=false&type=mount.mount&container={name}");
+    let head = format!("GET {path} HTTP/1.0\r\nAccept: text/event-stream\r\n\r\n");
+    stream.write_all(head.as_bytes()).expect("send");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("receive");
+    assert!(text.contains("content-type: text/event-stream"), "{text}");
+    let data: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert!(
+        data.len() >= 2 && text.contains("\nevent: mount.mount\n") && text.contains("id: 1\n"),
+        "{text}"
+    );
+    for line in data {
+        let event: Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(events::fault(&event), None);
+    }
+}
