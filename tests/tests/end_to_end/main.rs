@@ -20,3 +20,4 @@ mod options;
 mod prometheus;
 mod resources;
 mod rootless;
+mod usage;
