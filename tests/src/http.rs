@@ -17,13 +17,8 @@ pub struct Response {
 
 /// `GET url`; `Err` when there is no answer.
 pub fn get(url: &str) -> Result<Response, String> {
-    get_as(url, "*/*")
-}
-
-/// `GET url` with this header `Accept`.
-pub fn get_as(url: &str, accept: &str) -> Result<Response, String> {
     let mut response =
-        request(url, accept, Some(PATIENCE)).map_err(|error| format!("GET {url}: {error}"))?;
+        request(url, Some(PATIENCE)).map_err(|error| format!("GET {url}: {error}"))?;
     Ok(Response {
         status: response.status().as_u16(),
         content_type: header(&response, "content-type"),
@@ -38,14 +33,12 @@ pub fn get_as(url: &str, accept: &str) -> Result<Response, String> {
 
 /// `GET url`, whose body is read as it comes. A read that waits for longer than `patience` fails.
 pub fn stream(url: &str, patience: Duration) -> Result<impl Read + use<>, String> {
-    let response =
-        request(url, "*/*", Some(patience)).map_err(|error| format!("GET {url}: {error}"))?;
+    let response = request(url, Some(patience)).map_err(|error| format!("GET {url}: {error}"))?;
     Ok(response.into_body().into_reader())
 }
 
 fn request(
     url: &str,
-    accept: &str,
     limit: Option<Duration>,
 ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
     let config = ureq::Agent::config_builder()
@@ -54,7 +47,7 @@ fn request(
         // A proxy of the environment has no business on loopback.
         .proxy(None)
         .build();
-    ureq::Agent::new_with_config(config).get(url).header("Accept", accept).call()
+    ureq::Agent::new_with_config(config).get(url).call()
 }
 
 fn header(response: &ureq::http::Response<ureq::Body>, name: &str) -> String {
@@ -76,4 +69,19 @@ pub fn encode(text: &str) -> String {
             _ => format!("%{byte:02X}"),
         })
         .collect()
+}
+
+/// Sends `body` by `method` and gives the `Location` of the answer; `Err` unless the status is one of success.
+pub fn send(method: &str, url: &str, content_type: &str, body: &[u8]) -> Result<String, String> {
+    let request = ureq::http::Request::builder()
+        .method(method)
+        .uri(url)
+        .header("content-type", content_type)
+        .body(body)
+        .map_err(|error| format!("{method} {url}: {error}"))?;
+    let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build();
+    let response = ureq::Agent::new_with_config(config)
+        .run(request)
+        .map_err(|error| format!("{method} {url}: {error}"))?;
+    Ok(header(&response, "location"))
 }

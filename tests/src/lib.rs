@@ -29,6 +29,7 @@ pub mod dashboard;
 pub mod deadline;
 pub mod events;
 pub mod http;
+pub mod image;
 pub mod kernel_state;
 pub mod metrics;
 pub mod network_namespace;

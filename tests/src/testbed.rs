@@ -68,6 +68,11 @@ impl TestBed {
         self.folder().join("state")
     }
 
+    /// Where terrarium keeps its images (`TERRARIUM_IMAGES`).
+    pub fn images(&self) -> PathBuf {
+        self.folder().join("images")
+    }
+
     /// The network namespace that plays the host's.
     pub fn network(&self) -> &NetworkNamespace {
         &self.network
@@ -86,7 +91,7 @@ impl TestBed {
     /// `terrarium --root …`, to be completed.
     pub fn terrarium(&self) -> Command {
         let mut command = Command::new(binaries::terrarium());
-        command.arg("--root").arg(self.root());
+        command.arg("--root").arg(self.root()).env("TERRARIUM_IMAGES", self.images());
         command
     }
 
@@ -130,8 +135,10 @@ impl TestBed {
         for line in self.network.nft_ruleset().lines().filter(|line| line.starts_with("table")) {
             add(format_args!("nft {line}"));
         }
-        for path in files_naming(&self.root(), &self.tag) {
-            add(format_args!("state {}", path.display()));
+        for folder in [self.root(), self.images().join("containers")] {
+            for path in files_naming(&folder, &self.tag) {
+                add(format_args!("state {}", path.display()));
+            }
         }
         left
     }

@@ -7,7 +7,8 @@ use crate::freeze;
 use crate::hooks::{self, OciState};
 use crate::id::ContainerId;
 use crate::init::{self, Inherited};
-use crate::mount::clone_tree;
+use crate::layers::Layers;
+use crate::mount::{Mount, clone_tree};
 use crate::namespaces;
 use crate::network::veth::{self, Endpoint};
 use crate::network::{self, Details, NetworkRequest};
@@ -62,6 +63,8 @@ pub struct CreateOptions {
     pub preserve_fds: u32,
     /// File for the host pid of the first process.
     pub pid_file: Option<PathBuf>,
+    /// The root filesystem is made of these; the spec's `root.path` is [`Layers::root`].
+    pub layers: Option<Layers>,
 }
 
 /// A container that this process has created.
@@ -119,13 +122,9 @@ impl Container {
                 dies_with_runtime: options.supervised,
                 oci_state: oci_state_of(spec, id, &bundle),
                 preserve_fds: options.preserve_fds,
+                layers: options.layers.as_ref(),
                 wants_netlink: matches!(network, NetworkRequest::Bridge { .. }),
-                extra_mounts: match network {
-                    NetworkRequest::Bridge { .. } | NetworkRequest::Host => {
-                        network::files::mounts(&folder)
-                    }
-                    NetworkRequest::None | NetworkRequest::Path(_) => Vec::new(),
-                },
+                extra_mounts: network_files(&network, &folder),
             },
         )?;
 
@@ -141,6 +140,7 @@ impl Container {
                 }
                 _ => None,
             },
+            writable: options.layers.as_ref().map(|layers| layers.place.clone()),
             creator_pid: me,
             creator_start_ticks: my_ticks,
         };
@@ -456,6 +456,9 @@ impl Creation<'_> {
         process: &mut Option<FirstProcess>,
     ) -> Result<()> {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+        if let Some(layers) = &self.options.layers {
+            layers.make()?;
+        }
         let endpoint = self.join_network(folder)?;
         self.state.cgroups = self.cgroups.make(resources)?;
         // Before the first clone: an observer can name it by the cgroup ids.
@@ -590,6 +593,14 @@ fn listen(folder: &Path) -> Result<OwnedFd> {
     nix::sys::socket::listen(&socket, Backlog::new(8).expect("8 is allowed"))
         .tried("listen on", &path)?;
     Ok(socket)
+}
+
+/// Binds of the files that a container with a network gets.
+fn network_files(network: &NetworkRequest, folder: &Path) -> Vec<Mount> {
+    match network {
+        NetworkRequest::Bridge { .. } | NetworkRequest::Host => network::files::mounts(folder),
+        NetworkRequest::None | NetworkRequest::Path(_) => Vec::new(),
+    }
 }
 
 /// The network that `spec` asks for, where the caller may make it.

@@ -24,6 +24,7 @@ mod hooks;
 mod id;
 mod id_maps;
 mod init;
+mod layers;
 mod mount;
 mod namespaces;
 pub mod network;
@@ -57,6 +58,7 @@ pub use exec::{ExecOptions, ExecProcess, exec, process_of};
 pub use freeze::{pause, processes, resume};
 pub use hooks::{HOOK_KINDS, OciState};
 pub use id::ContainerId;
+pub use layers::Layers;
 pub use mount::mount_options;
 pub use network::{
     Member, NetworkInfo, NetworkOptions, NewNetwork, create_network, networks, remove_network,

@@ -9,6 +9,7 @@ use crate::devices;
 use crate::error::{Error, Result};
 use crate::hooks::{InitHooks, OciState};
 use crate::init::{InitPlan, ProcessPlan};
+use crate::layers::{self, Layers};
 use crate::mount::Mount;
 use crate::namespaces::NamespacePlan;
 use crate::rootfs::RootPlan;
@@ -34,6 +35,8 @@ pub(crate) struct PlanContext<'a> {
     pub oci_state: OciState,
     /// Descriptors from 3 on that the program gets.
     pub preserve_fds: u32,
+    /// What the root filesystem is made of, where it is not a folder.
+    pub layers: Option<&'a Layers>,
     /// Binds of terrarium's own: `/etc/hosts` and the like.
     pub extra_mounts: Vec<Mount>,
 }
@@ -45,6 +48,7 @@ pub(crate) fn plan(spec: &Spec, context: &PlanContext<'_>) -> Result<InitPlan> {
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     let privileged = rustix::process::geteuid().is_root();
     let namespaces = NamespacePlan::from_spec(linux, privileged)?;
+    layers::check(context.layers, namespaces.has_new(CloneFlags::CLONE_NEWUSER))?;
     if spec.hostname().is_some() && !namespaces.has_new(CloneFlags::CLONE_NEWUTS) {
         return Err(Error::unsupported(
             "a host name without a UTS namespace of its own",
@@ -145,7 +149,11 @@ fn root(
             .collect::<Result<Vec<_>>>()
     };
     Ok(RootPlan {
-        path: rootfs(spec, context.bundle)?,
+        path: match context.layers {
+            Some(layers) => layers.root(),
+            None => rootfs(spec, context.bundle)?,
+        },
+        layers: context.layers.cloned(),
         readonly: spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly).unwrap_or(false),
         propagation,
         mounts,

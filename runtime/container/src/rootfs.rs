@@ -7,6 +7,7 @@
 use crate::copy_up::copy_up;
 use crate::devices::{self, Device};
 use crate::init::{Failure, Step};
+use crate::layers::Layers;
 use crate::mount::{
     Kind, Mount, attach, change_mount, clone_tree, fd_path, mount_by_path, new_filesystem,
 };
@@ -45,6 +46,8 @@ pub(crate) struct CgroupFolder {
 pub(crate) struct RootPlan {
     /// Root on the host, absolute.
     pub path: PathBuf,
+    /// What is mounted there first, where it is not a folder with the container's files.
+    pub layers: Option<Layers>,
     /// Whether the root is read-only.
     pub readonly: bool,
     /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or `MS_UNBINDABLE` for the container's own tree.
@@ -173,9 +176,10 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
     };
     change_mount(slash.as_fd(), slave).step("make mounts slaves of the host's", "/")?;
 
-    let tree = match tree {
-        Some(tree) => Some(tree),
-        None => copy_root(&plan.path)?,
+    let tree = match (tree, &plan.layers) {
+        (Some(tree), _) => Some(tree),
+        (None, Some(layers)) => Some(layers.mount()?),
+        (None, None) => copy_root(&plan.path)?,
     };
     let (tree, covers_slash) = match tree {
         Some(tree) => {

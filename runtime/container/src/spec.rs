@@ -24,6 +24,10 @@ use std::path::{Path, PathBuf};
 pub struct RunOptions {
     /// The root filesystem: a folder.
     pub rootfs: PathBuf,
+    /// The folders that make the root filesystem, the topmost first, where it is not one folder.
+    pub layers: Vec<PathBuf>,
+    /// `NAME=VALUE` of the image.
+    pub image_env: Vec<String>,
     /// The command.
     pub args: Vec<String>,
     /// `--hostname`; the id's first 12 characters if not given.
@@ -135,7 +139,8 @@ impl RunOptions {
         if self.args.is_empty() {
             return Err(Error::invalid("CMD", "", "say what to run, behind `--`"));
         }
-        let rootfs = check_rootfs(&self.rootfs)?;
+        let rootfs =
+            if self.layers.is_empty() { check_rootfs(&self.rootfs)? } else { self.rootfs.clone() };
         let network = NetworkRequest::parse(self.network.as_deref(), self.subnet.as_deref())?;
         let has_hostname = self.uts == NamespaceChoice::Own;
         let hostname = match &self.hostname {
@@ -265,7 +270,12 @@ impl RunOptions {
     }
 
     fn process(&self, rootfs: &Path, hostname: &str) -> Result<oci_spec::runtime::Process> {
-        let found = user::find(rootfs, self.user.as_deref().unwrap_or("0"))?;
+        let wanted = self.user.as_deref().unwrap_or("0");
+        let found = if self.layers.is_empty() {
+            user::find(&[rootfs], wanted)?
+        } else {
+            user::find(&self.layers, wanted)?
+        };
         let set = capabilities::choose(&self.cap_add, &self.cap_drop)?;
         let capabilities = LinuxCapabilitiesBuilder::default()
             .bounding(set.clone())
@@ -326,7 +336,9 @@ impl RunOptions {
         if let Some(term) = std::env::var("TERM").ok().filter(|_| rustix_isatty()) {
             all.push(("TERM".to_owned(), term));
         }
-        let mut words = Vec::new();
+        // An image cannot ask for the caller's variables.
+        let mut words = self.image_env.clone();
+        words.retain(|word| word.contains('='));
         for path in &self.env_files {
             words.extend(option_forms::env_file(path)?);
         }
@@ -478,7 +490,7 @@ pub fn change_process(
     capabilities: &[String],
 ) -> Result<()> {
     if let Some(user) = user {
-        let found = user::find(rootfs, user)?;
+        let found = user::find(&[rootfs], user)?;
         let mut user = process.user().clone();
         user.set_uid(found.uid).set_gid(found.gid).set_additional_gids(Some(found.groups));
         process.set_user(user);

@@ -41,6 +41,9 @@ pub(crate) struct Journal {
     /// Its place on a bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<JournalNetwork>,
+    /// The folder that holds what it writes on top of its image's layers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writable: Option<PathBuf>,
     /// The process that creates it; with its start time, so that a reused pid is told apart.
     #[serde(default)]
     pub creator_pid: i32,

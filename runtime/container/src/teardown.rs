@@ -4,6 +4,7 @@
 use crate::cgroup;
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
+use crate::layers;
 use crate::network;
 use crate::signal::SignalNumber;
 use crate::state::{State, Status};
@@ -59,7 +60,13 @@ pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<
 /// [`gc`] to try again.
 pub(crate) fn remove(store: &Store, id: &ContainerId, folder: LockedFolder) -> Result<()> {
     release(store, id, folder.path())?;
+    remove_writable(&Journal::read(folder.path())?)?;
     folder.remove()
+}
+
+/// What the container wrote stays until the container goes: it can be looked at after its end.
+fn remove_writable(journal: &Journal) -> Result<()> {
+    journal.writable.as_deref().map_or(Ok(()), layers::remove)
 }
 
 /// [`remove`] for a container whose end nobody watched: also waits until its network interface is gone.
@@ -73,6 +80,7 @@ pub(crate) fn remove_thoroughly(
     if let Some(place) = &journal.network {
         network::wait_for_end(&place.veth)?;
     }
+    remove_writable(&journal)?;
     folder.remove()
 }
 

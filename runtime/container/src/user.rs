@@ -23,10 +23,14 @@ pub(crate) struct User {
     pub home: String,
 }
 
-/// Finds `NAME|UID[:GROUP|GID]` in the root filesystem `rootfs`.
-pub(crate) fn find(rootfs: &Path, wanted: &str) -> Result<User> {
+/// Finds `NAME|UID[:GROUP|GID]` in the root filesystem that `layers` make, the topmost first.
+pub(crate) fn find<P: AsRef<Path>>(layers: &[P], wanted: &str) -> Result<User> {
+    let read = |path| {
+        let texts = layers.iter().map(|layer| read(layer.as_ref(), path));
+        texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
+    };
     // A number is looked up, too: for its home and group.
-    lookup(&read(rootfs, "etc/passwd"), &read(rootfs, "etc/group"), wanted)
+    lookup(&read("etc/passwd"), &read("etc/group"), wanted)
 }
 
 /// Reads a file of the root filesystem; empty where there is none. Symlinks stay inside.

@@ -118,6 +118,7 @@ pub fn all() -> Vec<Need> {
         peer("podman", "tests drive terrarium with it", &["podman", "iptables"]),
         peer("newuidmap", "tests map ranges of ids with it", &["uidmap"]),
         peer("ctr", "tests drive terrarium with it", &["containerd"]),
+        peer("docker-registry", "tests pull images from it", &["docker-registry"]),
         Need {
             name: QEMU,
             group: Group::Machine,

@@ -146,10 +146,11 @@ fn process(args: &Args, store: &Store, id: &ContainerId) -> anyhow::Result<OciPr
     if let Some(label) = &args.process_label {
         process.set_selinux_label(Some(label.clone()));
     }
-    let rootfs = store.state(id)?.rootfs;
+    // Not the folder on the host: a root filesystem of layers is mounted in the container alone.
+    let rootfs = format!("/proc/{}/root", store.state(id)?.pid);
     super::usage(change_process(
         &mut process,
-        &rootfs,
+        rootfs.as_ref(),
         args.user.as_deref(),
         &args.additional_gids,
         &args.env,

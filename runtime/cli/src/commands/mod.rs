@@ -9,6 +9,7 @@ mod events;
 mod exec;
 mod features;
 mod gc;
+mod image;
 mod inspect;
 mod kill;
 mod logging;
@@ -18,6 +19,7 @@ mod observe;
 mod pause;
 mod prune;
 mod ps;
+mod pull;
 mod run;
 mod spec;
 mod start;
@@ -77,6 +79,10 @@ pub enum Command {
     Stats(stats::Args),
     #[command(display_order = 29)]
     Network(network::Args),
+    #[command(display_order = 30)]
+    Image(image::Args),
+    #[command(display_order = 31)]
+    Pull(pull::Args),
     #[command(display_order = 50)]
     Create(create::Args),
     #[command(display_order = 51)]
@@ -161,6 +167,8 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Man(args) => completions::man(&args),
         Command::Stats(args) => stats::run(&args, global),
         Command::Network(args) => network::run(&args, global),
+        Command::Image(args) => image::run(&args),
+        Command::Pull(args) => pull::run(&args),
         Command::Create(args) => create::run(&args, global),
         Command::Start(args) => start::run(&args, global),
         Command::State(args) => state::run(&args, global),

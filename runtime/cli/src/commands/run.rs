@@ -1,11 +1,11 @@
 //! `terrarium run`: a container from a folder, in the foreground or behind a supervisor.
 
 use super::bundle::BundleArgs;
+use super::image::{ForRun, Location};
 use super::stop;
 use crate::exit::WithCode;
 use crate::{CgroupManager, Global};
 use anyhow::Context;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use terrarium_container::{
@@ -159,6 +159,8 @@ pub struct Args {
     #[arg(long, value_name = "KEY=VALUE", help_heading = "Metadata")]
     annotation: Vec<String>,
     #[command(flatten)]
+    images: Location,
+    #[command(flatten)]
     bundle: BundleArgs,
     /// Keep the state of a bundle's container when it has ended
     #[arg(long, help_heading = "Bundle")]
@@ -169,7 +171,7 @@ pub struct Args {
     /// Standard input is always passed on; taken for docker's sake
     #[arg(long, short, help_heading = "Program")]
     interactive: bool,
-    /// Folder that holds the container's files; with --bundle, or in a folder with config.json, the container's id
+    /// Name of an image, or a folder that holds the container's files; with --bundle, or in a folder with config.json, the container's id
     #[arg(value_name = "ROOTFS")]
     rootfs: PathBuf,
     /// Command and its arguments
@@ -186,19 +188,21 @@ impl Args {
                 && Path::new("config.json").is_file()
     }
 
-    fn options(&self, store: &Store) -> anyhow::Result<RunOptions> {
+    fn options(&self, store: &Store, image: Option<&ForRun>) -> anyhow::Result<RunOptions> {
         let network = match self.net.as_deref().and_then(|net| net.strip_prefix("container:")) {
             None => self.net.clone(),
             Some(id) => Some(format!("ns:/proc/{}/ns/net", running_pid(store, "--net", id)?)),
         };
         let choice = |option, value| namespace_choice(store, option, value);
         Ok(RunOptions {
-            rootfs: self.rootfs.clone(),
-            args: self.command.clone(),
+            rootfs: image.map_or_else(|| self.rootfs.clone(), |image| image.layers().root()),
+            layers: image.map(|image| image.layers().lower.clone()).unwrap_or_default(),
+            image_env: image.map(ForRun::env).unwrap_or_default(),
+            args: image.map_or_else(|| self.command.clone(), |image| image.command(&self.command)),
             hostname: self.hostname.clone(),
             env: self.env.clone(),
-            workdir: self.workdir.clone(),
-            user: self.user.clone(),
+            workdir: self.workdir.clone().or_else(|| image?.workdir()),
+            user: self.user.clone().or_else(|| image?.user()),
             memory: self.memory.clone(),
             memory_swap: self.memory_swap.clone(),
             cpus: self.cpus.clone(),
@@ -231,14 +235,14 @@ impl Args {
             security: self.security_opt.clone(),
             sysctl: self.sysctl.clone(),
             cgroup_parent: self.cgroup_parent.clone(),
-            annotations: self.annotations()?,
+            annotations: self.annotations(image)?,
         })
     }
 
-    fn annotations(&self) -> anyhow::Result<Vec<String>> {
+    fn annotations(&self, image: Option<&ForRun>) -> anyhow::Result<Vec<String>> {
         let mut all = self.annotation.clone();
-        if let Some(signal) = &self.stop_signal {
-            SignalNumber::parse(signal)?;
+        if let Some(signal) = self.stop_signal.clone().or_else(|| image?.stop_signal()) {
+            SignalNumber::parse(&signal)?;
             all.push(format!("{}={signal}", stop::ANNOTATION_SIGNAL));
         }
         if let Some(seconds) = self.stop_timeout {
@@ -363,14 +367,15 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         Some(name) => ContainerId::new(name.as_str())?,
         None => ContainerId::generate(),
     };
-    let mut labels = BTreeMap::new();
+    let store = Store::open(&global.root)?;
+    let image = ForRun::find(&args.rootfs, &args.images, &store, &id)?;
+    let mut labels = image.as_ref().map(ForRun::labels).unwrap_or_default();
     for text in &args.label {
         // As docker does: a label without a value is an empty one.
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let store = Store::open(&global.root)?;
-    let mut spec = args.options(&store)?.to_spec(&id)?;
+    let mut spec = args.options(&store, image.as_ref())?.to_spec(&id)?;
     if args.tty
         && let Some(process) = spec.process_mut()
     {
@@ -379,6 +384,8 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
     let options = CreateOptions {
         name: args.name.clone(),
         labels,
+        image: image.as_ref().map(|image| image.name().to_owned()).unwrap_or_default(),
+        layers: image.as_ref().map(|image| image.layers().clone()),
         supervised: true,
         remove: args.rm,
         log_output: args.detach,
