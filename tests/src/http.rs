@@ -17,8 +17,13 @@ pub struct Response {
 
 /// `GET url`; `Err` when there is no answer.
 pub fn get(url: &str) -> Result<Response, String> {
+    get_as(url, "*/*")
+}
+
+/// `GET url` with this header `Accept`.
+pub fn get_as(url: &str, accept: &str) -> Result<Response, String> {
     let mut response =
-        request(url, Some(PATIENCE)).map_err(|error| format!("GET {url}: {error}"))?;
+        request(url, accept, Some(PATIENCE)).map_err(|error| format!("GET {url}: {error}"))?;
     Ok(Response {
         status: response.status().as_u16(),
         content_type: header(&response, "content-type"),
@@ -33,12 +38,14 @@ pub fn get(url: &str) -> Result<Response, String> {
 
 /// `GET url`, whose body is read as it comes. A read that waits for longer than `patience` fails.
 pub fn stream(url: &str, patience: Duration) -> Result<impl Read + use<>, String> {
-    let response = request(url, Some(patience)).map_err(|error| format!("GET {url}: {error}"))?;
+    let response =
+        request(url, "*/*", Some(patience)).map_err(|error| format!("GET {url}: {error}"))?;
     Ok(response.into_body().into_reader())
 }
 
 fn request(
     url: &str,
+    accept: &str,
     limit: Option<Duration>,
 ) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
     let config = ureq::Agent::config_builder()
@@ -47,7 +54,7 @@ fn request(
         // A proxy of the environment has no business on loopback.
         .proxy(None)
         .build();
-    ureq::Agent::new_with_config(config).get(url).call()
+    ureq::Agent::new_with_config(config).get(url).header("Accept", accept).call()
 }
 
 fn header(response: &ureq::http::Response<ureq::Body>, name: &str) -> String {

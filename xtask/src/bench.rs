@@ -5,6 +5,7 @@
 
 mod contender;
 mod scenario;
+mod scrape;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,8 +24,8 @@ use crate::{build, shell};
 /// Measure terrarium against crun, runc, youki and the floor, those that are installed.
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to measure: runtime.
-    #[arg(value_parser = ["runtime"], default_value = "runtime")]
+    /// What to measure: runtime, or scrape: what an answer of /metrics costs.
+    #[arg(value_parser = ["runtime", "scrape"], default_value = "runtime")]
     what: String,
     /// How often each contender runs.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..))]
@@ -62,6 +63,10 @@ impl Series {
 pub fn run(args: &Args) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("containers with cgroups are made by root: sudo cargo xtask bench");
+    }
+    if args.what == "scrape" {
+        setup::ensure(&[Needs::Build], args.yes)?;
+        return scrape::run(args.write);
     }
     setup::ensure(&[Needs::Build, Needs::Peers], args.yes)?;
     let workspace = Workspace::find()?;
@@ -170,13 +175,18 @@ fn as_float(number: u64) -> f64 {
 
 /// Puts the table between its two marks.
 fn write(page: &Path, table: &str) -> Result<()> {
-    const MARKS: [&str; 2] = ["<!-- bench runtime -->\n", "<!-- end -->\n"];
-    let text = std::fs::read_to_string(page).with_context(|| format!("read {}", page.display()))?;
-    let (before, rest) = text.split_once(MARKS[0]).context("find the table's first mark")?;
-    let (_, after) = rest.split_once(MARKS[1]).context("find the table's last mark")?;
-    let machine = machine(&host_triple());
-    let text = format!("{before}{}\n{machine}\n\n{table}\n{}{after}", MARKS[0], MARKS[1]);
-    std::fs::write(page, text).with_context(|| format!("write {}", page.display()))
+    write_between(page, "runtime", &format!("{}\n\n{table}", machine(&host_triple())))
+}
+
+/// Puts `text` between the mark `<!-- bench NAME -->` and the `<!-- end -->` that follows.
+fn write_between(page: &Path, name: &str, text: &str) -> Result<()> {
+    const LAST: &str = "<!-- end -->\n";
+    let first = format!("<!-- bench {name} -->\n");
+    let old = std::fs::read_to_string(page).with_context(|| format!("read {}", page.display()))?;
+    let (before, rest) = old.split_once(&first).context("find the table's first mark")?;
+    let (_, after) = rest.split_once(LAST).context("find the table's last mark")?;
+    let new = format!("{before}{first}\n{text}\n{LAST}{after}");
+    std::fs::write(page, new).with_context(|| format!("write {}", page.display()))
 }
 
 /// What a reader needs to know of the machine that the numbers are of.

@@ -9,7 +9,7 @@ use crate::event::history::Bounds;
 use crate::event::json::Context;
 use crate::http;
 use crate::kernel::cgroup_mounts::Hierarchy;
-use crate::metrics::{Metrics, MetricsError};
+use crate::metrics::{Metrics, MetricsError, Shown};
 use crate::probe::{HookReport, LoadError, Probes, Settings};
 use crate::pump::{CgroupNotes, Pump};
 use crate::shared::Shared;
@@ -36,6 +36,8 @@ pub struct Options {
     pub settings: Settings,
     /// How long the series of a removed container stay.
     pub grace: Duration,
+    /// What `/metrics` shows.
+    pub shown: Shown,
 }
 
 /// Why an observatory does not run.
@@ -107,7 +109,7 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
 
     let mut running = Running::start(options)?;
-    let metrics = Arc::new(Metrics::new(Arc::clone(&running.shared))?);
+    let metrics = Arc::new(Metrics::new(Arc::clone(&running.shared), options.shown.clone())?);
     let (stop, stopping) = watch::channel(false);
     let server =
         tokio::spawn(http::serve(listener, Arc::clone(&running.shared), metrics, stopping));

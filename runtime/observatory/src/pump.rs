@@ -6,9 +6,11 @@
 
 use crate::attribution::state_file;
 use crate::ebpf_log::EbpfLog;
-use crate::event::decode::Record;
+use crate::event::decode::{Record, text};
 use crate::event::history::Event;
+use crate::event::json;
 use crate::kernel::cgroup_mounts::Hierarchy;
+use crate::metrics::Exemplar;
 use crate::shared::Shared;
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -163,7 +165,7 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
     match &record {
         Record::CgroupMkdir(made) => {
             if let Some(hierarchy) = shared.mounts.hierarchy(made.hierarchy) {
-                let path = crate::event::decode::text(&made.path);
+                let path = text(&made.path);
                 registry.cgroup_made(hierarchy, made.id, &path);
             }
         }
@@ -180,6 +182,17 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
     if let (Record::Oom(_), Some(container)) = (&record, &attribution.container) {
         // Now, because the container and its files may be gone by the next scrape.
         shared.refresh_memory_events(&container.path);
+    }
+    if let (Record::Reclaim(reclaim), Some(container)) = (&record, &attribution.container) {
+        let header = record.header();
+        let at_ns = json::wall_offset() + i128::from(header.mono_ns);
+        let stall = Exemplar {
+            tid: header.tid,
+            comm: text(&header.comm).into_owned(),
+            ns: reclaim.duration_ns,
+            at_ns: u64::try_from(at_ns).unwrap_or(0),
+        };
+        shared.note_stall(&container.path, stall);
     }
     shared.delivered[probe as usize].fetch_add(1, Ordering::Relaxed);
     let record = Arc::new(record);

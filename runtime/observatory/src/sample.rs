@@ -16,6 +16,8 @@ pub struct Sample {
     pub containers: Vec<Observed>,
     /// What is counted in no container.
     pub host: Row,
+    /// What the whole machine uses.
+    pub machine: Usage,
     /// What is counted in cgroups that are not known.
     pub unknown: Row,
     /// How often each outcome of an attribution came.
@@ -52,7 +54,10 @@ impl Sample {
         let known: HashSet<&str> =
             snapshots.iter().flat_map(|s| &s.memory).map(|(_, path)| path.as_str()).collect();
         shared.keep_memory_events(|path| known.contains(path));
-        let usages = shared.resources().read(&snapshots);
+        let mut resources = shared.resources();
+        let usages = resources.read(&snapshots);
+        let machine = resources.read_host();
+        drop(resources);
         let containers = snapshots
             .into_iter()
             .zip(usages)
@@ -69,6 +74,6 @@ impl Sample {
         for (kind, count) in totals.into_values().flatten() {
             *unknown.entry(kind).or_default() += count;
         }
-        Self { containers, host, unknown, outcomes, entries: counts.len() }
+        Self { containers, host, machine, unknown, outcomes, entries: counts.len() }
     }
 }

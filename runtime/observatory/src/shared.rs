@@ -5,6 +5,7 @@ use crate::event::history::History;
 use crate::event::json::Context;
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use crate::memory_files::{self, MemoryEvents};
+use crate::metrics::Exemplar;
 use crate::probe::HookReport;
 use crate::probe::counts::{Counters, ProbeStats};
 use crate::resources::{Budget, Resources};
@@ -31,6 +32,8 @@ pub struct Shared {
     pub context: Context,
     /// Records decoded, per probe.
     pub delivered: [AtomicU64; Probe::ALL.len()],
+    /// For each container, by path, the last time that a task stood at a memory limit.
+    pub stalls: Mutex<HashMap<String, Exemplar>>,
     /// Records that were not understood.
     pub decode_errors: AtomicU64,
     /// Records lost in the kernel that have been told in the stream.
@@ -58,6 +61,7 @@ impl Shared {
             reports,
             context,
             delivered: Default::default(),
+            stalls: Mutex::default(),
             decode_errors: AtomicU64::new(0),
             told_lost: AtomicU64::new(0),
         }
@@ -76,6 +80,18 @@ impl Shared {
     /// What containers use.
     pub fn resources(&self) -> MutexGuard<'_, Resources> {
         self.resources.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes of memory that this machine has.
+    pub fn machine_memory_bytes(&self) -> Option<u64> {
+        let pages = nix::unistd::sysconf(nix::unistd::SysconfVar::_PHYS_PAGES).ok().flatten()?;
+        Some(u64::try_from(pages).ok()? * self.context.page_bytes)
+    }
+
+    /// Keeps what stands for the stalls of a container.
+    pub fn note_stall(&self, container: &str, stall: Exemplar) {
+        let mut stalls = self.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+        stalls.insert(container.to_owned(), stall);
     }
 
     /// All counters; none when the kernel does not give them, which is logged.

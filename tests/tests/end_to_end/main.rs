@@ -21,3 +21,4 @@ mod options;
 mod prometheus;
 mod resources;
 mod rootless;
+mod usage;

@@ -15,6 +15,8 @@ const ALWAYS: &[(&str, &str, &[&str])] = &[
     ("terrarium_events_delivered_total", "counter", &["probe"]),
     ("terrarium_events_dropped_total", "counter", &["probe", "reason"]),
     ("terrarium_series", "gauge", &[]),
+    ("terrarium_series_dropped_total", "counter", &[]),
+    ("machine_memory_bytes", "gauge", &[]),
 ];
 
 /// Metrics that every known container has, from 0, and their labels beside `id` and `name`.

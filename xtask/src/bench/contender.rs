@@ -167,7 +167,8 @@ impl Drop for BridgeKeeper<'_> {
     }
 }
 
-fn compile(source: &Path, program: &Path) -> Result<()> {
+/// Compiles a C program.
+pub fn compile(source: &Path, program: &Path) -> Result<()> {
     let mut gcc = Command::new("gcc");
     gcc.args(["-O2", "-static", "-o"]).arg(program).arg(source);
     shell::output(&mut gcc).map(|_| ())

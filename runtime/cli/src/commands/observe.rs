@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+use terrarium_observatory::metrics::Shown;
 use terrarium_observatory::observe::{self, Options};
 use terrarium_observatory::probe::plan::{probe_by_name, probe_name};
 use terrarium_observatory::probe::{HookReport, Mechanism, Probe, Settings};
@@ -40,6 +41,15 @@ pub struct Observe {
     /// How long the series of a removed container stay, as 90s, 5m or 1h
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     grace: Duration,
+    /// Leave out what containers use, which is shown under cAdvisor's names
+    #[arg(long)]
+    no_cadvisor_names: bool,
+    /// Labels of containers to show with what is known of them, prefixed by `label_`
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    label_allow: Vec<String>,
+    /// The most series about containers in one answer; 0 is no bound
+    #[arg(long, value_name = "N", default_value_t = 50_000)]
+    max_series: usize,
 }
 
 /// Runs the command.
@@ -57,6 +67,11 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
         root: args.root.unwrap_or_else(|| global.root.clone()),
         settings,
         grace: args.grace,
+        shown: Shown {
+            cadvisor_names: !args.no_cadvisor_names,
+            labels: args.label_allow,
+            max_series: args.max_series,
+        },
     };
     observe::run(&options, started)?;
     Ok(ExitCode::SUCCESS)

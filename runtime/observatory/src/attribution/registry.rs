@@ -163,6 +163,20 @@ impl Snapshot {
         self.elsewhere.get(hierarchy).unwrap_or(&self.container.path)
     }
 
+    /// The whole machine.
+    pub fn of_machine() -> Self {
+        Self {
+            container: Arc::new(Container::default()),
+            state: State::Running,
+            memory: Vec::new(),
+            live: true,
+            pid: None,
+            started: OffsetDateTime::UNIX_EPOCH,
+            cgroup_ids: Vec::new(),
+            elsewhere: BTreeMap::new(),
+        }
+    }
+
     /// The state that it is in: one without a cgroup has ended, whatever its state file says.
     pub fn state(&self) -> State {
         if self.live { self.state } else { State::Stopped }

@@ -3,11 +3,11 @@
 mod containers;
 mod events;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Format, Metrics};
 use crate::shared::Shared;
 use axum::Router;
 use axum::extract::State as AppState;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -138,11 +138,13 @@ async fn index() -> &'static str {
      /healthz, /readyz       whether it runs, whether probes are attached\n"
 }
 
-async fn metrics_text(AppState(app): AppState<App>) -> Response {
+async fn metrics_text(AppState(app): AppState<App>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::wanted_by(accept.unwrap_or_default());
     // Reading the kernel's maps and hundreds of small files blocks.
-    let text = tokio::task::spawn_blocking(move || app.metrics.text()).await;
+    let text = tokio::task::spawn_blocking(move || app.metrics.answer(format)).await;
     match text {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Ok(Ok(text)) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Ok(Err(error)) => problem(&error.to_string()),
         Err(error) => problem(&error.to_string()),
     }

@@ -1,11 +1,8 @@
-//! The families while they are filled in.
+//! The families about the observatory itself while they are filled in.
 
 use super::family::Family;
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily};
-use std::collections::{BTreeMap, HashMap};
-
-/// Upper bounds of histograms of durations, as powers of two of nanoseconds: 16 µs to 17 s.
-pub const BOUNDS: [u8; 11] = [14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34];
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily};
+use std::collections::HashMap;
 
 /// The families while they are filled in.
 #[derive(Default)]
@@ -30,46 +27,16 @@ impl Builder {
         self.metrics.entry(name).or_default().push(metric);
     }
 
-    /// A histogram of durations. `buckets` holds counts by number of significant bits of nanoseconds.
-    pub fn durations(
-        &mut self,
-        name: &'static str,
-        labels: &[(&str, &str)],
-        buckets: &BTreeMap<u8, u64>,
-        sum_ns: u64,
-    ) {
-        let mut out = Vec::with_capacity(BOUNDS.len());
-        for bound in BOUNDS {
-            // Bucket n holds durations below 1 << n.
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(seconds(1 << bound));
-            bucket.set_cumulative_count(buckets.range(..=bound).map(|(_, count)| count).sum());
-            out.push(bucket);
-        }
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(out);
-        histogram.set_sample_count(buckets.values().sum());
-        histogram.set_sample_sum(seconds(sum_ns));
-        let mut metric = Metric::from_label(pairs(labels));
-        metric.set_histogram(histogram);
-        self.metrics.entry(name).or_default().push(metric);
-    }
-
     /// Metrics that the prometheus crate has counted.
     pub fn extend(&mut self, name: &'static str, metrics: &[Metric]) {
         self.metrics.entry(name).or_default().extend(metrics.iter().cloned());
-    }
-
-    /// How many series there are; a histogram is one.
-    pub fn series(&self) -> usize {
-        self.metrics.values().map(Vec::len).sum()
     }
 
     /// The families that have a series, in the order given.
     pub fn finish(mut self, families: &[&'static Family]) -> Vec<MetricFamily> {
         families
             .iter()
-            .filter_map(|Family { name, help, kind }| {
+            .filter_map(|Family { name, help, kind, .. }| {
                 let metrics = self.metrics.remove(name)?;
                 let mut family = MetricFamily::default();
                 family.set_name((*name).to_owned());
@@ -97,8 +64,4 @@ fn pairs(labels: &[(&str, &str)]) -> Vec<LabelPair> {
 #[expect(clippy::cast_precision_loss, reason = "the text format has floats only")]
 fn float(value: u64) -> f64 {
     value as f64
-}
-
-pub fn seconds(ns: u64) -> f64 {
-    float(ns) / 1e9
 }

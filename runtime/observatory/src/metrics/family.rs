@@ -11,21 +11,32 @@ pub struct Family {
     pub help: &'static str,
     /// Its type.
     pub kind: MetricType,
+    /// Its labels beside `id`, `name` and `image`; those of a [`Counted`] follow from its counters.
+    pub labels: &'static [&'static str],
+}
+
+impl Family {
+    /// The same with these labels.
+    #[must_use]
+    pub const fn with(mut self, labels: &'static [&'static str]) -> Self {
+        self.labels = labels;
+        self
+    }
 }
 
 /// A family of counters.
 pub const fn counter(name: &'static str, help: &'static str) -> Family {
-    Family { name, help, kind: MetricType::COUNTER }
+    Family { name, help, kind: MetricType::COUNTER, labels: &[] }
 }
 
 /// A family of gauges.
 pub const fn gauge(name: &'static str, help: &'static str) -> Family {
-    Family { name, help, kind: MetricType::GAUGE }
+    Family { name, help, kind: MetricType::GAUGE, labels: &[] }
 }
 
 /// A family of histograms.
 pub const fn histogram(name: &'static str, help: &'static str) -> Family {
-    Family { name, help, kind: MetricType::HISTOGRAM }
+    Family { name, help, kind: MetricType::HISTOGRAM, labels: &[] }
 }
 
 /// Labels beside `id` and `name`, in the order in which they are shown.
@@ -43,6 +54,13 @@ pub struct Counted {
     pub known: fn() -> Vec<Kind>,
     /// The labels of a counter, from the three of its [`Kind`]. Counters that share their labels are summed.
     pub labels: fn([u8; 3]) -> Labels,
+}
+
+impl Counted {
+    /// Whether an event of its own is kept for each container, to be shown as exemplar.
+    pub fn has_exemplars(&self) -> bool {
+        self.counts == terrarium_abi::counter::family::MEMORY_STALL
+    }
 }
 
 /// How the numbers of counters are shown.

@@ -53,7 +53,8 @@ pub const OOM_KILLS: Counted = Counted {
 pub const EVENTS: Family = counter(
     "terrarium_memory_events_total",
     "The kernel's own count, from memory.events, or from memory.failcnt and memory.oom_control.",
-);
+)
+.with(&["event"]);
 
 /// Whose limit it was; the registry has turned levels within the container into 0.
 fn scope([level, ..]: [u8; 3]) -> super::family::Labels {
@@ -64,4 +65,17 @@ fn scope([level, ..]: [u8; 3]) -> super::family::Labels {
         _ => "unknown",
     };
     vec![("scope", scope)]
+}
+
+/// The label of a memory event.
+pub fn event_label(event: &str) -> &'static str {
+    match event {
+        "low" => ",event=\"low\"",
+        "high" => ",event=\"high\"",
+        "max" => ",event=\"max\"",
+        "oom" => ",event=\"oom\"",
+        "oom_kill" => ",event=\"oom_kill\"",
+        "oom_group_kill" => ",event=\"oom_group_kill\"",
+        _ => ",event=\"other\"",
+    }
 }

@@ -1,4 +1,4 @@
-//! The metrics: tables of families, filled in from the kernel's counters when somebody scrapes.
+//! The metrics: tables of families, filled in when somebody scrapes.
 //!
 //! To add a metric of the probes' counters: a [`Counted`] in the file of its subject, and a line in [`COUNTED`].
 
@@ -8,22 +8,34 @@ mod clone;
 mod container;
 mod exec;
 mod family;
+mod layout;
 mod memory;
 mod mount;
 mod namespace;
 mod observatory;
+mod open_metrics;
+mod page;
+#[cfg(test)]
+mod reference;
+mod usage;
 
-use crate::sample::Sample;
+pub use page::{Exemplar, Format};
+
+use crate::sample::{Observed, Sample};
 use crate::shared::Shared;
-use builder::{BOUNDS, Builder, seconds};
-use family::{Counted, Family, Shape};
+use builder::Builder;
+use family::Counted;
+use layout::{BOUNDS, Layout, Slots};
+use observatory::About;
+use open_metrics::OpenMetricsEncoder;
+use page::{Page, label, who};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Registry as Families, TextEncoder};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use std::time::Instant;
-use terrarium_abi::Kind;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use usage::USED;
 
 /// The families that show counters of the probes, in the order in which they are shown.
 const COUNTED: &[&Counted] = &[
@@ -42,26 +54,38 @@ const COUNTED: &[&Counted] = &[
     &cgroup::MIGRATIONS,
 ];
 
-/// All families of our own, in the order in which they are shown.
-fn families() -> Vec<&'static Family> {
-    [&container::INFO, &container::STATE]
-        .into_iter()
-        .chain(COUNTED.iter().map(|counted| &counted.family))
-        .chain([&memory::EVENTS])
-        .chain(observatory::FAMILIES)
-        .collect()
+/// What is shown, and how much of it.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// Whether what containers use is shown, under cAdvisor's names.
+    pub cadvisor_names: bool,
+    /// Labels of containers that are shown in `terrarium_container_info`.
+    pub labels: Vec<String>,
+    /// The most series about containers; 0 is no bound.
+    pub max_series: usize,
 }
 
-/// Fills in the families.
+impl Default for Shown {
+    fn default() -> Self {
+        Self { cadvisor_names: true, labels: Vec::new(), max_series: 50_000 }
+    }
+}
+
+/// Fills in the families about the observatory itself.
 struct Exporter {
     shared: Arc<Shared>,
-    families: Vec<&'static Family>,
     descs: Vec<Desc>,
     scrapes: Arc<prometheus::Histogram>,
+    about: Arc<Mutex<About>>,
 }
 
 /// Answers scrapes.
 pub struct Metrics {
+    shared: Arc<Shared>,
+    shown: Shown,
+    /// One answer at a time: they would only wait for each other in the kernel.
+    layout: Mutex<Layout>,
+    about: Arc<Mutex<About>>,
     families: Families,
     scrapes: Arc<prometheus::Histogram>,
 }
@@ -76,31 +100,146 @@ pub enum MetricsError {
 
 impl Metrics {
     /// The metrics of a running observatory.
-    pub fn new(shared: Arc<Shared>) -> Result<Self, MetricsError> {
-        let bounds = BOUNDS.iter().map(|bits| seconds(1 << bits)).collect();
+    pub fn new(shared: Arc<Shared>, shown: Shown) -> Result<Self, MetricsError> {
+        let bounds = BOUNDS.iter().map(|bits| Duration::from_nanos(1 << bits).as_secs_f64());
         let options = prometheus::HistogramOpts::new(observatory::SCRAPE_DURATION.name, "-");
-        let scrapes = Arc::new(prometheus::Histogram::with_opts(options.buckets(bounds))?);
-        let all = families();
-        let descs = all
+        let scrapes = prometheus::Histogram::with_opts(options.buckets(bounds.collect()))?;
+        let scrapes = Arc::new(scrapes);
+        let descs = observatory::FAMILIES
             .iter()
-            .map(|f| Desc::new(f.name.to_owned(), f.help.to_owned(), Vec::new(), HashMap::new()))
+            .map(|f| {
+                let labels = f.labels.iter().map(|&label| label.to_owned()).collect();
+                Desc::new(f.name.to_owned(), f.help.to_owned(), labels, HashMap::new())
+            })
             .collect::<Result<_, _>>()?;
         let families = Families::new();
-        let scrapes_too = Arc::clone(&scrapes);
-        let exporter = Exporter { shared, families: all, descs, scrapes: scrapes_too };
+        let about = Arc::new(Mutex::new(About::default()));
+        let exporter = Exporter {
+            shared: Arc::clone(&shared),
+            descs,
+            scrapes: Arc::clone(&scrapes),
+            about: Arc::clone(&about),
+        };
         families.register(Box::new(exporter))?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         families.register(Box::new(process))?;
-        Ok(Self { families, scrapes })
+        let layout = Mutex::new(Layout::new(COUNTED, shared.context.page_bytes));
+        Ok(Self { shared, shown, layout, about, families, scrapes })
     }
 
-    /// The answer to a scrape, in the text format.
-    pub fn text(&self) -> Result<Vec<u8>, MetricsError> {
+    /// The answer to a scrape.
+    pub fn answer(&self, format: Format) -> Result<Vec<u8>, MetricsError> {
         let start = Instant::now();
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.families.gather(), &mut text)?;
+        let mut layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        let sample = Sample::take(&self.shared);
+        let page = self.containers(&mut layout, &sample, format);
+        drop(layout);
+        {
+            let mut about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
+            about.outcomes = sample.outcomes;
+            about.entries = sample.entries;
+            about.series = page.series;
+            about.series_dropped += page.left_out;
+            about.cadvisor_names = self.shown.cadvisor_names;
+        }
+        let mut text = page.text;
+        let families = self.families.gather();
+        match format {
+            Format::Text => TextEncoder::new().encode(&families, &mut text)?,
+            Format::OpenMetrics => {
+                OpenMetricsEncoder.encode(&families, &mut text)?;
+                text.extend_from_slice(b"# EOF\n");
+            }
+        }
         self.scrapes.observe(start.elapsed().as_secs_f64());
         Ok(text)
+    }
+
+    /// The part about containers. Where there would be more series than may be, first counters that are 0 are left out,
+    /// then the containers that come last.
+    fn containers(&self, layout: &mut Layout, sample: &Sample, format: Format) -> Page {
+        let stalls = self.shared.stalls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rows: Vec<(String, Slots, Option<Exemplar>)> = sample
+            .containers
+            .iter()
+            .map(|observed| {
+                let container = &observed.snapshot.container;
+                let row = layout.row(&observed.row);
+                let stall = stalls.get(&container.path).cloned();
+                (who(&container.path, &container.name), row, stall)
+            })
+            .collect();
+        drop(stalls);
+        rows.push((who("/", "host"), layout.row(&sample.host), None));
+        rows.push((who("", "unknown"), layout.row(&sample.unknown), None));
+        let mut page = self.write(layout, sample, &rows, sample.containers.len(), format, false);
+        let max = self.shown.max_series;
+        if max == 0 || page.series <= max {
+            return page;
+        }
+        let all = page.series;
+        page = self.write(layout, sample, &rows, sample.containers.len(), format, true);
+        let mut shown = sample.containers.len();
+        while page.series > max && shown > 0 {
+            shown = (shown * max / page.series).min(shown - 1);
+            // The host and what is unknown come last, and stay.
+            rows.drain(shown..rows.len() - 2);
+            page = self.write(layout, sample, &rows, shown, format, true);
+        }
+        page.left_out = all - page.series;
+        page
+    }
+
+    fn write(
+        &self,
+        layout: &Layout,
+        sample: &Sample,
+        rows: &[(String, Slots, Option<Exemplar>)],
+        shown: usize,
+        format: Format,
+        without_zeros: bool,
+    ) -> Page {
+        let mut page = Page::new(format, without_zeros);
+        let containers: Vec<(&Observed, &str)> =
+            sample.containers[..shown].iter().zip(rows.iter().map(|row| row.0.as_str())).collect();
+        container::write_info(&mut page, &containers, &self.shown.labels);
+        container::write_state(&mut page, &containers);
+        layout.write(&mut page, rows);
+        page.family(&memory::EVENTS);
+        for (observed, who) in &containers {
+            for (event, count) in observed.memory_events.named() {
+                page.counter(memory::EVENTS.name, who, memory::event_label(event), count);
+            }
+        }
+        if self.shown.cadvisor_names {
+            write_usage(&mut page, sample, &containers);
+        }
+        page
+    }
+}
+
+/// What containers and the whole machine use.
+fn write_usage(page: &mut Page, sample: &Sample, containers: &[(&Observed, &str)]) {
+    let machine = Observed {
+        snapshot: crate::attribution::registry::Snapshot::of_machine(),
+        row: HashMap::new(),
+        usage: sample.machine.clone(),
+        memory_events: crate::memory_files::MemoryEvents::default(),
+    };
+    let who: Vec<(&Observed, String)> = containers
+        .iter()
+        .map(|(observed, who)| {
+            (*observed, (*who).to_owned() + &label("image", &observed.snapshot.container.image))
+        })
+        .chain([(&machine, who("/", "host") + &label("image", ""))])
+        .collect();
+    for used in USED {
+        page.family(&used.family);
+        for (observed, who) in &who {
+            (used.series)(observed, &mut |labels, value| {
+                page.value(used.family.name, "", who, labels, value);
+            });
+        }
     }
 }
 
@@ -111,79 +250,13 @@ impl Collector for Exporter {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let mut out = Builder::default();
-        self.containers(&mut out);
-        observatory::fill(&mut out, &self.shared);
+        let about = self.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        observatory::fill(&mut out, &self.shared, &about);
         // Scrapes before this one: how long this one takes is not known yet.
         for family in self.scrapes.collect() {
             out.extend(observatory::SCRAPE_DURATION.name, family.get_metric());
         }
-        out.finish(&self.families)
-    }
-}
-
-impl Exporter {
-    fn containers(&self, out: &mut Builder) {
-        let shared = &self.shared;
-        let sample = Sample::take(shared);
-        let page_bytes = shared.context.page_bytes;
-        // The same name under two paths is two series, told apart by the label id.
-        for observed in sample.containers {
-            let container = &observed.snapshot.container;
-            container::fill(out, &observed.snapshot);
-            let id = ("id", container.path.as_str());
-            let name = ("name", container.name.as_str());
-            counts_of(out, &[id, name], observed.row, page_bytes);
-            for (event, count) in observed.memory_events.named() {
-                out.counter(memory::EVENTS.name, &[id, name, ("event", event)], count);
-            }
-        }
-        counts_of(out, &[("id", "/"), ("name", "host")], sample.host, page_bytes);
-        counts_of(out, &[("id", ""), ("name", "unknown")], sample.unknown, page_bytes);
-        out.gauge(observatory::SERIES.name, &[], out.series() as u64);
-        observatory::fill_attribution(out, shared, &sample.outcomes, sample.entries);
-    }
-}
-
-/// The series of one row. Kinds that share their labels (every error that has no name of its own is `other`) are
-/// summed.
-fn counts_of(
-    out: &mut Builder,
-    who: &[(&str, &str); 2],
-    mut row: HashMap<Kind, u64>,
-    page_bytes: u64,
-) {
-    for kind in COUNTED.iter().flat_map(|counted| (counted.known)()) {
-        row.entry(kind).or_default();
-    }
-    let mut by_family: HashMap<u8, Vec<([u8; 3], u64)>> = HashMap::new();
-    for (kind, count) in row {
-        let (family, labels) = kind.parts();
-        by_family.entry(family).or_default().push((labels, count));
-    }
-    for counted in COUNTED {
-        let counts = by_family.remove(&counted.counts).unwrap_or_default();
-        let factor = match counted.shape {
-            Shape::Count => 1,
-            Shape::PagesAsBytes => page_bytes,
-            Shape::Durations { sum } => {
-                let mut buckets = BTreeMap::new();
-                for ([bucket, ..], count) in counts {
-                    *buckets.entry(bucket).or_default() += count;
-                }
-                let sum = by_family.remove(&sum).unwrap_or_default();
-                let sum = sum.iter().map(|(_, ns)| ns).sum();
-                out.durations(counted.family.name, who, &buckets, sum);
-                continue;
-            }
-        };
-        let mut series: BTreeMap<family::Labels, u64> = BTreeMap::new();
-        for (labels, count) in counts {
-            *series.entry((counted.labels)(labels)).or_default() += count * factor;
-        }
-        for (labels, count) in series {
-            let labels: Vec<(&str, &str)> = who.iter().copied().chain(labels).collect();
-            out.counter(counted.family.name, &labels, count);
-        }
+        out.finish(&observatory::FAMILIES)
     }
 }
 
@@ -191,12 +264,13 @@ fn counts_of(
 mod tests {
     use super::*;
     use std::collections::HashSet;
+    use terrarium_abi::Kind;
     use terrarium_abi::counter::family;
 
     #[test]
     fn names_are_unique_and_counters_are_shown_by_one_family() {
         let mut names = HashSet::new();
-        for family in families() {
+        for (family, _) in reference::families().into_iter().flat_map(|part| part.1) {
             assert!(names.insert(family.name), "{}", family.name);
         }
         let mut counts = HashSet::new();
@@ -208,23 +282,33 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_row_shows_zeros_sums_and_histograms() {
-        let mut out = Builder::default();
-        let row = HashMap::from([
+    fn row(format: Format, without_zeros: bool) -> (String, usize) {
+        let counts = HashMap::from([
             (Kind::new(family::CLONE, [0, 0, 0]), 1000),
             (Kind::new(family::CLONE_FAILED, [99, 0, 0]), 2),
             (Kind::new(family::CLONE_FAILED, [98, 0, 0]), 3),
             (Kind::new(family::MEMORY_STALL, [15, 0, 0]), 4),
             (Kind::new(family::MEMORY_STALL, [60, 0, 0]), 1),
             (Kind::new(family::MEMORY_STALL_SUM, [0, 0, 0]), 2_000_000_000),
+            (Kind::new(250, [0, 0, 0]), 7),
         ]);
-        counts_of(&mut out, &[("id", "/terrarium/web"), ("name", "web")], row, 4096);
-        let mut text = String::new();
-        TextEncoder::new().encode_utf8(&out.finish(&families()), &mut text).expect("encode");
+        let mut layout = Layout::new(COUNTED, 4096);
+        let stall = Exemplar { tid: 7, comm: "a\"b".to_owned(), ns: 20_000, at_ns: 1_500_000_000 };
+        let empty = (who("/empty", "empty"), layout.row(&HashMap::new()), None);
+        let rows = [(who("/terrarium/web", "web"), layout.row(&counts), Some(stall)), empty];
+        let mut page = Page::new(format, without_zeros);
+        layout.write(&mut page, &rows);
+        let series = page.series;
+        (String::from_utf8(page.text).expect("text"), series)
+    }
+
+    #[test]
+    fn a_row_shows_zeros_sums_and_histograms() {
+        let (text, series) = row(Format::Text, false);
         for line in [
             r#"terrarium_clone_total{id="/terrarium/web",name="web",kind="process"} 1000"#,
             r#"terrarium_clone_total{id="/terrarium/web",name="web",kind="thread"} 0"#,
+            r#"terrarium_clone_total{id="/empty",name="empty",kind="thread"} 0"#,
             r#"terrarium_clone_failures_total{id="/terrarium/web",name="web",errno="other"} 5"#,
             r#"terrarium_memory_stall_seconds_bucket{id="/terrarium/web",name="web",le="0.000016384"} 0"#,
             r#"terrarium_memory_stall_seconds_bucket{id="/terrarium/web",name="web",le="0.000065536"} 4"#,
@@ -234,5 +318,22 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nnot in\n{text}");
         }
+        assert_eq!(series, text.lines().filter(|line| !line.starts_with('#')).count());
+        let (text, _) = row(Format::Text, true);
+        assert!(
+            !text.lines().any(|line| line.ends_with(" 0") && !line.contains("_bucket")),
+            "{text}"
+        );
+        assert!(text.contains("kind=\"process\"} 1000"));
+    }
+
+    #[test]
+    fn openmetrics_names_counters_without_their_suffix_and_shows_exemplars() {
+        let (text, _) = row(Format::OpenMetrics, false);
+        assert!(text.contains("# TYPE terrarium_clone counter\n"), "{text}");
+        assert!(text.contains("\nterrarium_clone_total{"), "{text}");
+        let exemplar = r#"le="0.000065536"} 4 # {tid="7",comm="a\"b"} 0.00002 1.5"#;
+        assert!(text.contains(exemplar), "{text}");
+        assert!(!row(Format::Text, false).0.contains("tid="));
     }
 }

@@ -9,53 +9,83 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use terrarium_abi::Probe;
 
-const BUILD_INFO: Family = gauge("terrarium_build_info", "The program's version; always 1.");
+const BUILD_INFO: Family = gauge("terrarium_build_info", "The program's version; always 1.")
+    .with(&["version", "revision"]);
 const PROBE_ATTACHED: Family =
-    gauge("terrarium_probe_attached", "1 when a probe is attached by this mechanism, else 0.");
+    gauge("terrarium_probe_attached", "1 when a probe is attached by this mechanism, else 0.")
+        .with(&["probe", "mechanism"]);
 const PRODUCED: Family =
-    counter("terrarium_events_produced_total", "Event records that a probe wanted to write.");
+    counter("terrarium_events_produced_total", "Event records that a probe wanted to write.")
+        .with(&["probe"]);
 const DELIVERED: Family =
-    counter("terrarium_events_delivered_total", "Event records that were read.");
+    counter("terrarium_events_delivered_total", "Event records that were read.").with(&["probe"]);
 const DROPPED: Family =
-    counter("terrarium_events_dropped_total", "Event records that were lost, by reason.");
+    counter("terrarium_events_dropped_total", "Event records that were lost, by reason.")
+        .with(&["probe", "reason"]);
 const ATTRIBUTION: Family =
-    counter("terrarium_attribution_total", "Events by how sure their container is.");
+    counter("terrarium_attribution_total", "Events by how sure their container is.")
+        .with(&["outcome"]);
 const MAP_ENTRIES: Family =
-    gauge("terrarium_map_entries", "Entries in use in a map of the probes.");
+    gauge("terrarium_map_entries", "Entries in use in a map of the probes.").with(&["map"]);
 const MAP_CAPACITY: Family =
-    gauge("terrarium_map_capacity", "Entries that fit into a map of the probes.");
-/// Filled in with the containers.
-pub const SERIES: Family = gauge("terrarium_series", "Series about containers in this answer.");
-const SERIES_DROPPED: Family =
-    counter("terrarium_series_dropped_total", "Counts that found no room in the kernel's map.");
+    gauge("terrarium_map_capacity", "Entries that fit into a map of the probes.").with(&["map"]);
+const SERIES: Family = gauge("terrarium_series", "Series about containers in this answer.");
+const SERIES_DROPPED: Family = counter(
+    "terrarium_series_dropped_total",
+    "Series left out of answers because there were more than --max-series.",
+);
+const COUNTS_DROPPED: Family =
+    counter("terrarium_counts_dropped_total", "Counts that found no room in the kernel's map.");
+const MACHINE_CORES: Family = gauge("machine_cpu_cores", "CPUs of this machine.");
+const MACHINE_MEMORY: Family = gauge("machine_memory_bytes", "Memory of this machine.");
 /// A histogram of the prometheus crate.
 pub const SCRAPE_DURATION: Family =
     histogram("terrarium_scrape_duration_seconds", "Time that it took to answer earlier scrapes.");
 
 /// All of them, in the order in which they are shown.
-pub const FAMILIES: [&Family; 11] = [
+pub const FAMILIES: [&Family; 14] = [
     &BUILD_INFO, &PROBE_ATTACHED, &PRODUCED, &DELIVERED, &DROPPED, &ATTRIBUTION, &MAP_ENTRIES,
-    &MAP_CAPACITY, &SERIES, &SERIES_DROPPED, &SCRAPE_DURATION,
+    &MAP_CAPACITY, &SERIES, &SERIES_DROPPED, &COUNTS_DROPPED, &MACHINE_CORES, &MACHINE_MEMORY,
+    &SCRAPE_DURATION,
 ];
 
-/// Fills in how sure attributions are, and how full the map of counters is.
-pub fn fill_attribution(
-    out: &mut Builder,
-    shared: &Shared,
-    outcomes: &HashMap<Outcome, u64>,
-    counts: usize,
-) {
-    for outcome in Outcome::ALL {
-        let count = outcomes.get(&outcome).copied().unwrap_or(0);
-        out.counter(ATTRIBUTION.name, &[("outcome", outcome.name())], count);
-    }
-    out.gauge(MAP_ENTRIES.name, &[("map", "counts")], counts as u64);
-    let capacity = u64::from(shared.counter_capacity());
-    out.gauge(MAP_CAPACITY.name, &[("map", "counts")], capacity);
+/// What the part about containers has found.
+#[derive(Debug, Clone, Default)]
+pub struct About {
+    /// How often each outcome of an attribution came.
+    pub outcomes: HashMap<Outcome, u64>,
+    /// Entries in the map of counters.
+    pub entries: usize,
+    /// Series in this answer.
+    pub series: usize,
+    /// Series left out of all answers so far.
+    pub series_dropped: usize,
+    /// Whether names that cAdvisor has are shown.
+    pub cadvisor_names: bool,
 }
 
-/// Fills in the rest.
-pub fn fill(out: &mut Builder, shared: &Shared) {
+fn fill_about(out: &mut Builder, shared: &Shared, about: &About) {
+    for outcome in Outcome::ALL {
+        let count = about.outcomes.get(&outcome).copied().unwrap_or(0);
+        out.counter(ATTRIBUTION.name, &[("outcome", outcome.name())], count);
+    }
+    out.gauge(MAP_ENTRIES.name, &[("map", "counts")], about.entries as u64);
+    let capacity = u64::from(shared.counter_capacity());
+    out.gauge(MAP_CAPACITY.name, &[("map", "counts")], capacity);
+    out.gauge(SERIES.name, &[], about.series as u64);
+    out.counter(SERIES_DROPPED.name, &[], about.series_dropped as u64);
+    if about.cadvisor_names {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        out.gauge(MACHINE_CORES.name, &[], cores as u64);
+        if let Some(bytes) = shared.machine_memory_bytes() {
+            out.gauge(MACHINE_MEMORY.name, &[], bytes);
+        }
+    }
+}
+
+/// Fills them in.
+pub fn fill(out: &mut Builder, shared: &Shared, about: &About) {
+    fill_about(out, shared, about);
     let version = ("version", env!("CARGO_PKG_VERSION"));
     let revision = ("revision", option_env!("TERRARIUM_REVISION").unwrap_or("unknown"));
     out.gauge(BUILD_INFO.name, &[version, revision], 1);
@@ -79,7 +109,7 @@ pub fn fill(out: &mut Builder, shared: &Shared) {
     // After delivery, and by no one probe: a reader of the stream that was too slow.
     let missed = shared.history.missed();
     out.counter(DROPPED.name, &[("probe", "other"), ("reason", "slow_client")], missed);
-    out.counter(SERIES_DROPPED.name, &[], stats.counts_lost);
+    out.counter(COUNTS_DROPPED.name, &[], stats.counts_lost);
 }
 
 /// Each probe with each mechanism that holds a hook of it, or `none` and 0.

@@ -315,6 +315,24 @@ mod tests {
     }
 
     #[test]
+    fn a_container_in_the_network_of_the_host_has_no_interfaces_of_its_own() {
+        let proc = tempfile::tempdir().expect("temporary folder");
+        for (pid, namespace) in [("self", 1), ("7", 1), ("8", 2)] {
+            let ns = proc.path().join(pid).join("ns");
+            std::fs::create_dir_all(&ns).expect("make folder");
+            std::os::unix::fs::symlink(format!("net:[{namespace}]"), ns.join("net"))
+                .expect("make link");
+            std::fs::create_dir(proc.path().join(pid).join("net")).expect("make folder");
+            let table = "head\nhead\n eth0: 1 2 3 4 0 0 0 0 5 6 7 8 0 0 0 0\n";
+            std::fs::write(proc.path().join(pid).join("net/dev"), table).expect("write file");
+        }
+        let resources = Resources::new(CgroupMounts::default(), proc.path(), Budget::new(1));
+        assert_eq!(resources.network(7), []);
+        assert_eq!(resources.network(8).len(), 1);
+        assert_eq!(resources.network(9), []);
+    }
+
+    #[test]
     fn hosts_of_all_kinds_give_the_same_numbers() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let root = folder.path();

@@ -1,0 +1,169 @@
+//! `cargo xtask bench scrape`: what an answer of `/metrics` costs with many containers.
+//!
+//! The cgroups are real ones, made by `bench/scrape.c` in the layout of Docker, each with a process in it.
+
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{as_float, machine};
+use crate::workspace::{Workspace, host_triple};
+use crate::{build, shell};
+
+/// How many containers there are at a time.
+const SIZES: [u32; 4] = [100, 1000, 2500, 5000];
+
+/// Answers that are measured; one more comes before, in which files are opened.
+const ANSWERS: usize = 9;
+
+/// What is shown: how it is called in the table, and the options.
+const SHOWN: [(&str, &[&str]); 2] = [
+    ("all series", &["--max-series", "0"]),
+    ("events only, no zeros", &["--max-series", "1", "--no-cadvisor-names"]),
+];
+
+const HEAD: &str = "| containers | shown | series | MiB of text | median ms | p90 ms | µs a container | RSS MiB |\n\
+                    |--:|---|--:|--:|--:|--:|--:|--:|\n";
+
+/// Measures, and prints one table; `write` puts it into docs/PERFORMANCE.md.
+pub fn run(write: bool) -> Result<()> {
+    let workspace = Workspace::find()?;
+    let terrarium = build::release_runtime(&workspace)?;
+    let load = workspace.cache("bench")?.join("scrape");
+    super::contender::compile(&workspace.root.join("xtask/src/bench/scrape.c"), &load)?;
+    let mounts = mounts(&std::fs::read_to_string("/proc/mounts").context("read /proc/mounts")?);
+    let mut table = String::from(HEAD);
+    for size in SIZES {
+        shell::note(&format!("{size} containers"));
+        let mut load = Command::new(&load);
+        load.arg(size.to_string()).args(&mounts);
+        let containers = Running::start(&mut load, "ready")?;
+        for (name, options) in SHOWN {
+            // As many as there are is no bound that could bite; 1 bites always.
+            let bound = (size * 45).to_string();
+            let options: Vec<&str> =
+                options.iter().map(|o| if *o == "1" { bound.as_str() } else { *o }).collect();
+            let mut command = Command::new(&terrarium);
+            command.args(["--root", "/nonexistent", "observe", "--listen", "127.0.0.1:0"]);
+            let observatory = Running::start(command.args(&options), "listening on http://")?;
+            row(&mut table, size, name, &observatory)?;
+        }
+        drop(containers);
+    }
+    print!("{table}");
+    if write {
+        let page = workspace.root.join("docs/PERFORMANCE.md");
+        super::write_between(&page, "scrape", &format!("{}\n\n{table}", machine(&host_triple())))?;
+    }
+    Ok(())
+}
+
+fn row(table: &mut String, size: u32, shown: &str, observatory: &Running) -> Result<()> {
+    let address = observatory.said.strip_prefix("listening on http://").context("an address")?;
+    let mut times = Vec::new();
+    let mut body = String::new();
+    for answer in 0..=ANSWERS {
+        let start = Instant::now();
+        body = get(address)?;
+        if answer > 0 {
+            times.push(u64::try_from(start.elapsed().as_micros())?);
+        }
+    }
+    times.sort_unstable();
+    let series = body.lines().filter(|line| line.contains("{id=")).count();
+    let seen = body.matches("\nterrarium_container_info{").count();
+    ensure!(seen >= size as usize, "only {seen} of {size} containers are told of");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", observatory.child.id()))?;
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: u64 =
+        rss.and_then(|rss| rss.trim().trim_end_matches(" kB").parse().ok()).context("VmHWM")?;
+    let median = as_float(times[times.len() / 2]);
+    writeln!(
+        table,
+        "| {size} | {shown} | {series} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} |",
+        as_float(body.len() as u64) / f64::from(1 << 20),
+        median / 1000.0,
+        as_float(times[times.len() * 9 / 10]) / 1000.0,
+        median / f64::from(size),
+        as_float(kib) / 1024.0,
+    )?;
+    Ok(())
+}
+
+/// The mount points of the hierarchies that an observatory reads, cgroup v2 last.
+fn mounts(table: &str) -> Vec<String> {
+    let mut v1 = Vec::new();
+    let mut v2 = Vec::new();
+    for line in table.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [_, point, kind, options, ..] = words[..] else { continue };
+        let read = ["cpu", "cpuacct", "memory", "pids", "blkio"];
+        if kind == "cgroup2" {
+            v2.push(point.to_owned());
+        } else if kind == "cgroup" && options.split(',').any(|option| read.contains(&option)) {
+            v1.push(point.to_owned());
+        }
+    }
+    v1.extend(v2.into_iter().take(1));
+    v1
+}
+
+fn get(address: &str) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    ensure!(answer.starts_with("HTTP/1.0 200"), "it answered {:?}", answer.lines().next());
+    Ok(answer)
+}
+
+/// A program that has said that it is ready. It is told to end when this goes.
+struct Running {
+    child: Child,
+    said: String,
+}
+
+impl Running {
+    fn start(command: &mut Command, ready: &str) -> Result<Self> {
+        shell::announce(command);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().context("its output")?;
+        let mut running = Self { child, said: String::new() };
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            if line.starts_with(ready) {
+                running.said = line;
+                return Ok(running);
+            }
+        }
+        anyhow::bail!("{} ended before it was ready", shell::line(command));
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // The load ends with its input, the observatory by the signal.
+        drop(self.child.stdin.take());
+        if !self.said.starts_with("ready") {
+            // It may have ended by itself.
+            let _ = self.child.kill();
+        }
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mounts;
+
+    #[test]
+    fn hierarchies_that_are_read_come_with_v2_last() {
+        let table = "cgroup2 /unified cgroup2 rw 0 0\ncgroup /mem cgroup rw,memory 0 0\n\
+                     cgroup /dev cgroup rw,devices 0 0\ntmpfs / tmpfs rw 0 0\n";
+        assert_eq!(mounts(table), ["/mem", "/unified"]);
+    }
+}
