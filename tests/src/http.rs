@@ -1,6 +1,7 @@
 //! Requests to a server on loopback.
 
 use crate::deadline::PATIENCE;
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ pub struct Response {
     pub status: u16,
     /// The value of `Content-Type`, or empty.
     pub content_type: String,
+    /// All headers, by their names in small letters.
+    pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: String,
 }
@@ -27,6 +30,13 @@ pub fn get_as(url: &str, accept: &str) -> Result<Response, String> {
     Ok(Response {
         status: response.status().as_u16(),
         content_type: header(&response, "content-type"),
+        headers: response
+            .headers()
+            .iter()
+            .map(|(name, value)| {
+                (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into())
+            })
+            .collect(),
         body: response
             .body_mut()
             .with_config()

@@ -23,6 +23,7 @@
 )]
 
 pub mod binaries;
+pub mod browser;
 pub mod bundle;
 pub mod container;
 pub mod dashboard;
@@ -41,6 +42,7 @@ pub mod rootfs;
 pub mod testbed;
 pub mod tracer;
 
+pub use browser::Browser;
 pub use container::{Container, Running};
 pub use deadline::eventually;
 pub use metrics::Metrics;

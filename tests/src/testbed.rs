@@ -88,6 +88,12 @@ impl TestBed {
         Container::new(self, self.unique(name))
     }
 
+    /// A container called `name` as it stands, for pictures: only one at a time may have it on a machine, and what it
+    /// leaves is not looked for.
+    pub fn container_called(&self, name: &str) -> Container<'_> {
+        Container::new(self, name.to_owned())
+    }
+
     /// `terrarium --root …`, to be completed.
     pub fn terrarium(&self) -> Command {
         let mut command = Command::new(binaries::terrarium());

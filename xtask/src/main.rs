@@ -10,6 +10,7 @@ mod kernels;
 mod leftovers;
 mod lint;
 mod qemu;
+mod screenshots;
 mod setup;
 mod shell;
 mod test;
@@ -40,6 +41,7 @@ enum Command {
     Kernels(kernels::Args),
     Bench(bench::Args),
     Lint(lint::Args),
+    Screenshots(screenshots::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
         Command::Kernels(args) => kernels::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Screenshots(args) => screenshots::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

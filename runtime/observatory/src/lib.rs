@@ -16,6 +16,7 @@ pub mod kernel;
 mod memory_files;
 pub mod metrics;
 pub mod observe;
+mod page;
 pub mod probe;
 mod pump;
 pub mod resources;

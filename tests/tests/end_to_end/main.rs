@@ -18,6 +18,7 @@ mod network;
 mod observe;
 mod oci;
 mod options;
+mod page;
 mod prometheus;
 mod resources;
 mod rootless;

@@ -112,6 +112,8 @@ pub fn all() -> Vec<Need> {
         peer("nft", "tests read the rule tables with it", &["nftables"]),
         peer("prometheus", "tests scrape with it", &["prometheus"]),
         peer("promtool", "tests check the metrics with it", &["prometheus"]),
+        peer("chromium", "tests look at the page with it", &["chromium"]),
+        peer("chromedriver", "tests drive chromium with it", &["chromium-driver"]),
         peer("bpftrace", "tests compare counts with it", &["bpftrace"]),
         peer("runc", "tests compare with it", &["runc"]),
         peer("crun", "tests compare with it", &["crun"]),

@@ -34,6 +34,18 @@ pub struct Events {
     /// Only events of this probe
     #[arg(long, value_name = "PROBE")]
     probe: Option<String>,
+    /// Only events of this type, as mount.bind, or of all whose type begins so, as mount
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// Only events of what failed with this error, as EPERM
+    #[arg(long, value_name = "ERRNO")]
+    errno: Option<String>,
+    /// Only events from then on: a time, or how long ago, as 10m
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only events before then
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
     /// How to print
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -139,7 +151,14 @@ fn address(url: &str) -> anyhow::Result<String> {
 
 fn path(args: &Events) -> String {
     let mut path = format!("/api/v1/events?follow={}", args.follow);
-    for (name, value) in [("container", &args.container), ("probe", &args.probe)] {
+    for (name, value) in [
+        ("container", &args.container),
+        ("probe", &args.probe),
+        ("type", &args.kind),
+        ("errno", &args.errno),
+        ("since", &args.since),
+        ("until", &args.until),
+    ] {
         if let Some(value) = value {
             let _ = write!(path, "&{name}={}", percent(value));
         }

@@ -2,6 +2,7 @@
 
 mod containers;
 mod events;
+mod namespaces;
 
 use crate::metrics::{Format, Metrics};
 use crate::shared::Shared;
@@ -50,12 +51,13 @@ pub async fn serve(
 ) {
     let app = App { shared, metrics, stopping: stopping.clone() };
     let router = Router::new()
-        .route("/", get(index))
+        .merge(crate::page::routes())
         .route("/metrics", get(metrics_text))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/api/v1/containers", get(containers::containers))
         .route("/api/v1/events", get(events::events))
+        .route("/api/v1/namespaces", get(namespaces::namespaces))
         .with_state(app);
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
@@ -126,16 +128,6 @@ fn limit_sending(stream: &TcpStream) -> io::Result<()> {
         &SEND_TIMEOUT_MS,
     )?;
     Ok(())
-}
-
-async fn index() -> &'static str {
-    "terrarium observatory\n\n\
-     /metrics                what Prometheus scrapes\n\
-     /api/v1/containers      the containers, as JSON\n\
-     /api/v1/events          the events, as JSON lines, or as server-sent events (Accept: text/event-stream);\n\
-     \x20                       ?follow=false ends after those kept; ?container=, ?probe=, ?type=, ?errno=,\n\
-     \x20                       ?since= and ?until= choose\n\
-     /healthz, /readyz       whether it runs, whether probes are attached\n"
 }
 
 async fn metrics_text(AppState(app): AppState<App>, headers: HeaderMap) -> Response {
