@@ -56,8 +56,8 @@ export class Container {
       panel("Memory against its limit", el("small", {}, "short marks: stalls; full lines: OOM kills"), this.#memory.node),
       panel("Start-up", null, this.#phases),
       panel("Life", el("small", {}, "a lane a kind of event; red where something failed"), this.#life.node),
-      panel("Findings", null, this.#noFinding, this.#findings),
       panel("Namespaces", null, this.#walls),
+      panel("Findings", null, this.#noFinding, this.#findings),
       panel("Events", this.#all, this.#list.node),
     );
     this.node = el("section", { class: "view" },

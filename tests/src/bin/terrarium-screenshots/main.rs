@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 fn pages(scene: &mut Scene<'_>, folder: &Path) {
     for dark in [false, true] {
-        let browser = Browser::start(1360, 860, dark);
+        let browser = Browser::start(1280, 760, dark);
         browser.open(&scene.observatory.url("/"));
         // Sparklines and charts need a past.
         for _ in 0..12 {
