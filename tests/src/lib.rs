@@ -39,6 +39,7 @@ pub mod process;
 pub mod prometheus;
 pub mod requirement;
 pub mod rootfs;
+pub mod terminal;
 pub mod testbed;
 pub mod tracer;
 
@@ -50,4 +51,5 @@ pub use network_namespace::NetworkNamespace;
 pub use observatory::Observatory;
 pub use process::Outcome;
 pub use requirement::Requirement;
+pub use terminal::Terminal;
 pub use testbed::TestBed;

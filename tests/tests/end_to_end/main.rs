@@ -22,4 +22,5 @@ mod page;
 mod prometheus;
 mod resources;
 mod rootless;
+mod top;
 mod usage;

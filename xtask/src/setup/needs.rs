@@ -114,6 +114,7 @@ pub fn all() -> Vec<Need> {
         peer("promtool", "tests check the metrics with it", &["prometheus"]),
         peer("chromium", "tests look at the page with it", &["chromium"]),
         peer("chromedriver", "tests drive chromium with it", &["chromium-driver"]),
+        peer("tmux", "tests use terminals by it", &["tmux"]),
         peer("bpftrace", "tests compare counts with it", &["bpftrace"]),
         peer("runc", "tests compare with it", &["runc"]),
         peer("crun", "tests compare with it", &["crun"]),

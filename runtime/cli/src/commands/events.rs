@@ -71,8 +71,8 @@ pub fn run(args: &Events, global: &Global) -> anyhow::Result<ExitCode> {
     if let Some(probe) = &args.probe {
         super::observe::probes(std::slice::from_ref(probe))?;
     }
-    let address = address(&args.url)?;
-    let mut lines = request(&address, &path(args))?;
+    let address = address("--url", &args.url)?;
+    let mut lines = request(&address, &path(args), "events", "--url")?;
     let mut out = std::io::stdout().lock();
     if args.format == Format::Table
         && let Err(error) = writeln!(out, "{}", header())
@@ -136,14 +136,14 @@ fn closed(error: std::io::Error) -> anyhow::Result<ExitCode> {
     Err(error).context("write events")
 }
 
-/// Host and port of `http://host:port`.
-fn address(url: &str) -> anyhow::Result<String> {
+/// Host and port of `http://host:port`, the value of `option`.
+pub fn address(option: &str, url: &str) -> anyhow::Result<String> {
     let Some(rest) = url.strip_prefix("http://") else {
-        bail!("--url {url}: only http://HOST:PORT is understood");
+        bail!("{option} {url}: only http://HOST:PORT is understood");
     };
     let host = rest.trim_end_matches('/');
     if host.is_empty() || host.contains('/') {
-        bail!("--url {url}: only http://HOST:PORT is understood");
+        bail!("{option} {url}: only http://HOST:PORT is understood");
     }
     let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     Ok(if has_port { host.to_owned() } else { format!("{host}:80") })
@@ -167,7 +167,7 @@ fn path(args: &Events) -> String {
 }
 
 /// Escapes all but letters, digits and a few marks.
-fn percent(text: &str) -> String {
+pub fn percent(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -181,11 +181,17 @@ fn percent(text: &str) -> String {
     })
 }
 
-/// Sends the request and reads the head of the answer. HTTP/1.0, so that the body simply ends with the connection.
-fn request(address: &str, path: &str) -> anyhow::Result<BufReader<TcpStream>> {
+/// Sends the request and reads the head of the answer. HTTP/1.0, so that the body simply ends with the connection. An error
+/// says what was asked for, and which option says where.
+pub fn request(
+    address: &str,
+    path: &str,
+    what: &str,
+    option: &str,
+) -> anyhow::Result<BufReader<TcpStream>> {
     let hint = || {
         format!(
-            "ask the observatory at {address} for events (is `terrarium observe` running? see --url)"
+            "ask the observatory at {address} for {what} (is `terrarium observe` running? see {option})"
         )
     };
     let resolved = address
@@ -213,12 +219,12 @@ fn request(address: &str, path: &str) -> anyhow::Result<BufReader<TcpStream>> {
         // What can be read of it is enough.
         let _ = answer.take(300).read_to_string(&mut reason);
         let reason = harmless(reason.trim());
-        bail!("ask the observatory at {address} for events: it answered {code}: {reason}");
+        bail!("ask the observatory at {address} for {what}: it answered {code}: {reason}");
     }
     Ok(answer)
 }
 
-fn header() -> String {
+pub fn header() -> String {
     format!(
         "{:<15} {:<18} {:<16} {:>7} {:<16} {:<9} DETAIL",
         "TIME", "TYPE", "CONTAINER", "PID", "COMMAND", "RESULT"
@@ -226,7 +232,7 @@ fn header() -> String {
 }
 
 /// One event as a line. Everything that a container can choose is escaped: a terminal obeys control characters.
-fn row(event: &Value) -> String {
+pub fn row(event: &Value) -> String {
     let text = |pointer: &str| match event.pointer(pointer) {
         Some(Value::String(text)) => harmless(text),
         Some(Value::Null) | None => String::new(),
@@ -326,7 +332,7 @@ mod tests {
             ("http://", None),
             ("http://host/path", None),
         ] {
-            assert_eq!(address(url).ok().as_deref(), expected, "{url}");
+            assert_eq!(address("--url", url).ok().as_deref(), expected, "{url}");
         }
     }
 

@@ -27,6 +27,7 @@ mod state;
 mod stats;
 mod stop;
 mod terminal;
+mod top;
 mod update;
 
 use crate::exit::WithCode;
@@ -56,6 +57,8 @@ pub enum Command {
     #[command(display_order = 7)]
     Events(events::Events),
     #[command(display_order = 8)]
+    Top(top::Args),
+    #[command(display_order = 9)]
     Doctor(doctor::Doctor),
     #[command(display_order = 20)]
     Exec(Box<exec::Args>),
@@ -153,6 +156,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Gc(args) => gc::run(&args, global),
         Command::Observe(args) => observe::run(args, global),
         Command::Events(args) => events::run(&args, global),
+        Command::Top(args) => top::run(&args),
         Command::Doctor(args) => doctor::run(&args, global),
         Command::Exec(args) => exec::run(&args, global),
         Command::Pause(args) => pause::pause(&args, global),

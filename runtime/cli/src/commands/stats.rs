@@ -193,7 +193,7 @@ fn table(before: &Samples, now: &Samples) -> String {
 }
 
 /// A size with a unit, to three digits or so.
-fn human(bytes: u64) -> String {
+pub fn human(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = as_float(bytes);
     let mut unit = 0;
