@@ -18,6 +18,11 @@ impl WithCode {
     pub fn error(code: u8, source: impl Into<anyhow::Error>) -> anyhow::Error {
         anyhow::Error::new(Self { code, source: source.into() })
     }
+
+    /// The code.
+    pub fn code(&self) -> u8 {
+        self.code
+    }
 }
 
 impl fmt::Display for WithCode {

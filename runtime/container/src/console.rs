@@ -147,6 +147,8 @@ pub(crate) fn with_short_path<T>(
 #[derive(Debug)]
 pub struct Relay {
     master: OwnedFd,
+    /// Where what the container writes goes, instead of standard output; then it gets no input.
+    log: Option<OwnedFd>,
     saved: Option<Termios>,
     typed: RefCell<Typed>,
     signals: OnceCell<SignalFd>,
@@ -173,13 +175,24 @@ impl Relay {
         }
         // Neither side may make the other wait.
         rustix::io::ioctl_fionbio(master.as_fd(), true).tried("make nonblocking", "terminal")?;
-        let relay = Self { master, saved, typed: RefCell::default(), signals: OnceCell::new() };
+        let (typed, signals) = (RefCell::default(), OnceCell::new());
+        let relay = Self { master, log: None, saved, typed, signals };
         relay.resize();
         Ok(relay)
     }
 
+    /// Writes what comes from `master` into `log`, for a container without anybody at its terminal.
+    pub(crate) fn into(master: OwnedFd, log: OwnedFd) -> Result<Self> {
+        rustix::io::ioctl_fionbio(master.as_fd(), true).tried("make nonblocking", "terminal")?;
+        let typed = RefCell::new(Typed { ended: true, ..Typed::default() });
+        Ok(Self { master, log: Some(log), saved: None, typed, signals: OnceCell::new() })
+    }
+
     /// Gives the container's terminal the size of the runtime's own.
     pub(crate) fn resize(&self) {
+        if self.log.is_some() {
+            return;
+        }
         if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin())
             && size.ws_row > 0
         {
@@ -242,7 +255,8 @@ impl Relay {
             Ok(n) => {
                 let mut rest = &bytes[..n];
                 while !rest.is_empty() {
-                    match rustix::io::write(rustix::stdio::stdout(), rest) {
+                    let out = self.log.as_ref().map_or(rustix::stdio::stdout(), AsFd::as_fd);
+                    match rustix::io::write(out, rest) {
                         Ok(written) => rest = &rest[written..],
                         Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
                         // Nobody reads; the container need not wait for that.

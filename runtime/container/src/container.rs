@@ -13,6 +13,7 @@ use crate::namespaces;
 use crate::network::veth::{self, Endpoint};
 use crate::network::{self, Details, NetworkRequest};
 use crate::plan::{self, PlanContext};
+use crate::restart::RestartPolicy;
 use crate::signal::SignalNumber;
 use crate::spec::network_of;
 use crate::state::{NetworkState, State, Status, now, process_stat, write_atomically};
@@ -65,6 +66,10 @@ pub struct CreateOptions {
     pub pid_file: Option<PathBuf>,
     /// The root filesystem is made of these; the spec's `root.path` is [`Layers::root`].
     pub layers: Option<Layers>,
+    /// When its supervisor starts it again.
+    pub restart: RestartPolicy,
+    /// How often it has done so.
+    pub restart_count: u32,
 }
 
 /// A container that this process has created.
@@ -83,6 +88,8 @@ pub struct Container {
     console_socket: Option<PathBuf>,
     terminal: Option<Relay>,
     has_hooks: bool,
+    log_output: bool,
+    again: bool,
 }
 
 impl Container {
@@ -95,17 +102,24 @@ impl Container {
         spec: &Spec,
         options: &CreateOptions,
     ) -> Result<Self> {
+        Self::create_in(store, id, spec, options, None)
+    }
+
+    /// [`Self::create`]; with `existing`, the folder of a container that has stopped, which stays on failure.
+    pub(crate) fn create_in(
+        store: &Store,
+        id: &ContainerId,
+        spec: &Spec,
+        options: &CreateOptions,
+        existing: Option<LockedFolder>,
+    ) -> Result<Self> {
         let spec = &with_default_devices(spec);
         let folder = store.folder(id);
         let bundle = options.bundle.clone().unwrap_or_else(|| folder.clone());
         let network = requested_network(spec)?;
         let details = Details::of(spec)?;
         let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
-        console::check(
-            terminal,
-            options.console_socket.as_deref(),
-            options.leave || options.log_output,
-        )?;
+        console::check(terminal, options.console_socket.as_deref(), options.leave)?;
         check_descriptors(options.preserve_fds)?;
         let linux = spec.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().as_ref());
@@ -130,22 +144,16 @@ impl Container {
 
         let me = std::process::id().cast_signed();
         let my_ticks = process_stat(me).map_or(0, |stat| stat.start_ticks);
-        let journal = Journal {
-            version: 1,
-            cgroups: cgroups.folders(),
-            cgroup_parents: cgroups.parents(),
-            network: match &network {
-                NetworkRequest::Bridge { name, .. } => {
-                    Some(JournalNetwork { bridge: name.clone(), veth: veth::name() })
-                }
-                _ => None,
-            },
-            writable: options.layers.as_ref().map(|layers| layers.place.clone()),
-            creator_pid: me,
-            creator_start_ticks: my_ticks,
-        };
+        let journal = journal(&cgroups, &network, options, (me, my_ticks));
         let config = serde_json::to_vec(spec).expect("a spec has no map with non-string keys");
-        let folder = store.reserve(id, &journal, &[("config.json", &config)])?;
+        let again = existing.is_some();
+        let folder = match existing {
+            Some(folder) => {
+                journal.write(folder.path())?;
+                folder
+            }
+            None => store.reserve(id, &journal, &[("config.json", &config)])?,
+        };
 
         let state = State {
             version: 1,
@@ -180,6 +188,12 @@ impl Container {
             exit_code: None,
             finished: None,
             remove: options.remove,
+            restart: match options.restart {
+                RestartPolicy::No => String::new(),
+                policy => policy.to_string(),
+            },
+            restart_count: options.restart_count,
+            stop_requested: false,
         };
         let creation = Creation {
             store,
@@ -191,6 +205,7 @@ impl Container {
             place: journal.network.as_ref(),
             state,
             options,
+            again,
         };
         creation.run(spec, folder)
     }
@@ -249,6 +264,10 @@ impl Container {
             (Message::Ready, _) => self.ready = true,
             (Message::Terminal, Some(master)) => match &self.console_socket {
                 Some(path) => console::send(path, master.as_fd())?,
+                None if self.log_output => {
+                    let [_, log, _] = open_log(&self.store.folder(&self.id).join(LOG))?;
+                    self.terminal = Some(Relay::into(master, log)?);
+                }
                 None => self.terminal = Some(Relay::start(master)?),
             },
             (Message::Mounted, _) => {
@@ -307,8 +326,7 @@ impl Container {
         let _ = self.send(SignalNumber::KILL);
         let _ = self.reap(WaitPidFlag::empty());
         if let Some(folder) = self.folder.take() {
-            // The first error is what the user needs; what could not be removed stays in the journal for gc.
-            let _ = teardown::remove(&self.store, &self.id, folder);
+            give_up(&self.store, &self.id, folder, &mut self.state, self.again);
         }
     }
 
@@ -355,14 +373,36 @@ impl Container {
             return Ok(());
         }
         let released = teardown::release(&self.store, &self.id, folder.path());
-        self.state.status = Status::Stopped;
-        self.state.pid = 0;
-        self.state.exit_code = Some(exit_code);
-        self.state.finished = Some(now());
-        self.state.write(folder.path())?;
+        // Others may have changed it meanwhile: its name, or whether it is to be started again.
+        let mut state = State::read(folder.path())?.unwrap_or(self.state);
+        state.status = Status::Stopped;
+        state.pid = 0;
+        state.exit_code = Some(exit_code);
+        state.finished = Some(now());
+        state.write(folder.path())?;
         released
     }
 }
+
+/// Takes away what was made for a container that could not be started. One that had run before stays, stopped.
+///
+/// Failures are not told: the first error is what the user needs, and what could not be removed stays in the journal for
+/// gc.
+fn give_up(store: &Store, id: &ContainerId, folder: LockedFolder, state: &mut State, again: bool) {
+    if !again {
+        let _ = teardown::remove(store, id, folder);
+        return;
+    }
+    let _ = teardown::release(store, id, folder.path());
+    state.status = Status::Stopped;
+    state.pid = 0;
+    state.exit_code = Some(OWN_FAILURE);
+    state.finished = Some(now());
+    let _ = state.write(folder.path());
+}
+
+/// The exit code of a container that terrarium could not start.
+const OWN_FAILURE: i32 = 125;
 
 /// The exit code of a child as a shell gives it; none if it has not ended and `flags` say not to wait.
 pub(crate) fn reap(pidfd: &OwnedFd, flags: WaitPidFlag) -> nix::Result<Option<i32>> {
@@ -413,6 +453,7 @@ struct Creation<'a> {
     place: Option<&'a JournalNetwork>,
     state: State,
     options: &'a CreateOptions,
+    again: bool,
 }
 
 impl Creation<'_> {
@@ -426,8 +467,7 @@ impl Creation<'_> {
                     let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
                     let _ = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED);
                 }
-                // The first error is what the user needs; what could not be removed stays in the journal for gc.
-                let _ = teardown::remove(self.store, self.id, folder);
+                give_up(self.store, self.id, folder, &mut self.state, self.again);
                 return Err(error);
             }
         }
@@ -446,6 +486,8 @@ impl Creation<'_> {
             console_socket: self.options.console_socket.clone(),
             terminal: None,
             has_hooks: spec.hooks().is_some(),
+            log_output: self.options.log_output,
+            again: self.again,
         })
     }
 
@@ -456,7 +498,7 @@ impl Creation<'_> {
         process: &mut Option<FirstProcess>,
     ) -> Result<()> {
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
-        if let Some(layers) = &self.options.layers {
+        if let Some(layers) = self.options.layers.as_ref().filter(|_| !self.again) {
             layers.make()?;
         }
         let endpoint = self.join_network(folder)?;
@@ -593,6 +635,30 @@ fn listen(folder: &Path) -> Result<OwnedFd> {
     nix::sys::socket::listen(&socket, Backlog::new(8).expect("8 is allowed"))
         .tried("listen on", &path)?;
     Ok(socket)
+}
+
+/// What a container will leave on the host; `creator` is this process and its start time.
+fn journal(
+    cgroups: &Cgroups,
+    network: &NetworkRequest,
+    options: &CreateOptions,
+    creator: (i32, u64),
+) -> Journal {
+    Journal {
+        version: 1,
+        cgroups: cgroups.folders(),
+        cgroup_parents: cgroups.parents(),
+        network: match network {
+            NetworkRequest::Bridge { name, .. } => {
+                Some(JournalNetwork { bridge: name.clone(), veth: veth::name() })
+            }
+            _ => None,
+        },
+        writable: options.layers.as_ref().map(|layers| layers.place.clone()),
+        layers: options.layers.as_ref().map(|layers| layers.lower.clone()).unwrap_or_default(),
+        creator_pid: creator.0,
+        creator_start_ticks: creator.1,
+    }
 }
 
 /// Binds of the files that a container with a network gets.

@@ -104,6 +104,8 @@ pub(crate) struct InitPlan {
     pub preserve_fds: u32,
     /// The program.
     pub process: ProcessPlan,
+    /// terrarium's own init, which is to be pid 1 and to start the program.
+    pub reaper: Option<OwnedFd>,
 }
 
 /// The program and its rights.
@@ -281,6 +283,9 @@ fn set_up_and_execute(
     tell(socket, &Message::Ready, None)?;
     wait_for_start(socket, listener)?;
     run_hooks("startContainer", &plan.hooks.start_container, &plan.oci_state, "created")?;
+    if let Some(reaper) = &plan.reaper {
+        return execute_reaper(&plan.process, reaper, plan.preserve_fds).map_err(Some);
+    }
     execute(&plan.process, plan.preserve_fds).map_err(Some)
 }
 
@@ -513,6 +518,25 @@ pub(crate) fn execute(process: &ProcessPlan, preserve_fds: u32) -> Result<Infall
     Err(not_found(program, found))
 }
 
+/// Replaces this process by terrarium's init, which executes the program as its child.
+fn execute_reaper(
+    process: &ProcessPlan,
+    reaper: &OwnedFd,
+    preserve_fds: u32,
+) -> Result<Infallible, Failure> {
+    // What the init could not say any more is told by the runtime.
+    let program = look_for_program(process)?;
+    close_on_exec_from(3 + preserve_fds).step("set close-on-exec on", "descriptors")?;
+    if process.no_new_privileges {
+        load_filter(process)?;
+    }
+    let mut args = vec![c"terrarium-init".into(), program];
+    args.extend(process.args.iter().cloned());
+    let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
+    nix::unistd::execveat(reaper.as_fd(), c"", &args, &process.env, flags)
+        .step("execute", "terrarium-init")
+}
+
 fn not_found(program: CString, found: Option<CString>) -> Failure {
     let (on, hint) = match found {
         Some(path) => (path, "the file is there, but its interpreter or ELF loader is not"),
@@ -531,7 +555,7 @@ fn not_found(program: CString, found: Option<CString>) -> Failure {
 }
 
 /// Whether there is something to execute, as far as can be told without doing it.
-fn look_for_program(process: &ProcessPlan) -> Result<(), Failure> {
+fn look_for_program(process: &ProcessPlan) -> Result<CString, Failure> {
     let program = process.args.first().cloned().unwrap_or_default();
     let mut denied = None;
     for candidate in candidates(&program, &process.env) {
@@ -540,7 +564,7 @@ fn look_for_program(process: &ProcessPlan) -> Result<(), Failure> {
         let may = rustix::fs::Access::EXEC_OK;
         // The ids that count are those of the program's user, which this process has by now.
         if is_file && rustix::fs::access(candidate.as_c_str(), may).is_ok() {
-            return Ok(());
+            return Ok(candidate);
         }
         denied = Some(candidate);
     }

@@ -30,6 +30,8 @@ mod namespaces;
 pub mod network;
 mod option_forms;
 mod plan;
+mod reaper;
+mod restart;
 mod rootfs;
 mod seal;
 pub mod seccomp;
@@ -65,6 +67,8 @@ pub use network::{
 };
 pub use oci_spec::runtime::LinuxResources;
 pub use oci_spec::runtime::{Process as OciProcess, Spec as OciSpec};
+pub use reaper::ANNOTATION as ANNOTATION_INIT;
+pub use restart::{RestartPolicy, again, rename, request_stop, supervise};
 pub use seal::run_sealed;
 pub use signal::SignalNumber;
 pub use spec::{NamespaceChoice, RunOptions, change_process};

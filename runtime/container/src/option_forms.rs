@@ -130,6 +130,21 @@ pub(crate) fn mount_option(text: &str) -> Result<Mount> {
     Ok(mount(target, "bind", source.to_str().ok_or_else(|| invalid("it is not UTF-8"))?, &all))
 }
 
+/// The host's device nodes directly in `/dev`, for `--privileged`; those that every container has anyway are left out.
+pub(crate) fn host_devices() -> Vec<LinuxDevice> {
+    const OWN: [&str; 8] = ["console", "full", "null", "ptmx", "random", "tty", "urandom", "zero"];
+    let mut names: Vec<_> = std::fs::read_dir("/dev")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !OWN.contains(&name.as_str()))
+        .collect();
+    names.sort();
+    let nodes = names.iter().filter_map(|name| device(&format!("/dev/{name}")).ok());
+    nodes.map(|(node, _)| node).collect()
+}
+
 /// `--device HOST[:CONTAINER][:rwm]`: the node, and the rule that lets the container use it.
 pub(crate) fn device(text: &str) -> Result<(LinuxDevice, LinuxDeviceCgroup)> {
     let invalid = |reason: &'static str| Error::invalid("--device", text, reason);

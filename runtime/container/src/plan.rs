@@ -12,6 +12,7 @@ use crate::init::{InitPlan, ProcessPlan};
 use crate::layers::{self, Layers};
 use crate::mount::Mount;
 use crate::namespaces::NamespacePlan;
+use crate::reaper;
 use crate::rootfs::RootPlan;
 use crate::seccomp::{self, Filter};
 use nix::mount::MsFlags;
@@ -66,6 +67,7 @@ pub(crate) fn plan(spec: &Spec, context: &PlanContext<'_>) -> Result<InitPlan> {
         hooks: InitHooks::from_spec(spec)?,
         oci_state: context.oci_state.clone(),
         preserve_fds: context.preserve_fds,
+        reaper: reaper::wanted(spec).then(reaper::open).transpose()?,
         namespaces,
     })
 }

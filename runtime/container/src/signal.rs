@@ -66,9 +66,19 @@ pub(crate) enum Disposition {
 /// What process `pid` does with `signal`; `Own` where it cannot be told.
 pub(crate) fn disposition(pid: i32, signal: SignalNumber) -> Disposition {
     match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        // A process in sigwait(3), as an init is, has blocked what it waits for, but while it waits the kernel shows it as
+        // not blocked (do_sigtimedwait in kernel/signal.c).
+        Ok(_) if waits_for_signals(pid) => Disposition::Own,
         Ok(status) => parse_disposition(&status, signal),
         Err(_) => Disposition::Own,
     }
+}
+
+/// Whether the process is in `rt_sigtimedwait(2)`.
+fn waits_for_signals(pid: i32) -> bool {
+    // The number of the system call comes first; `running` where there is none.
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    call.split(' ').next().and_then(|number| number.parse().ok()) == Some(libc::SYS_rt_sigtimedwait)
 }
 
 fn parse_disposition(status: &str, signal: SignalNumber) -> Disposition {

@@ -11,10 +11,10 @@ use crate::seccomp;
 use crate::units::{CPU_PERIOD_US, key_value, parse_bytes, parse_cpus, parse_memory, parse_pids};
 use crate::user;
 use oci_spec::runtime::{
-    Capabilities, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroup,
-    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespace,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, LinuxSeccomp, Mount,
-    ProcessBuilder, RootBuilder, Spec, UserBuilder,
+    Capabilities, LinuxBlockIoBuilder, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
+    LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder,
+    LinuxNamespace, LinuxNamespaceType, LinuxPidsBuilder, LinuxResourcesBuilder, LinuxSeccomp,
+    Mount, ProcessBuilder, RootBuilder, Spec, UserBuilder,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,20 @@ pub struct RunOptions {
     pub memory: Option<String>,
     /// `--memory-swap`: memory and swap together; -1 for no limit.
     pub memory_swap: Option<String>,
+    /// `--memory-reservation`
+    pub memory_reservation: Option<String>,
+    /// `--cpu-shares`, from 2 to 262144
+    pub cpu_shares: Option<u64>,
+    /// `--cpuset-mems`
+    pub cpuset_mems: Option<String>,
+    /// `--blkio-weight`, from 10 to 1000
+    pub blkio_weight: Option<u16>,
+    /// `--group-add`, by name or number
+    pub group_add: Vec<String>,
+    /// `--privileged`: every capability, every device, nothing masked, no seccomp filter.
+    pub privileged: bool,
+    /// `--init`: terrarium's own program is pid 1.
+    pub init: bool,
     /// `--cpus`
     pub cpus: Option<String>,
     /// `--cpuset-cpus`
@@ -162,20 +176,33 @@ impl RunOptions {
         network.annotate(&mut annotations);
         self.network_options.check(&network)?;
         self.network_options.annotate(&mut annotations);
+        if self.init {
+            annotations.insert(crate::reaper::ANNOTATION.to_owned(), "true".to_owned());
+        }
 
         let devices = self
             .devices
             .iter()
             .map(|text| option_forms::device(text))
             .collect::<Result<Vec<_>>>()?;
-        let (nodes, rules): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
+        let (mut nodes, mut rules): (Vec<_>, Vec<_>) = devices.into_iter().unzip();
+        if self.privileged {
+            nodes.extend(option_forms::host_devices());
+            let everything = LinuxDeviceCgroupBuilder::default().allow(true).access("rwm");
+            rules.push(built(everything.build()));
+        }
+        let hidden =
+            !self.privileged && !self.security.iter().any(|text| is_unconfined_paths(text));
+        let paths = |paths: &[&str]| -> Vec<String> {
+            paths.iter().filter(|_| hidden).map(|&path| path.to_owned()).collect()
+        };
         let mut linux = LinuxBuilder::default()
             .namespaces(self.namespaces(&network, maps.is_some()))
             .devices(nodes)
             .resources(self.resources(rules)?)
             .cgroups_path(self.cgroup_path(id)?)
-            .masked_paths(MASKED.map(str::to_owned).to_vec())
-            .readonly_paths(READONLY.map(str::to_owned).to_vec());
+            .masked_paths(paths(&MASKED))
+            .readonly_paths(paths(&READONLY));
         if let Some(profile) = self.seccomp()? {
             linux = linux.seccomp(profile);
         }
@@ -227,6 +254,7 @@ impl RunOptions {
     ) -> Result<oci_spec::runtime::LinuxResources> {
         let rules = device_rules().into_iter().chain(more_rules).collect::<Vec<_>>();
         let mut resources = LinuxResourcesBuilder::default().devices(rules);
+        let mut memory = LinuxMemoryBuilder::default();
         if let Some(text) = &self.memory {
             let limit = parse_memory("--memory", text)?;
             let swap = match self.memory_swap.as_deref() {
@@ -242,23 +270,42 @@ impl RunOptions {
                     "it counts memory and swap together: give at least the memory limit",
                 ));
             }
-            resources = resources
-                .memory(built(LinuxMemoryBuilder::default().limit(limit).swap(swap).build()));
+            memory = memory.limit(limit).swap(swap);
         } else if let Some(text) = &self.memory_swap {
             return Err(Error::invalid("--memory-swap", text, "it needs --memory"));
         }
-        if self.cpus.is_some() || self.cpuset_cpus.is_some() {
+        if let Some(text) = &self.memory_reservation {
+            memory = memory.reservation(parse_memory("--memory-reservation", text)?);
+        }
+        if self.memory.is_some() || self.memory_reservation.is_some() {
+            resources = resources.memory(built(memory.build()));
+        }
+        if let Some(weight) = self.blkio_weight {
+            if !(10..=1000).contains(&weight) {
+                let reason = "it is from 10 to 1000";
+                return Err(Error::invalid("--blkio-weight", weight.to_string(), reason));
+            }
+            let io = LinuxBlockIoBuilder::default().weight(weight);
+            resources = resources.block_io(built(io.build()));
+        }
+        let sets_cpu = self.cpus.is_some() || self.cpu_shares.is_some();
+        if sets_cpu || self.cpuset_cpus.is_some() || self.cpuset_mems.is_some() {
             let mut cpu = LinuxCpuBuilder::default();
+            if let Some(shares) = self.cpu_shares {
+                if !(2..=262_144).contains(&shares) {
+                    let reason = "it is from 2 to 262144, and 1024 unless given";
+                    return Err(Error::invalid("--cpu-shares", shares.to_string(), reason));
+                }
+                cpu = cpu.shares(shares);
+            }
+            if let Some(text) = &self.cpuset_mems {
+                cpu = cpu.mems(check_list("--cpuset-mems", text)?);
+            }
             if let Some(text) = &self.cpus {
                 cpu = cpu.quota(parse_cpus(text)?).period(CPU_PERIOD_US);
             }
             if let Some(text) = &self.cpuset_cpus {
-                if text.is_empty()
-                    || !text.bytes().all(|b| b.is_ascii_digit() || b"-,".contains(&b))
-                {
-                    return Err(Error::invalid("--cpuset-cpus", text, "the form is 0-2,5"));
-                }
-                cpu = cpu.cpus(text.clone());
+                cpu = cpu.cpus(check_list("--cpuset-cpus", text)?);
             }
             resources = resources.cpu(built(cpu.build()));
         }
@@ -271,12 +318,16 @@ impl RunOptions {
 
     fn process(&self, rootfs: &Path, hostname: &str) -> Result<oci_spec::runtime::Process> {
         let wanted = self.user.as_deref().unwrap_or("0");
-        let found = if self.layers.is_empty() {
-            user::find(&[rootfs], wanted)?
-        } else {
-            user::find(&self.layers, wanted)?
-        };
-        let set = capabilities::choose(&self.cap_add, &self.cap_drop)?;
+        let own = [rootfs.to_owned()];
+        let layers = if self.layers.is_empty() { own.as_slice() } else { self.layers.as_slice() };
+        let found = user::find(layers, wanted)?;
+        let mut groups = found.groups;
+        for group in user::groups(layers, &self.group_add)? {
+            if !groups.contains(&group) {
+                groups.push(group);
+            }
+        }
+        let set = self.capabilities()?;
         let capabilities = LinuxCapabilitiesBuilder::default()
             .bounding(set.clone())
             .effective(set.clone())
@@ -303,7 +354,7 @@ impl RunOptions {
                 UserBuilder::default()
                     .uid(found.uid)
                     .gid(found.gid)
-                    .additional_gids(found.groups)
+                    .additional_gids(groups)
                     .build(),
             ))
             .build()
@@ -316,6 +367,11 @@ impl RunOptions {
             let limits =
                 self.ulimits.iter().map(|t| option_forms::ulimit(t)).collect::<Result<Vec<_>>>()?;
             process.set_rlimits(Some(limits).filter(|limits| !limits.is_empty()));
+            let profile =
+                self.security.iter().rev().find_map(|text| text.strip_prefix("apparmor="));
+            if let Some(profile) = profile.filter(|profile| *profile != "unconfined") {
+                process.set_apparmor_profile(Some(profile.to_owned()));
+            }
             if let Some(score) = self.oom_score_adj {
                 if !(-1000..=1000).contains(&score) {
                     let reason = "it is from -1000 to 1000 (proc_pid_oom_score_adj(5))";
@@ -361,21 +417,31 @@ impl RunOptions {
         Ok(all.into_iter().map(|(key, value)| format!("{key}={value}")).collect())
     }
 
+    fn capabilities(&self) -> Result<Capabilities> {
+        let mut add = self.cap_add.clone();
+        if self.privileged {
+            add.push("ALL".to_owned());
+        }
+        capabilities::choose(&add, &self.cap_drop)
+    }
+
     fn no_new_privileges(&self) -> Result<bool> {
-        let mut result = true;
+        let mut result = !self.privileged;
         for text in &self.security {
             match text.as_str() {
                 "no-new-privileges" | "no-new-privileges=true" | "no-new-privileges:true" => {
                     result = true;
                 }
                 "no-new-privileges=false" | "no-new-privileges:false" => result = false,
-                "apparmor=unconfined" | "label=disable" => {}
-                _ if text.starts_with("seccomp=") => {}
+                "apparmor=unconfined" | "label=disable" | "label:disable" => {}
+                _ if text.starts_with("seccomp=") || is_unconfined_paths(text) => {}
+                _ if text.starts_with("apparmor=") => {}
                 _ => {
                     return Err(Error::invalid(
                         "--security-opt",
                         text,
-                        "known are no-new-privileges[=false], seccomp=unconfined, seccomp=FILE, apparmor=unconfined",
+                        "known are no-new-privileges[=false], seccomp=unconfined|FILE, systempaths=unconfined, \
+                         apparmor=unconfined|PROFILE, label=disable",
                     ));
                 }
             }
@@ -386,8 +452,9 @@ impl RunOptions {
     /// The seccomp profile: the default one, one from a file, or none.
     fn seccomp(&self) -> Result<Option<LinuxSeccomp>> {
         match self.security.iter().rev().find_map(|text| text.strip_prefix("seccomp=")) {
+            None if self.privileged => Ok(None),
             None => {
-                let set = capabilities::choose(&self.cap_add, &self.cap_drop)?;
+                let set = self.capabilities()?;
                 let set: Vec<_> = set.into_iter().collect();
                 Ok(Some(seccomp::default_profile(&set)))
             }
@@ -459,12 +526,13 @@ impl RunOptions {
                 &["rbind", "nosuid", "noexec", "nodev", "rro"],
             ));
         } else {
-            mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]));
+            let mode = if self.privileged { "rw" } else { "ro" };
+            mounts.push(mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", mode]));
             mounts.push(mount(
                 "/sys/fs/cgroup",
                 "cgroup",
                 "cgroup",
-                &["nosuid", "noexec", "nodev", "relatime", "ro"],
+                &["nosuid", "noexec", "nodev", "relatime", mode],
             ));
         }
         for text in &self.tmpfs {
@@ -523,6 +591,19 @@ pub fn change_process(
         process.set_capabilities(Some(sets));
     }
     Ok(())
+}
+
+/// Checks a list of CPUs or memory nodes.
+fn check_list(option: &'static str, text: &str) -> Result<String> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit() || b"-,".contains(&b)) {
+        return Err(Error::invalid(option, text, "the form is 0-2,5"));
+    }
+    Ok(text.to_owned())
+}
+
+/// Whether a `--security-opt` says that nothing is masked or made read-only.
+fn is_unconfined_paths(text: &str) -> bool {
+    matches!(text, "systempaths=unconfined" | "unmask=ALL" | "unmask=all")
 }
 
 /// A builder without a required field left out cannot fail.

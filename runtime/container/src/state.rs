@@ -130,6 +130,15 @@ pub struct State {
     /// Whether the state goes away with the container (`--rm`).
     #[serde(default)]
     pub remove: bool,
+    /// When it is started again (`--restart`), as it was asked for; empty for never.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub restart: String,
+    /// How often its supervisor has started it again.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// Somebody wants it stopped: it is not started again.
+    #[serde(default)]
+    pub stop_requested: bool,
 }
 
 /// File name in the container's folder.
@@ -269,6 +278,9 @@ mod tests {
             exit_code: None,
             finished: None,
             remove: false,
+            restart: String::new(),
+            restart_count: 0,
+            stop_requested: false,
         }
     }
 

@@ -44,6 +44,9 @@ pub(crate) struct Journal {
     /// The folder that holds what it writes on top of its image's layers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writable: Option<PathBuf>,
+    /// Those layers, the topmost first: what it takes to make it again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<PathBuf>,
     /// The process that creates it; with its start time, so that a reused pid is told apart.
     #[serde(default)]
     pub creator_pid: i32,

@@ -4,8 +4,12 @@ use crate::console::Relay;
 use crate::error::{Result, Tried};
 use crate::signal::{Disposition, SignalNumber, disposition};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 /// Signals that are passed on to the container.
 const FORWARDED: [Signal; 8] = [
@@ -41,6 +45,7 @@ pub trait Supervised {
 #[derive(Debug)]
 pub struct Signals {
     set: SigSet,
+    asked_to_end: Cell<bool>,
 }
 
 impl Signals {
@@ -55,7 +60,30 @@ impl Signals {
         // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
         unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.tried("reset", "SIGCHLD")?;
         set.thread_block().tried("block", "signals")?;
-        Ok(Self { set })
+        Ok(Self { set, asked_to_end: Cell::new(false) })
+    }
+
+    /// Whether a signal came by which people want an end.
+    pub(crate) fn asked_to_end(&self) -> bool {
+        self.asked_to_end.get()
+    }
+
+    /// Waits `pause` long, or until such a signal comes; whether one has.
+    pub(crate) fn end_asked_within(&self, pause: Duration) -> Result<bool> {
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let fd = SignalFd::with_flags(&self.set, flags).tried("make", "signalfd")?;
+        let limit = Timespec::try_from(pause).unwrap_or_default();
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&limit)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(std::io::Error::from(error)).tried("wait for", "signals"),
+        }
+        while let Some(info) = fd.read_signal().tried("read", "signalfd")? {
+            let ends = |signal: &Signal| i64::from(*signal as i32) == i64::from(info.ssi_signo);
+            if ENDING.iter().any(ends) {
+                self.asked_to_end.set(true);
+            }
+        }
+        Ok(self.asked_to_end())
     }
 
     /// Waits until the container's first process has ended and gives its exit code as a shell does.
@@ -89,7 +117,10 @@ impl Signals {
                 continue;
             }
             let number = SignalNumber::from(signal);
-            endings += u32::from(ENDING.contains(&signal));
+            if ENDING.contains(&signal) {
+                endings += 1;
+                self.asked_to_end.set(true);
+            }
             let shielded = container.is_shielded()
                 && signal != Signal::SIGWINCH
                 && disposition(container.pid(), number) == Disposition::Default;

@@ -33,6 +33,23 @@ pub(crate) fn find<P: AsRef<Path>>(layers: &[P], wanted: &str) -> Result<User> {
     lookup(&read("etc/passwd"), &read("etc/group"), wanted)
 }
 
+/// The numbers of `--group-add`: numbers, or names of the root filesystem that `layers` make.
+pub(crate) fn groups<P: AsRef<Path>>(layers: &[P], wanted: &[String]) -> Result<Vec<u32>> {
+    let number = |name: &String| {
+        let find = |text: &str| {
+            let mut lines = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
+            lines.find(|fields| fields.len() >= 3 && fields[0] == name)?[2].parse().ok()
+        };
+        let named = || layers.iter().find_map(|layer| find(&read(layer.as_ref(), "etc/group")));
+        name.parse().ok().or_else(named).ok_or_else(|| {
+            let reason =
+                "the root filesystem's /etc/group has no such group (a number works without it)";
+            Error::invalid("--group-add", name, reason)
+        })
+    };
+    wanted.iter().map(number).collect()
+}
+
 /// Reads a file of the root filesystem; empty where there is none. Symlinks stay inside.
 fn read(rootfs: &Path, path: &str) -> String {
     let mut text = String::new();

@@ -21,6 +21,7 @@ mod options;
 mod page;
 mod prometheus;
 mod resources;
+mod restart;
 mod rootless;
 mod top;
 mod usage;

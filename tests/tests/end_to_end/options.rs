@@ -37,6 +37,61 @@ fn limits_devices_mounts_and_variables_are_as_asked_for() {
 }
 
 #[test]
+fn groups_weights_entrypoint_and_privileges_are_as_asked_for() {
+    require!(Root, Program("busybox"), MemoryController);
+    let bed = TestBed::new();
+    fs::write(bed.rootfs().join("etc/group"), "root:x:0:\nvideo:x:44:\n").unwrap();
+    let id_file = bed.folder().join("id");
+    let options = [
+        "--group-add",
+        "video",
+        "--group-add",
+        "77",
+        "--memory-reservation",
+        "16m",
+        "--cpu-shares",
+        "512",
+        "--entrypoint",
+        "sh",
+        "--cidfile",
+        id_file.to_str().unwrap(),
+    ];
+    let container = bed.container("many").with(options);
+    let outcome = container.run(["-c", "id -G"]);
+    assert_eq!(outcome.stdout, "0 44 77\n", "{outcome:?}");
+    assert_eq!(fs::read_to_string(&id_file).unwrap(), container.name());
+    let outcome = container.run(["-c", "true"]);
+    assert_eq!(outcome.code, 125, "the file is there already: {outcome:?}");
+    assert!(outcome.stderr.contains("--cidfile"), "{outcome:?}");
+
+    let script = "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; grep -c ' /proc/' /proc/self/mountinfo; true";
+    let privileged = bed.container("privileged").with(["--privileged"]).run(["sh", "-c", script]);
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let bounding = own.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
+    let expected = format!("CapEff:{bounding}\nNoNewPrivs:\t0\nSeccomp:\t0\n0\n");
+    assert_eq!(privileged.stdout, expected, "{privileged:?}");
+    let paths = bed.container("paths").with(["--security-opt", "systempaths=unconfined"]).run([
+        "sh",
+        "-c",
+        "grep -c ' /proc/' /proc/self/mountinfo",
+    ]);
+    assert_eq!(paths.stdout, "0\n", "{paths:?}");
+
+    for wrong in [
+        ["--cpu-shares", "1"],
+        ["--blkio-weight", "9"],
+        ["--cpuset-mems", "all"],
+        ["--memory-reservation", "much"],
+        ["--group-add", "nobodys"],
+        ["--security-opt", "colour=red"],
+    ] {
+        let outcome = bed.container("wrong").with(wrong).run(["true"]);
+        assert_eq!(outcome.code, 2, "{wrong:?}: {outcome:?}");
+        assert!(outcome.stderr.contains(wrong[0]), "{wrong:?}: {outcome:?}");
+    }
+}
+
+#[test]
 fn namespaces_are_shared_with_the_host_or_another_container() {
     require!(Root, Program("busybox"));
     let bed = TestBed::new();

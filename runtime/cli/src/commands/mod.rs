@@ -20,6 +20,7 @@ mod pause;
 mod prune;
 mod ps;
 mod pull;
+mod rename;
 mod run;
 mod spec;
 mod start;
@@ -37,7 +38,7 @@ use clap::{Args as _, FromArgMatches as _, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
-use terrarium_container::{ContainerId, Store};
+use terrarium_container::{ContainerId, State, Store};
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -70,6 +71,10 @@ pub enum Command {
     Update(update::Args),
     #[command(display_order = 24)]
     Stop(stop::StopArgs),
+    #[command(display_order = 24)]
+    Restart(stop::RestartArgs),
+    #[command(display_order = 27)]
+    Rename(rename::Args),
     #[command(display_order = 25)]
     Wait(stop::WaitArgs),
     #[command(display_order = 26)]
@@ -163,6 +168,8 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Resume(args) => pause::resume(&args, global),
         Command::Update(args) => update::run(&args, global),
         Command::Stop(args) => stop::stop(&args, global),
+        Command::Restart(args) => stop::restart(&args, global),
+        Command::Rename(args) => rename::run(&args, global),
         Command::Wait(args) => stop::wait(&args, global),
         Command::Logs(args) => logs::run(&args, global),
         Command::Inspect(args) => inspect::run(&args, global),
@@ -198,7 +205,12 @@ fn usage<T>(result: terrarium_container::Result<T>) -> anyhow::Result<T> {
     result.map_err(|error| if error.is_usage() { WithCode::error(2, error) } else { error.into() })
 }
 
-/// The container that a person means: by its id, or by the beginning of one that only one container has.
+/// The container with the name `name`.
+fn with_name(store: &Store, name: &str) -> anyhow::Result<Option<State>> {
+    Ok(store.containers()?.0.into_iter().find(|state| state.name == name))
+}
+
+/// The container that a person means: by its id, its name, or the beginning of an id that only one container has.
 ///
 /// Engines' commands take whole ids alone: what is gone must not be mistaken for another.
 fn named(store: &Store, text: &str) -> anyhow::Result<ContainerId> {
@@ -207,6 +219,9 @@ fn named(store: &Store, text: &str) -> anyhow::Result<ContainerId> {
         return Ok(id);
     }
     let (states, _) = store.containers()?;
+    if let Some(state) = states.iter().find(|state| state.name == text) {
+        return Ok(ContainerId::new(state.id.as_str())?);
+    }
     let mut matching = states.iter().filter(|state| state.id.starts_with(text));
     match (matching.next(), matching.next()) {
         (Some(one), None) => Ok(ContainerId::new(one.id.as_str())?),

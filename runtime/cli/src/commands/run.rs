@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use terrarium_container::{
     Container, ContainerId, CreateOptions, Error, Fork, NamespaceChoice, NetworkOptions,
-    RunOptions, SignalNumber, Signals, Store,
+    RestartPolicy, RunOptions, SignalNumber, Signals, Store,
 };
 
 /// Exit code for failures of terrarium's own.
@@ -31,12 +31,30 @@ pub struct Args {
     /// Forget the container when it has ended
     #[arg(long)]
     rm: bool,
+    /// Start it again when it has ended, after a pause that doubles from 0.1 s to a minute: no, on-failure[:N] or always
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
+    /// Write its id there; the file must not exist
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
     /// Limit memory, such as 32m or 1g (no swap unless --memory-swap says so)
     #[arg(long, short, value_name = "BYTES", help_heading = "Limits")]
     memory: Option<String>,
     /// Limit memory and swap together; -1 for no limit
     #[arg(long, value_name = "BYTES", allow_hyphen_values = true, help_heading = "Limits")]
     memory_swap: Option<String>,
+    /// Memory that it may keep when the host runs short
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    memory_reservation: Option<String>,
+    /// Weight of its CPU time where CPUs are short, from 2 to 262144 [default: 1024]
+    #[arg(long, short = 'c', value_name = "N", help_heading = "Limits")]
+    cpu_shares: Option<u64>,
+    /// Use these memory nodes only, such as 0-1
+    #[arg(long, value_name = "LIST", help_heading = "Limits")]
+    cpuset_mems: Option<String>,
+    /// Weight of its block I/O, from 10 to 1000
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    blkio_weight: Option<u16>,
     /// Limit CPU time, in CPUs, such as 1.5
     #[arg(long, value_name = "N", allow_hyphen_values = true, help_heading = "Limits")]
     cpus: Option<String>,
@@ -103,6 +121,15 @@ pub struct Args {
     /// User and group inside, by name or number
     #[arg(long, short, value_name = "USER[:GROUP]", help_heading = "Program")]
     user: Option<String>,
+    /// More groups for the program, by name or number
+    #[arg(long, value_name = "GROUP", help_heading = "Program")]
+    group_add: Vec<String>,
+    /// Program to run, instead of the image's; CMD becomes its arguments
+    #[arg(long, value_name = "PROGRAM", help_heading = "Program")]
+    entrypoint: Option<String>,
+    /// Have a tiny init as the first process, which reaps orphans and passes signals on to the program
+    #[arg(long, help_heading = "Program")]
+    init: bool,
     /// Show a file or folder of the host inside
     #[arg(long, short, value_name = "HOST:CONTAINER[:ro]", help_heading = "Filesystem")]
     volume: Vec<String>,
@@ -146,7 +173,10 @@ pub struct Args {
     /// Take a capability away, or ALL
     #[arg(long, value_name = "CAPABILITY", help_heading = "Isolation")]
     cap_drop: Vec<String>,
-    /// no-new-privileges[=false], seccomp=unconfined, seccomp=FILE
+    /// Give every capability and every device of the host, mask nothing, filter no system calls
+    #[arg(long, help_heading = "Isolation")]
+    privileged: bool,
+    /// no-new-privileges[=false], seccomp=unconfined|FILE, systempaths=unconfined, apparmor=PROFILE, label=disable
     #[arg(long, value_name = "OPTION", help_heading = "Isolation")]
     security_opt: Vec<String>,
     /// Set a kernel parameter of the container's namespaces
@@ -198,7 +228,21 @@ impl Args {
             rootfs: image.map_or_else(|| self.rootfs.clone(), |image| image.layers().root()),
             layers: image.map(|image| image.layers().lower.clone()).unwrap_or_default(),
             image_env: image.map(ForRun::env).unwrap_or_default(),
-            args: image.map_or_else(|| self.command.clone(), |image| image.command(&self.command)),
+            args: match (&self.entrypoint, image) {
+                (Some(program), _) if !program.is_empty() => {
+                    std::iter::once(program).chain(&self.command).cloned().collect()
+                }
+                // An empty one takes the image's away.
+                (None, Some(image)) => image.command(&self.command),
+                _ => self.command.clone(),
+            },
+            memory_reservation: self.memory_reservation.clone(),
+            cpu_shares: self.cpu_shares,
+            cpuset_mems: self.cpuset_mems.clone(),
+            blkio_weight: self.blkio_weight,
+            group_add: self.group_add.clone(),
+            privileged: self.privileged,
+            init: self.init,
             hostname: self.hostname.clone(),
             env: self.env.clone(),
             workdir: self.workdir.clone().or_else(|| image?.workdir()),
@@ -317,7 +361,7 @@ fn from_bundle(args: &Args, global: &Global) -> anyhow::Result<u8> {
         container.write_pid_file(path)?;
     }
     container.start()?;
-    supervise(&signals, container)
+    supervise(&store, &signals, container)
 }
 
 /// Binds the exit code of `run` to `error`.
@@ -326,13 +370,16 @@ fn with_code(error: anyhow::Error) -> anyhow::Error {
 }
 
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(with) = error.downcast_ref::<WithCode>() {
+        return with.code();
+    }
     error.downcast_ref::<Error>().map_or(OWN_FAILURE, Error::run_exit_code)
 }
 
 fn foreground(args: &Args, global: &Global) -> anyhow::Result<u8> {
     let signals = Signals::block()?;
     let container = create(args, global)?;
-    supervise(&signals, container)
+    supervise(&Store::open(&global.root)?, &signals, container)
 }
 
 /// Forks a supervisor, which does what `foreground` does; waits until the program was executed.
@@ -350,7 +397,7 @@ fn detached(args: &Args, global: &Global) -> anyhow::Result<u8> {
             match started {
                 Ok((signals, container)) => {
                     report.started(container.id().as_str())?;
-                    supervise(&signals, container)
+                    supervise(&Store::open(&global.root)?, &signals, container)
                 }
                 Err(error) => {
                     report.failed(exit_code(&error), &format!("{error:#}"))?;
@@ -367,7 +414,19 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         Some(name) => ContainerId::new(name.as_str())?,
         None => ContainerId::generate(),
     };
+    let restart = super::usage(RestartPolicy::parse(args.restart.as_deref().unwrap_or("no")))?;
+    if restart != RestartPolicy::No && args.rm {
+        let error = anyhow::anyhow!(
+            "--restart {restart}: it does not go with --rm, which forgets the container at its end"
+        );
+        return Err(WithCode::error(2, error));
+    }
     let store = Store::open(&global.root)?;
+    if let Some(name) = &args.name
+        && let Some(other) = super::with_name(&store, name)?.filter(|state| &state.id != name)
+    {
+        anyhow::bail!("--name {name}: container {} has that name (rename it)", other.id);
+    }
     let image = ForRun::find(&args.rootfs, &args.images, &store, &id)?;
     let mut labels = image.as_ref().map(ForRun::labels).unwrap_or_default();
     for text in &args.label {
@@ -389,19 +448,81 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         supervised: true,
         remove: args.rm,
         log_output: args.detach,
+        restart,
         without_cgroups: global.cgroup_manager()? == CgroupManager::Disabled,
         ..CreateOptions::default()
     };
+    let id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
     let mut container = Container::create(&store, &id, &spec, &options)?;
     if let Some(path) = &args.bundle.pid_file {
         container.write_pid_file(path)?;
     }
     container.start()?;
+    if let Some(file) = id_file {
+        file.keep(&id)?;
+    }
     Ok(container)
 }
 
-fn supervise(signals: &Signals, container: Container) -> anyhow::Result<u8> {
-    let code = signals.wait_for(&container)?;
-    container.finish(code)?;
+/// The file of `--cidfile`; removed again where there will be no container.
+struct IdFile<'a> {
+    path: &'a Path,
+    file: Option<std::fs::File>,
+}
+
+impl<'a> IdFile<'a> {
+    fn create(path: &'a Path) -> anyhow::Result<Self> {
+        let file = std::fs::File::create_new(path)
+            .with_context(|| format!("create --cidfile: {}", path.display()))?;
+        Ok(Self { path, file: Some(file) })
+    }
+
+    fn keep(mut self, id: &ContainerId) -> anyhow::Result<()> {
+        use std::io::Write;
+        let file = self.file.take();
+        file.map_or(Ok(()), |mut file| file.write_all(id.as_str().as_bytes()))
+            .with_context(|| format!("write --cidfile: {}", self.path.display()))
+    }
+}
+
+impl Drop for IdFile<'_> {
+    fn drop(&mut self) {
+        if self.file.is_some() {
+            // The error for want of which there is no container is what the user needs.
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+}
+
+fn supervise(store: &Store, signals: &Signals, container: Container) -> anyhow::Result<u8> {
+    let code = terrarium_container::supervise(store, signals, container)?;
     u8::try_from(code).context("read exit code")
+}
+
+/// Starts a container anew that `run` made and that has stopped, behind a supervisor.
+pub fn start_again(store: &Store, id: &ContainerId) -> anyhow::Result<()> {
+    match terrarium_container::fork_supervisor()? {
+        Fork::Caller(report) => match report.read()? {
+            Ok(_) => Ok(()),
+            Err((code, text)) => Err(WithCode::error(code, anyhow::Error::msg(text))),
+        },
+        Fork::Supervisor(report) => {
+            let again = || {
+                let signals = Signals::block()?;
+                Ok((signals, terrarium_container::again(store, id, 0, true)?))
+            };
+            let code = match again() {
+                Ok((signals, container)) => {
+                    report.started(id.as_str())?;
+                    supervise(store, &signals, container)?
+                }
+                Err(error) => {
+                    report.failed(exit_code(&error), &format!("{error:#}"))?;
+                    OWN_FAILURE
+                }
+            };
+            // The caller's work is the caller's.
+            std::process::exit(code.into())
+        }
+    }
 }

@@ -2,9 +2,9 @@
 
 use crate::Global;
 use std::process::ExitCode;
-use terrarium_container::{ContainerId, Store};
+use terrarium_container::{ContainerId, Status, Store};
 
-/// Start the program of a created container.
+/// Start the program of a created container, or once more one that `run` made and that has stopped.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The container
@@ -14,6 +14,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let id = super::usage(ContainerId::new(args.id.as_str()))?;
-    terrarium_container::start(&Store::open(&global.root)?, &id)?;
+    let store = Store::open(&global.root)?;
+    let state = store.state(&id)?;
+    if state.observed_status() == Status::Stopped && state.supervisor_pid > 0 && !state.remove {
+        super::run::start_again(&store, &id)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    terrarium_container::start(&store, &id)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -30,6 +30,17 @@ pub struct StopArgs {
     id: Vec<String>,
 }
 
+/// Stop containers that `run` made, and start each again, in the background; one that has stopped is only started.
+#[derive(Debug, clap::Args)]
+pub struct RestartArgs {
+    /// Seconds to wait before KILL [default: 10, or as run --stop-timeout said]
+    #[arg(long, short, alias = "timeout", value_name = "SECONDS")]
+    time: Option<u32>,
+    /// The containers, by name, id or the beginning of one
+    #[arg(required = true)]
+    id: Vec<String>,
+}
+
 /// Wait until containers have ended, and print the exit code of each.
 #[derive(Debug, clap::Args)]
 pub struct WaitArgs {
@@ -44,6 +55,27 @@ pub fn stop(args: &StopArgs, global: &Global) -> anyhow::Result<ExitCode> {
     super::for_each(&store, &args.id, |id| stop_one(&store, id, args.time))
 }
 
+/// Runs `restart`.
+pub fn restart(args: &RestartArgs, global: &Global) -> anyhow::Result<ExitCode> {
+    let store = Store::open(&global.root)?;
+    super::for_each(&store, &args.id, |id| {
+        let state = store.state(id)?;
+        if state.remove || state.supervisor_pid == 0 {
+            anyhow::bail!(
+                "restart container {id}: {} (delete it, and make a new one)",
+                if state.remove {
+                    "run --rm forgets it at its end"
+                } else {
+                    "`run` did not make it"
+                }
+            );
+        }
+        stop_one(&store, id, args.time)?;
+        super::run::start_again(&store, id)?;
+        super::print(id.as_str())
+    })
+}
+
 fn stop_one(store: &Store, id: &ContainerId, time: Option<u32>) -> anyhow::Result<()> {
     let annotations = store.state(id)?.annotations;
     let signal = match annotations.get(ANNOTATION_SIGNAL) {
@@ -52,6 +84,7 @@ fn stop_one(store: &Store, id: &ContainerId, time: Option<u32>) -> anyhow::Resul
     };
     let told = annotations.get(ANNOTATION_TIMEOUT).and_then(|text| text.parse().ok());
     let time = time.or(told).unwrap_or(DEFAULT_TIMEOUT);
+    terrarium_container::request_stop(store, id)?;
     match terrarium_container::kill(store, id, signal) {
         // Ended already: as asked for.
         Err(Error::NotRunning { .. }) => return Ok(()),
