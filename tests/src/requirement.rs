@@ -17,6 +17,8 @@ pub enum Requirement {
     MemoryController,
     /// The kernel carries type information (`CONFIG_DEBUG_INFO_BTF`).
     Btf,
+    /// The kernel speaks IPv6, and nftables translates its addresses.
+    Ipv6,
     /// A program is in `PATH`.
     Program(&'static str),
 }
@@ -46,6 +48,11 @@ impl Requirement {
                 Path::new("/sys/kernel/btf/vmlinux").exists(),
                 "needs /sys/kernel/btf/vmlinux (a kernel with CONFIG_DEBUG_INFO_BTF)".to_owned(),
             ),
+            Self::Ipv6 => (
+                translates_ipv6(),
+                "needs a kernel with IPv6 and nftables' NAT for it (modprobe ipv6 nft_fib_ipv6)"
+                    .to_owned(),
+            ),
             Self::Program(name) => (
                 program(name).is_some(),
                 format!("needs the program {name} (cargo xtask setup installs it)"),
@@ -53,6 +60,14 @@ impl Requirement {
         };
         (!met).then_some(reason)
     }
+}
+
+/// Whether rules as for published ports can be made, in a namespace of their own.
+fn translates_ipv6() -> bool {
+    let rules = "add table ip6 t; add chain ip6 t p { type nat hook prerouting priority -100; }; \
+                 add rule ip6 t p fib daddr type local tcp dport 80 dnat to [fd00::2]:80; \
+                 add chain ip6 t q { type nat hook postrouting priority 100; }; add rule ip6 t q masquerade";
+    program("nft").is_some() && crate::NetworkNamespace::new().run("nft", &[rules]).code == 0
 }
 
 /// The path of a program, also of those in the system folders that an unprivileged `PATH` lacks.

@@ -10,7 +10,7 @@ use crate::init::{self, Inherited};
 use crate::layers::Layers;
 use crate::mount::{Mount, clone_tree};
 use crate::namespaces;
-use crate::network::veth::{self, Endpoint};
+use crate::network::veth::{self, Endpoint, Place};
 use crate::network::{self, Details, NetworkRequest};
 use crate::plan::{self, PlanContext};
 use crate::restart::RestartPolicy;
@@ -138,7 +138,7 @@ impl Container {
                 preserve_fds: options.preserve_fds,
                 layers: options.layers.as_ref(),
                 wants_netlink: matches!(network, NetworkRequest::Bridge { .. }),
-                extra_mounts: network_files(&network, &folder),
+                extra_mounts: network_files(store, &network, &details, &folder),
             },
         )?;
 
@@ -178,6 +178,8 @@ impl Container {
                 veth: None,
                 address: None,
                 gateway: None,
+                address6: None,
+                gateway6: None,
                 ports: Vec::new(),
             }),
             command: spec
@@ -545,20 +547,23 @@ impl Creation<'_> {
                 )?;
                 let mut names = vec![hostname, self.id.as_str()];
                 names.dedup();
-                network::files::write(folder, &names, Some(endpoint.address), self.details)?;
+                let addresses: Vec<_> = endpoint.places.iter().map(|place| place.address).collect();
+                network::files::write(folder, &names, &addresses, self.details)?;
                 network::introduce(self.store, &place.bridge, self.id)?;
                 self.state.network = Some(NetworkState {
                     mode: self.network.mode().to_owned(),
                     bridge: Some(endpoint.bridge.clone()),
                     veth: Some(endpoint.veth.clone()),
-                    address: Some(format!("{}/{}", endpoint.address, endpoint.subnet.prefix())),
-                    gateway: Some(endpoint.gateway.to_string()),
-                    ports: self.details.publish.iter().map(ToString::to_string).collect(),
+                    address: endpoint.place(true).map(Place::interface),
+                    gateway: endpoint.place(true).map(|place| place.gateway.to_string()),
+                    address6: endpoint.place(false).map(Place::interface),
+                    gateway6: endpoint.place(false).map(|place| place.gateway.to_string()),
+                    ports: endpoint.ports.iter().map(ToString::to_string).collect(),
                 });
                 Ok(Some(endpoint))
             }
             (NetworkRequest::Host, _) => {
-                network::files::write(folder, &[hostname], None, self.details)?;
+                network::files::write(folder, &[hostname], &[], self.details)?;
                 Ok(None)
             }
             _ => Ok(None),
@@ -662,10 +667,19 @@ fn journal(
 }
 
 /// Binds of the files that a container with a network gets.
-fn network_files(network: &NetworkRequest, folder: &Path) -> Vec<Mount> {
+fn network_files(
+    store: &Store,
+    network: &NetworkRequest,
+    details: &Details,
+    folder: &Path,
+) -> Vec<Mount> {
     match network {
         NetworkRequest::Bridge { .. } | NetworkRequest::Host => network::files::mounts(folder),
-        NetworkRequest::None | NetworkRequest::Path(_) => Vec::new(),
+        NetworkRequest::Path(_) => match &details.files_of {
+            Some(other) => network::files::shared_mounts(&store.folder(other)),
+            None => Vec::new(),
+        },
+        NetworkRequest::None => Vec::new(),
     }
 }
 

@@ -63,7 +63,8 @@ pub use id::ContainerId;
 pub use layers::Layers;
 pub use mount::mount_options;
 pub use network::{
-    Member, NetworkInfo, NetworkOptions, NewNetwork, create_network, networks, remove_network,
+    Member, NetworkInfo, NetworkOptions, NewNetwork, create_network, networks, prune_networks,
+    remove_network,
 };
 pub use oci_spec::runtime::LinuxResources;
 pub use oci_spec::runtime::{Process as OciProcess, Spec as OciSpec};

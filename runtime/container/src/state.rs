@@ -67,6 +67,12 @@ pub struct NetworkState {
     /// The default route's gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
+    /// IPv6 address of `eth0` with its prefix length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<String>,
+    /// The IPv6 default route's gateway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<String>,
     /// Published ports, as `0.0.0.0:8080->80/tcp`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<String>,
@@ -272,6 +278,8 @@ mod tests {
                 veth: None,
                 address: None,
                 gateway: None,
+                address6: None,
+                gateway6: None,
                 ports: Vec::new(),
             }),
             command: vec!["sh".into()],

@@ -48,9 +48,11 @@ pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<
     }
     failures.note(cgroup::kill_all(&journal.cgroups));
     if let Some(place) = &journal.network {
-        let address = state.and_then(|state| state.network?.address);
-        let address = address.and_then(|text| text.split('/').next()?.parse().ok());
-        failures.note(network::release(store, id, place, address));
+        let network = state.and_then(|state| state.network);
+        let written = network.iter().flat_map(|network| [&network.address, &network.address6]);
+        let addresses: Vec<_> =
+            written.flatten().filter_map(|text| text.split('/').next()?.parse().ok()).collect();
+        failures.note(network::release(store, id, place, &addresses));
     }
     failures.note(cgroup::remove(&journal.cgroups, &journal.cgroup_parents));
     failures.into_result(id)

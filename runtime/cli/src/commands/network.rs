@@ -6,7 +6,7 @@ use clap::Subcommand;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use terrarium_container::{
-    NetworkInfo, NewNetwork, Store, create_network, networks, remove_network,
+    NetworkInfo, NewNetwork, Store, create_network, networks, prune_networks, remove_network,
 };
 
 /// Create, list, inspect and remove networks.
@@ -43,18 +43,30 @@ enum Command {
         #[arg(required = true)]
         name: Vec<String>,
     },
+    /// Remove all networks that somebody has created and no container uses
+    Prune {
+        /// Only those with this label, or with this value of it
+        #[arg(long, value_name = "KEY[=VALUE]")]
+        label: Vec<String>,
+    },
 }
 
 #[derive(Debug, clap::Args)]
 struct Create {
     /// Its name, and the bridge's
     name: String,
-    /// Its addresses [default: a free one of 10.78.0.0/16 to 10.127.0.0/16]
+    /// Its addresses, given once or for IPv4 and IPv6 [default: a free one of 10.78.0.0/16 to 10.127.0.0/16]
     #[arg(long, value_name = "SUBNET")]
-    subnet: Option<String>,
-    /// The bridge's address [default: the first of the subnet]
+    subnet: Vec<String>,
+    /// The bridge's address, for each subnet [default: the first of it]
     #[arg(long, value_name = "ADDRESS")]
-    gateway: Option<String>,
+    gateway: Vec<String>,
+    /// IPv6 as well; without a --subnet for it, a random unique local one
+    #[arg(long)]
+    ipv6: bool,
+    /// Label for people
+    #[arg(long, value_name = "KEY=VALUE")]
+    label: Vec<String>,
     /// Without a way out: no default route, nothing leaves it
     #[arg(long)]
     internal: bool,
@@ -76,8 +88,15 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Create(args) => {
             let new = NewNetwork {
                 name: args.name.clone(),
-                subnet: args.subnet.clone(),
-                gateway: args.gateway.clone(),
+                subnets: args.subnet.clone(),
+                gateways: args.gateway.clone(),
+                ipv6: args.ipv6,
+                labels: args
+                    .label
+                    .iter()
+                    .map(|text| text.split_once('=').unwrap_or((text, "")))
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .collect(),
                 internal: args.internal,
             };
             let network = super::usage(create_network(&store, &new))?;
@@ -110,6 +129,11 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
                 super::print(name)?;
             }
         }
+        Command::Prune { label } => {
+            for name in prune_networks(&store, label)? {
+                super::print(&name)?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -129,6 +153,9 @@ fn table(all: &[NetworkInfo]) -> String {
             network.gateway.to_string(),
             network.containers.len()
         );
+        if let (Some(subnet), Some(gateway)) = (network.subnet6, network.gateway6) {
+            let _ = write!(text, "\n{:<15}  {subnet:<18}  {gateway}", "");
+        }
     }
     text
 }

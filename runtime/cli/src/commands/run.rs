@@ -88,6 +88,9 @@ pub struct Args {
     /// Address on the bridge, instead of the next free one
     #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
     ip: Option<String>,
+    /// IPv6 address on the bridge, instead of the next free one
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    ip6: Option<String>,
     /// Link address of eth0 [default: made from the address]
     #[arg(long, alias = "mac-address", value_name = "MAC", help_heading = "Network")]
     mac: Option<String>,
@@ -219,10 +222,14 @@ impl Args {
     }
 
     fn options(&self, store: &Store, image: Option<&ForRun>) -> anyhow::Result<RunOptions> {
-        let network = match self.net.as_deref().and_then(|net| net.strip_prefix("container:")) {
-            None => self.net.clone(),
-            Some(id) => Some(format!("ns:/proc/{}/ns/net", running_pid(store, "--net", id)?)),
-        };
+        let (network, files_of) =
+            match self.net.as_deref().and_then(|n| n.strip_prefix("container:")) {
+                None => (self.net.clone(), None),
+                Some(id) => (
+                    Some(format!("ns:/proc/{}/ns/net", running_pid(store, "--net", id)?)),
+                    Some(super::named(store, id)?.to_string()),
+                ),
+            };
         let choice = |option, value| namespace_choice(store, option, value);
         Ok(RunOptions {
             rootfs: image.map_or_else(|| self.rootfs.clone(), |image| image.layers().root()),
@@ -255,6 +262,8 @@ impl Args {
             network,
             network_options: NetworkOptions {
                 ip: self.ip.clone(),
+                ip6: self.ip6.clone(),
+                files_of,
                 mac: self.mac.clone(),
                 dns: self.dns.clone(),
                 hosts: self.add_host.clone(),

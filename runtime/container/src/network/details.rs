@@ -3,21 +3,26 @@
 use super::NetworkRequest;
 use super::publish::{self, Published};
 use crate::error::{Error, Result};
+use crate::id::ContainerId;
 use oci_spec::runtime::Spec;
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const ANNOTATION_IP: &str = "io.terrarium.network.ip";
+const ANNOTATION_IP6: &str = "io.terrarium.network.ip6";
 const ANNOTATION_MAC: &str = "io.terrarium.network.mac";
 const ANNOTATION_DNS: &str = "io.terrarium.network.dns";
 const ANNOTATION_HOSTS: &str = "io.terrarium.network.hosts";
 const ANNOTATION_PUBLISH: &str = "io.terrarium.network.publish";
+const ANNOTATION_FILES_OF: &str = "io.terrarium.network.files-of";
 
 /// As the options and the annotations have them: words, a list of them joined by commas.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NetworkOptions {
     /// `--ip`
     pub ip: Option<String>,
+    /// `--ip6`
+    pub ip6: Option<String>,
     /// `--mac`
     pub mac: Option<String>,
     /// `--dns`
@@ -26,6 +31,8 @@ pub struct NetworkOptions {
     pub hosts: Vec<String>,
     /// `--publish [IP:]HOST:CONTAINER[/udp]`
     pub publish: Vec<String>,
+    /// The container whose network it shares, by `--net container:ID`: it shows its `/etc/hosts` and `resolv.conf` as well.
+    pub files_of: Option<String>,
 }
 
 /// What they mean.
@@ -33,6 +40,8 @@ pub struct NetworkOptions {
 pub(crate) struct Details {
     /// The address to be given.
     pub ip: Option<Ipv4Addr>,
+    /// The IPv6 address to be given.
+    pub ip6: Option<Ipv6Addr>,
     /// The link address of `eth0`.
     pub mac: Option<[u8; 6]>,
     /// Name servers in place of the host's.
@@ -41,6 +50,8 @@ pub(crate) struct Details {
     pub hosts: Vec<(String, IpAddr)>,
     /// Ports of the host that lead to the container's.
     pub publish: Vec<Published>,
+    /// The container whose files are shown.
+    pub files_of: Option<ContainerId>,
 }
 
 impl NetworkOptions {
@@ -52,6 +63,7 @@ impl NetworkOptions {
         let (bridge, files) = ("it needs --net bridge", "it needs --net bridge or --net host");
         for (option, value, fits, reason) in [
             ("--ip", self.ip.as_ref(), bridged, bridge),
+            ("--ip6", self.ip6.as_ref(), bridged, bridge),
             ("--mac", self.mac.as_ref(), bridged, bridge),
             ("--publish", self.publish.first(), bridged, bridge),
             ("--dns", self.dns.first(), has_files, files),
@@ -72,6 +84,8 @@ impl NetworkOptions {
             }
         };
         note(ANNOTATION_IP, self.ip.clone().unwrap_or_default());
+        note(ANNOTATION_IP6, self.ip6.clone().unwrap_or_default());
+        note(ANNOTATION_FILES_OF, self.files_of.clone().unwrap_or_default());
         note(ANNOTATION_MAC, self.mac.clone().unwrap_or_default());
         note(ANNOTATION_DNS, self.dns.join(","));
         note(ANNOTATION_HOSTS, self.hosts.join(","));
@@ -85,6 +99,8 @@ impl NetworkOptions {
         };
         Self {
             ip: get(ANNOTATION_IP),
+            ip6: get(ANNOTATION_IP6),
+            files_of: get(ANNOTATION_FILES_OF),
             mac: get(ANNOTATION_MAC),
             dns: list(ANNOTATION_DNS),
             hosts: list(ANNOTATION_HOSTS),
@@ -97,8 +113,13 @@ impl NetworkOptions {
         let ip = self.ip.as_ref().map(|text| {
             text.parse().map_err(|_| Error::invalid("--ip", text, "it is an IPv4 address"))
         });
+        let ip6 = self.ip6.as_ref().map(|text| {
+            text.parse().map_err(|_| Error::invalid("--ip6", text, "it is an IPv6 address"))
+        });
         Ok(Details {
             ip: ip.transpose()?,
+            ip6: ip6.transpose()?,
+            files_of: self.files_of.as_deref().map(ContainerId::new).transpose()?,
             mac: self.mac.as_deref().map(mac).transpose()?,
             dns: self
                 .dns
@@ -162,6 +183,8 @@ mod tests {
     fn annotations_carry_the_options() {
         let options = NetworkOptions {
             ip: Some("10.77.0.9".into()),
+            ip6: Some("fd00::9".into()),
+            files_of: Some("web".into()),
             mac: Some("02:42:00:00:00:09".into()),
             dns: vec!["192.0.2.1".into(), "2001:db8::1".into()],
             hosts: vec!["db:10.77.0.3".into(), "six:2001:db8::2".into()],
@@ -187,6 +210,7 @@ mod tests {
         };
         let none = NetworkOptions::default;
         check(NetworkOptions { ip: Some("10.0.0".into()), ..none() }, "--ip");
+        check(NetworkOptions { ip6: Some("10.0.0.1".into()), ..none() }, "--ip6");
         for bad in ["", "02:42", "03:00:00:00:00:01", "00:00:00:00:00:00", "2:2:2:2:2:2"] {
             check(NetworkOptions { mac: Some(bad.into()), ..none() }, "--mac");
         }

@@ -9,7 +9,7 @@ use crate::syscall::MountChange;
 use std::fmt::Write as _;
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Read, Seek, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -31,28 +31,39 @@ pub(crate) fn mounts(folder: &Path) -> Vec<Mount> {
         .collect()
 }
 
-/// Writes the files of a container into `folder`. Without an address it has the host's network.
+/// Those of the files of another container, whose folder this is, that tell of its network.
+pub(crate) fn shared_mounts(folder: &Path) -> Vec<Mount> {
+    let mut mounts = mounts(folder);
+    // The host name belongs to the uts namespace, which it does not share.
+    mounts.retain(|mount| mount.destination != Path::new("/etc/hostname"));
+    // It has none of them where it has no network of its own.
+    mounts.retain(|mount| match &mount.kind {
+        Kind::Bind { source, .. } => source.exists(),
+        _ => true,
+    });
+    mounts
+}
+
+/// Writes the files of a container into `folder`. Without addresses it has the host's network.
 pub(crate) fn write(
     folder: &Path,
     names: &[&str],
-    address: Option<Ipv4Addr>,
+    addresses: &[IpAddr],
     details: &Details,
 ) -> Result<()> {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let resolv_conf = match address {
-        None => read("/etc/resolv.conf"),
-        Some(_) => resolv_conf(
+    let resolv_conf = if addresses.is_empty() {
+        read("/etc/resolv.conf")
+    } else {
+        resolv_conf(
             &read("/etc/resolv.conf"),
             // Where systemd-resolved listens on loopback, it keeps the real servers here.
             || read("/run/systemd/resolve/resolv.conf"),
-        ),
+        )
     };
     let resolv_conf =
         if details.dns.is_empty() { resolv_conf } else { with_servers(&resolv_conf, details) };
-    let mut hosts = match address {
-        None => read("/etc/hosts"),
-        Some(address) => hosts(names, address),
-    };
+    let mut hosts = if addresses.is_empty() { read("/etc/hosts") } else { hosts(names, addresses) };
     for (name, address) in &details.hosts {
         let _ = writeln!(hosts, "{address}\t{name}");
     }
@@ -73,7 +84,7 @@ const HOSTS_LIMIT: u64 = 1 << 20;
 /// container has made longer than 1 MiB, or that is not UTF-8, stays as it is.
 ///
 /// The file is bound into the container, hence written in place: first over, then cut, so that no reader sees it empty.
-pub(crate) fn set_neighbours(folder: &Path, own: &str, all: &[(Ipv4Addr, String)]) -> Result<()> {
+pub(crate) fn set_neighbours(folder: &Path, own: &str, all: &[(IpAddr, String)]) -> Result<()> {
     let path = folder.join("hosts");
     let opened =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path);
@@ -94,7 +105,7 @@ pub(crate) fn set_neighbours(folder: &Path, own: &str, all: &[(Ipv4Addr, String)
     file.set_len(text.len() as u64).tried("write", &path)
 }
 
-fn with_neighbours(text: &str, own: &str, all: &[(Ipv4Addr, String)]) -> String {
+fn with_neighbours(text: &str, own: &str, all: &[(IpAddr, String)]) -> String {
     let (before, rest) = text.split_once(NEIGHBOURS).unwrap_or((text, NEIGHBOURS_END));
     // Where the container has taken the end away, what follows is its own as well.
     let behind = rest.split_once(NEIGHBOURS_END).map_or(rest, |(_, behind)| behind);
@@ -126,10 +137,12 @@ fn with_servers(text: &str, details: &Details) -> String {
     all
 }
 
-fn hosts(names: &[&str], address: Ipv4Addr) -> String {
+fn hosts(names: &[&str], addresses: &[IpAddr]) -> String {
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    let _ = writeln!(text, "{address}\t{}", names.join(" "));
+    for address in addresses {
+        let _ = writeln!(text, "{address}\t{}", names.join(" "));
+    }
     text
 }
 
@@ -156,7 +169,7 @@ fn without_loopback(text: &str) -> String {
     let mut kept = String::new();
     for line in text.lines() {
         let loopback = server(line)
-            .and_then(|server| server.split('%').next()?.parse::<std::net::IpAddr>().ok())
+            .and_then(|server| server.split('%').next()?.parse::<IpAddr>().ok())
             .is_some_and(|address| address.is_loopback());
         if !loopback {
             kept.push_str(line);
@@ -185,7 +198,8 @@ mod tests {
 
     #[test]
     fn a_container_knows_its_own_name() {
-        assert!(hosts(&["web"], Ipv4Addr::new(10, 77, 0, 2)).ends_with("10.77.0.2\tweb\n"));
+        let both = ["10.77.0.2".parse().unwrap(), "fd00::2".parse().unwrap()];
+        assert!(hosts(&["web"], &both).ends_with("10.77.0.2\tweb\nfd00::2\tweb\n"));
     }
 
     #[test]
@@ -193,7 +207,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts");
         std::fs::write(&path, "127.0.0.1\tlocalhost\n").unwrap();
-        let at = |n, name: &str| (Ipv4Addr::new(10, 0, 0, n), name.to_owned());
+        let at = |n, name: &str| (IpAddr::from([10, 0, 0, n]), name.to_owned());
         let set = |all: &[_]| {
             set_neighbours(folder.path(), "a", all).unwrap();
             std::fs::read_to_string(&path).unwrap()
@@ -214,7 +228,7 @@ mod tests {
     fn what_a_container_made_of_its_hosts_file_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("hosts");
-        let all = [(Ipv4Addr::new(10, 0, 0, 3), "b".to_owned())];
+        let all = [(IpAddr::from([10, 0, 0, 3]), "b".to_owned())];
         for text in [vec![b'x'; (1 << 20) + 1], vec![0xff, 0xfe]] {
             std::fs::write(&path, &text).unwrap();
             set_neighbours(folder.path(), "a", &all).unwrap();

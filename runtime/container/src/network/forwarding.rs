@@ -1,7 +1,10 @@
-//! `net.ipv4.ip_forward`: on while a network of terrarium's needs it, then as it was.
+//! Forwarding by the host, of IPv4 and of IPv6: on while a network of terrarium's needs it, then as it was.
 //!
-//! The setting belongs to the host's network namespace and not to a state folder. So those who need it are noted in
-//! one place for all of them, a folder for each network namespace, under a lock.
+//! The settings belong to the host's network namespace and not to a state folder. So those who need one are noted in
+//! one place for all of them, a folder for each network namespace and setting, under a lock.
+//!
+//! A host that forwards IPv6 takes no router advertisements unless its interfaces' `accept_ra` is 2
+//! (Documentation/networking/ip-sysctl.rst); so the second setting is touched for networks with an IPv6 subnet only.
 
 use super::bridge::exists_link;
 use crate::error::{Result, Tried};
@@ -13,41 +16,65 @@ use std::path::{Path, PathBuf};
 /// Where users are noted.
 const FOLDER: &str = "/run/terrarium-forwarding";
 
-/// The setting.
-const SETTING: &str = "/proc/sys/net/ipv4/ip_forward";
-
 /// File that holds the value from before.
 const ORIGINAL: &str = "original";
 
-fn folder() -> Result<PathBuf> {
-    let own = "/proc/self/ns/net";
-    let inode = fs::metadata(own).tried("stat", own)?.ino();
-    Ok(Path::new(FOLDER).join(inode.to_string()))
+/// One of the two settings.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// `net.ipv4.ip_forward`
+    Ipv4,
+    /// `net.ipv6.conf.all.forwarding`
+    Ipv6,
+}
+
+impl Family {
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "/proc/sys/net/ipv4/ip_forward",
+            Self::Ipv6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+        }
+    }
+
+    fn folder(self) -> Result<PathBuf> {
+        let own = "/proc/self/ns/net";
+        let inode = fs::metadata(own).tried("stat", own)?.ino();
+        let ending = match self {
+            Self::Ipv4 => "",
+            Self::Ipv6 => "-ipv6",
+        };
+        Ok(Path::new(FOLDER).join(format!("{inode}{ending}")))
+    }
 }
 
 /// Turns forwarding on for `bridge`.
-pub(crate) fn acquire(bridge: &str) -> Result<()> {
-    let folder = lock_shared(&folder()?)?;
+pub(crate) fn acquire(bridge: &str, family: Family) -> Result<()> {
+    let folder = lock_shared(&family.folder()?)?;
     let original = folder.path().join(ORIGINAL);
-    let value = fs::read_to_string(SETTING).tried("read", SETTING)?;
+    let setting = family.setting();
+    let value = fs::read_to_string(setting).tried("read", setting)?;
     if !original.exists() {
         fs::write(&original, &value).tried("write", &original)?;
     }
     let user = folder.path().join(format!("bridge-{bridge}"));
     fs::write(&user, "").tried("write", &user)?;
     if value.trim() == "0" {
-        fs::write(SETTING, "1").tried_hint(
+        fs::write(setting, "1").tried_hint(
             "turn on forwarding",
-            SETTING,
+            setting,
             "bridges need it; is /proc/sys read-only here?",
         )?;
     }
     Ok(())
 }
 
-/// `bridge` does not need it any more. The last one restores the value from before.
+/// `bridge` does not need any of it any more. The last one restores the value from before.
 pub(crate) fn release(bridge: &str) -> Result<()> {
-    let path = folder()?;
+    release_family(bridge, Family::Ipv4).and(release_family(bridge, Family::Ipv6))
+}
+
+fn release_family(bridge: &str, family: Family) -> Result<()> {
+    let path = family.folder()?;
     if !path.exists() {
         return Ok(());
     }
@@ -65,13 +92,13 @@ pub(crate) fn release(bridge: &str) -> Result<()> {
             users += 1;
         }
     }
-    if users == 0 { restore(folder) } else { Ok(()) }
+    if users == 0 { restore(folder, family) } else { Ok(()) }
 }
 
-fn restore(folder: LockedFolder) -> Result<()> {
+fn restore(folder: LockedFolder, family: Family) -> Result<()> {
     let original = folder.path().join(ORIGINAL);
     if fs::read_to_string(&original).is_ok_and(|value| value.trim() == "0") {
-        fs::write(SETTING, "0").tried("restore", SETTING)?;
+        fs::write(family.setting(), "0").tried("restore", family.setting())?;
     }
     folder.remove()?;
     // For other network namespaces it stays.

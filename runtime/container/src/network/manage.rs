@@ -7,9 +7,10 @@ use super::{
 use crate::error::{Error, Result, Tried};
 use crate::store::{Store, lock_shared};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 /// A network to be created, as `terrarium network create` was told.
@@ -17,10 +18,14 @@ use std::path::Path;
 pub struct NewNetwork {
     /// Its name, and the bridge's.
     pub name: String,
-    /// `--subnet`; a free one of 10.78.0.0/16 to 10.127.0.0/16 if not given.
-    pub subnet: Option<String>,
-    /// `--gateway`; the first address if not given.
-    pub gateway: Option<String>,
+    /// `--subnet`, one of IPv4 and one of IPv6 at most; a free one of 10.78.0.0/16 to 10.127.0.0/16 if none of IPv4 is given.
+    pub subnets: Vec<String>,
+    /// `--gateway`, one for each subnet at most; the first address if not given.
+    pub gateways: Vec<String>,
+    /// `--ipv6`: a random unique local subnet (RFC 4193) if none of IPv6 is given.
+    pub ipv6: bool,
+    /// `--label KEY=VALUE`
+    pub labels: BTreeMap<String, String>,
     /// `--internal`: nothing goes out of it.
     pub internal: bool,
 }
@@ -33,11 +38,21 @@ pub struct NetworkInfo {
     /// Its subnet.
     pub subnet: Subnet,
     /// The bridge's address.
-    pub gateway: Ipv4Addr,
+    pub gateway: IpAddr,
+    /// Its IPv6 subnet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subnet6: Option<Subnet>,
+    /// The bridge's IPv6 address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway6: Option<IpAddr>,
     /// Whether nothing goes out of it.
     pub internal: bool,
     /// Whether it stays without containers.
     pub kept: bool,
+    /// Whether its bridge is somebody else's.
+    pub adopted: bool,
+    /// Labels that people gave.
+    pub labels: BTreeMap<String, String>,
     /// The containers that have an address.
     pub containers: Vec<Member>,
 }
@@ -48,7 +63,10 @@ pub struct Member {
     /// The container.
     pub id: String,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
+    /// Its IPv6 address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address6: Option<IpAddr>,
     /// Its published ports, as `0.0.0.0:8080->80/tcp`.
     pub ports: Vec<String>,
 }
@@ -65,15 +83,31 @@ pub fn create_network(store: &Store, new: &NewNetwork) -> Result<NetworkInfo> {
         return Err(Error::unsupported("a network without root", reason));
     }
     let others = networks(store)?;
-    let subnet = match &new.subnet {
-        Some(text) => {
-            let subnet = Subnet::parse(text)?;
-            refuse_taken(subnet, &others)?;
-            subnet
+    let (mut ipv4, mut ipv6) = (None, None);
+    for text in &new.subnets {
+        let subnet = Subnet::parse(text)?;
+        let place = if subnet.is_ipv4() { &mut ipv4 } else { &mut ipv6 };
+        if place.replace(subnet).is_some() {
+            let reason = "a network has one subnet of IPv4 and one of IPv6 at most";
+            return Err(Error::invalid("--subnet", text, reason));
         }
-        None => free_subnet(&others)?,
-    };
-    let gateway = new.gateway.as_deref().map(|text| gateway(text, subnet)).transpose()?;
+        refuse_taken(subnet, &others)?;
+    }
+    let subnet = ipv4.map_or_else(|| free_subnet(&others), Ok)?;
+    if ipv6.is_none() && new.ipv6 {
+        ipv6 = Some(unique_local_subnet()?);
+    }
+    let (mut gateway4, mut gateway6) = (None, None);
+    for text in &new.gateways {
+        let address: IpAddr = text
+            .parse()
+            .map_err(|_| Error::invalid("--gateway", text, "it is an IPv4 or IPv6 address"))?;
+        let place = if address.is_ipv4() { &mut gateway4 } else { &mut gateway6 };
+        let subnet = if address.is_ipv4() { Some(subnet) } else { ipv6 };
+        if place.replace(gateway(address, subnet)?).is_some() {
+            return Err(Error::invalid("--gateway", text, "a subnet has one gateway"));
+        }
+    }
     let folder = lock_shared(&all_networks(store).join(name))?;
     if Network::read(folder.path())?.is_some() {
         return Err(Error::unsupported(
@@ -88,7 +122,10 @@ pub fn create_network(store: &Store, new: &NewNetwork) -> Result<NetworkInfo> {
     let network = Network {
         kept: true,
         internal: new.internal,
-        gateway: gateway.filter(|gateway| *gateway != subnet.gateway()),
+        gateway: gateway4.filter(|gateway| *gateway != subnet.gateway()),
+        gateway6: gateway6.filter(|gateway| ipv6.is_some_and(|s| s.gateway() != *gateway)),
+        subnet6: ipv6,
+        labels: new.labels.clone(),
         ..Network::on_demand(name, subnet)
     };
     network.write(folder.path())?;
@@ -132,13 +169,41 @@ pub fn remove_network(store: &Store, name: &str) -> Result<()> {
     dismantle(store, folder, name)
 }
 
+/// Removes the networks that somebody has created and no container uses, of those that have all of `labels` (`KEY` or
+/// `KEY=VALUE`). Returns their names.
+pub fn prune_networks(store: &Store, labels: &[String]) -> Result<Vec<String>> {
+    let mut removed = Vec::new();
+    for network in networks(store)? {
+        let fits = labels.iter().all(|label| match label.split_once('=') {
+            Some((key, value)) => network.labels.get(key).is_some_and(|found| found == value),
+            None => network.labels.contains_key(label),
+        });
+        if !network.kept || !network.containers.is_empty() || !fits {
+            continue;
+        }
+        match remove_network(store, &network.name) {
+            Ok(()) => removed.push(network.name),
+            // A container or somebody else who removes came first.
+            Err(Error::Unsupported { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(removed)
+}
+
 fn info(network: &Network, containers: Vec<Member>) -> NetworkInfo {
+    let places = network.places();
+    let place = |ipv4| places.iter().find(|(subnet, _)| subnet.is_ipv4() == ipv4);
     NetworkInfo {
         name: network.bridge.clone(),
         subnet: network.subnet,
-        gateway: network.gateway(),
+        gateway: place(true).map_or_else(|| network.subnet.gateway(), |(_, gateway)| *gateway),
+        subnet6: network.subnet6,
+        gateway6: place(false).map(|(_, gateway)| *gateway),
         internal: network.internal,
         kept: network.kept,
+        adopted: network.adopted,
+        labels: network.labels.clone(),
         containers,
     }
 }
@@ -153,13 +218,23 @@ fn members(folder: &Path) -> Result<Vec<Member>> {
         let entries = published.iter().filter(|(owner, _)| owner == id);
         entries.flat_map(|(_, entry)| entry.ports.iter().map(ToString::to_string)).collect()
     };
-    let leases = Leases::open(folder)?.all()?;
-    Ok(leases.into_iter().map(|(address, id)| Member { ports: ports(&id), id, address }).collect())
+    let mut members: Vec<Member> = Vec::new();
+    // Those of IPv4 come first, one for each container.
+    for (address, id) in Leases::open(folder)?.all()? {
+        match members.iter_mut().find(|member| address.is_ipv6() && member.id == id) {
+            Some(member) => member.address6 = Some(address),
+            None => members.push(Member { ports: ports(&id), id, address, address6: None }),
+        }
+    }
+    Ok(members)
 }
 
-fn gateway(text: &str, subnet: Subnet) -> Result<Ipv4Addr> {
-    let address: Ipv4Addr =
-        text.parse().map_err(|_| Error::invalid("--gateway", text, "it is an IPv4 address"))?;
+fn gateway(address: IpAddr, subnet: Option<Subnet>) -> Result<IpAddr> {
+    let text = address.to_string();
+    let Some(subnet) = subnet else {
+        let reason = "the network has no IPv6 subnet (--ipv6 or --subnet gives it one)";
+        return Err(Error::invalid("--gateway", text, reason));
+    };
     if address != subnet.gateway() && !subnet.has_host(address) {
         let reason = format!("it is not a host's address of {subnet}");
         return Err(Error::invalid("--gateway", text, reason));
@@ -181,11 +256,17 @@ fn refuse_taken(subnet: Subnet, others: &[NetworkInfo]) -> Result<()> {
 fn free_subnet(others: &[NetworkInfo]) -> Result<Subnet> {
     let mut last = None;
     for number in 78..128 {
-        let subnet = Subnet { address: Ipv4Addr::new(10, number, 0, 0), prefix: 16 };
+        let subnet = Subnet::v4(Ipv4Addr::new(10, number, 0, 0), 16);
         match refuse_taken(subnet, others) {
             Ok(()) => return Ok(subnet),
             Err(error) => last = Some(error),
         }
     }
     Err(last.expect("fifty were tried"))
+}
+
+/// A random /64 of `fd00::/8`: RFC 4193, section 3.2, with subnet 0.
+fn unique_local_subnet() -> Result<Subnet> {
+    let id = crate::id::random_hex(10);
+    Subnet::parse(&format!("fd{}:{}:{}::/64", &id[..2], &id[2..6], &id[6..]))
 }

@@ -15,6 +15,7 @@ mod manage;
 mod netlink;
 mod nft;
 pub(crate) mod publish;
+mod subnet;
 pub(crate) mod veth;
 
 use crate::error::{Error, Result, Tried};
@@ -23,16 +24,20 @@ use crate::state::write_atomically;
 use crate::store::{JournalNetwork, LockedFolder, Store, lock_shared};
 pub(crate) use details::Details;
 pub use details::NetworkOptions;
-use lease::Leases;
-pub use manage::{Member, NetworkInfo, NewNetwork, create_network, networks, remove_network};
+use forwarding::Family;
+use lease::{Leases, Taken};
+pub use manage::{
+    Member, NetworkInfo, NewNetwork, create_network, networks, prune_networks, remove_network,
+};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::ErrorKind;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use veth::Endpoint;
+pub use subnet::Subnet;
+use veth::{Endpoint, Place};
 
 /// The annotation that carries the network of a container.
 pub const ANNOTATION: &str = "io.terrarium.network";
@@ -44,7 +49,7 @@ pub const ANNOTATION_SUBNET: &str = "io.terrarium.network.subnet";
 pub const DEFAULT_BRIDGE: &str = "terra0";
 
 /// The subnet of a bridge unless it is told otherwise.
-pub const DEFAULT_SUBNET: Subnet = Subnet { address: Ipv4Addr::new(10, 77, 0, 0), prefix: 16 };
+pub const DEFAULT_SUBNET: Subnet = Subnet::v4(Ipv4Addr::new(10, 77, 0, 0), 16);
 
 /// How a container is to be connected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +73,10 @@ impl NetworkRequest {
     /// Reads `none`, `host`, `bridge`, `bridge:NAME` or `ns:PATH`, and a subnet; nothing means `none`.
     pub fn parse(network: Option<&str>, subnet: Option<&str>) -> Result<Self> {
         let subnet = subnet.map(Subnet::parse).transpose()?;
+        if let Some(subnet) = subnet.filter(|subnet| !subnet.is_ipv4()) {
+            let reason = "the subnet of a bridge that nobody has created is of IPv4 (`network create --subnet` takes both)";
+            return Err(Error::invalid("--subnet", subnet.to_string(), reason));
+        }
         let network = network.unwrap_or("none");
         let request = match network.split_once(':') {
             None => match network {
@@ -149,102 +158,6 @@ fn is_interface_name(name: &str) -> bool {
         && name.as_bytes()[0].is_ascii_alphanumeric()
 }
 
-/// An IPv4 network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Subnet {
-    address: Ipv4Addr,
-    prefix: u8,
-}
-
-impl Subnet {
-    /// Reads `10.77.0.0/16`.
-    pub fn parse(text: &str) -> Result<Self> {
-        const FORM: &str = "the form is ADDRESS/PREFIX, such as 10.77.0.0/16";
-        let invalid = |reason: &'static str| Error::invalid("--subnet", text, reason);
-        let (address, prefix) = text.split_once('/').ok_or_else(|| invalid(FORM))?;
-        let address: Ipv4Addr = address.parse().map_err(|_| invalid(FORM))?;
-        let prefix: u8 = prefix.parse().map_err(|_| invalid(FORM))?;
-        if !(8..=29).contains(&prefix) {
-            return Err(invalid("the prefix length must be from 8 to 29"));
-        }
-        if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
-            return Err(invalid(
-                "containers need addresses for ordinary use, such as 10.77.0.0/16",
-            ));
-        }
-        let subnet = Self { address, prefix };
-        if u32::from(address) & !subnet.mask() != 0 {
-            return Err(invalid("the address has bits set behind its prefix"));
-        }
-        Ok(subnet)
-    }
-
-    fn mask(self) -> u32 {
-        u32::MAX << (32 - u32::from(self.prefix))
-    }
-
-    /// The network's address.
-    pub fn address(self) -> Ipv4Addr {
-        self.address
-    }
-
-    /// The length of its prefix.
-    pub fn prefix(self) -> u8 {
-        self.prefix
-    }
-
-    /// The first host's address: the gateway.
-    pub fn gateway(self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.address) + 1)
-    }
-
-    /// Number of addresses for containers: without the network, the gateway and the broadcast address.
-    pub(crate) fn capacity(self) -> u32 {
-        !self.mask() - 2
-    }
-
-    /// The container address number `n`, from 0.
-    pub(crate) fn host(self, n: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.address) + 2 + n % self.capacity())
-    }
-
-    /// Whether `address` is one that [`Subnet::host`] gives.
-    pub(crate) fn has_host(self, address: Ipv4Addr) -> bool {
-        let number = u32::from(address).wrapping_sub(u32::from(self.address));
-        (2..2 + self.capacity()).contains(&number)
-    }
-
-    /// Whether the two have an address in common.
-    pub(crate) fn overlaps(self, other: Self) -> bool {
-        let mask = self.mask() & other.mask();
-        u32::from(self.address) & mask == u32::from(other.address) & mask
-    }
-}
-
-impl std::fmt::Display for Subnet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
-
-impl Serialize for Subnet {
-    fn serialize<S: serde::Serializer>(
-        &self,
-        serializer: S,
-    ) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Subnet {
-    fn deserialize<D: serde::Deserializer<'de>>(
-        deserializer: D,
-    ) -> std::result::Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).map_err(serde::de::Error::custom)
-    }
-}
-
 /// `network.json`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Network {
@@ -252,8 +165,11 @@ struct Network {
     version: u32,
     /// The bridge.
     bridge: String,
-    /// Its subnet; the gateway is the first address.
+    /// Its IPv4 subnet; the gateway is the first address.
     subnet: Subnet,
+    /// Its IPv6 subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    subnet6: Option<Subnet>,
     /// Whether bridge, table and setting were made.
     ready: bool,
     /// Whether it stays without containers: somebody has created it.
@@ -262,9 +178,18 @@ struct Network {
     /// Whether nothing goes out of it.
     #[serde(default)]
     internal: bool,
+    /// Whether the bridge is somebody else's: nothing of it is made, changed or removed.
+    #[serde(default)]
+    adopted: bool,
     /// The bridge's address, where it is not the first of the subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    gateway: Option<Ipv4Addr>,
+    gateway: Option<IpAddr>,
+    /// The bridge's IPv6 address, where it is not the first of the subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gateway6: Option<IpAddr>,
+    /// Labels that people gave.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    labels: BTreeMap<String, String>,
 }
 
 impl Network {
@@ -273,11 +198,27 @@ impl Network {
     fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(Self::FILE);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|why| Error::Malformed { path, why }),
+            Ok(bytes) => {
+                Self::from_json(&bytes).map(Some).map_err(|why| Error::Malformed { path, why })
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).tried("read", &path),
+        }
+    }
+
+    /// Reads the file's text; its subnets are of the family that their field says.
+    fn from_json(bytes: &[u8]) -> serde_json::Result<Self> {
+        let network: Self = serde_json::from_slice(bytes)?;
+        let fits = |address: Option<IpAddr>, ipv4| address.is_none_or(|a| a.is_ipv4() == ipv4);
+        if network.subnet.is_ipv4()
+            && network.subnet6.is_none_or(|subnet| !subnet.is_ipv4())
+            && fits(network.gateway, true)
+            && fits(network.gateway6, false)
+            && is_interface_name(&network.bridge)
+        {
+            Ok(network)
+        } else {
+            Err(serde::de::Error::custom("a subnet, gateway or name is not what its field holds"))
         }
     }
 
@@ -292,25 +233,56 @@ impl Network {
             version: 1,
             bridge: bridge.to_owned(),
             subnet,
+            subnet6: None,
             ready: false,
             kept: false,
             internal: false,
+            adopted: false,
             gateway: None,
+            gateway6: None,
+            labels: BTreeMap::new(),
         }
     }
 
-    /// The bridge's address.
-    fn gateway(&self) -> Ipv4Addr {
-        self.gateway.unwrap_or_else(|| self.subnet.gateway())
+    /// The network of a bridge that somebody else has made: its addresses are those of the bridge's own subnets.
+    fn adopted(bridge: &str) -> Result<Self> {
+        let places = bridge::adopt(bridge)?;
+        let place = |ipv4| places.iter().find(|(subnet, _)| subnet.is_ipv4() == ipv4);
+        let (subnet, gateway) = *place(true).ok_or_else(|| bridge::foreign(bridge))?;
+        let ipv6 = place(false);
+        Ok(Self {
+            adopted: true,
+            gateway: Some(gateway),
+            subnet6: ipv6.map(|(subnet, _)| *subnet),
+            gateway6: ipv6.map(|(_, gateway)| *gateway),
+            ..Self::on_demand(bridge, subnet)
+        })
+    }
+
+    /// Its subnets, each with the bridge's address: that of IPv4 first.
+    fn places(&self) -> Vec<(Subnet, IpAddr)> {
+        let mut places = vec![(self.subnet, self.gateway.unwrap_or_else(|| self.subnet.gateway()))];
+        if let Some(subnet) = self.subnet6 {
+            places.push((subnet, self.gateway6.unwrap_or_else(|| subnet.gateway())));
+        }
+        places
     }
 
     /// Makes what the network consists of.
     fn make(&self, folder: &Path) -> Result<()> {
+        if self.adopted {
+            // One that has gone meanwhile is not terrarium's to make.
+            return bridge::index_of(&self.bridge).map(|_| ());
+        }
         netlink::run(async {
-            bridge::ensure(&netlink::host()?, &self.bridge, self.subnet, self.gateway()).await
+            bridge::ensure(&netlink::host()?, &self.bridge, &self.places()).await
         })?;
         self.make_rules(folder)?;
-        forwarding::acquire(&self.bridge)
+        forwarding::acquire(&self.bridge, Family::Ipv4)?;
+        if self.subnet6.is_some() {
+            forwarding::acquire(&self.bridge, Family::Ipv6)?;
+        }
+        Ok(())
     }
 
     /// Makes the rules, in place of those that are there.
@@ -319,7 +291,16 @@ impl Network {
         if !published.is_empty() {
             bridge::route_loopback(&self.bridge)?;
         }
-        nft::create(&self.bridge, self.subnet, self.internal, &published)
+        let subnets: Vec<_> = self.places().iter().map(|(subnet, _)| *subnet).collect();
+        nft::create(&self.bridge, &subnets, self.internal, &published)
+    }
+
+    /// What others than terrarium's containers have of its addresses.
+    fn taken(&self) -> Result<Taken> {
+        if !self.adopted {
+            return Ok(Taken::default());
+        }
+        Ok(Taken { addresses: bridge::neighbours(&self.bridge)?, shared: true })
     }
 }
 
@@ -338,13 +319,17 @@ pub(crate) fn acquire(
     veth: &str,
 ) -> Result<Endpoint> {
     let folder = lock_shared(&all_networks(store).join(bridge))?;
-    let known = Network::read(folder.path())?;
-    if known.is_none() && bridge::exists_link(bridge) {
-        folder.remove()?;
-        return Err(bridge::foreign(bridge));
-    }
-    let mut network =
-        known.unwrap_or_else(|| Network::on_demand(bridge, subnet.unwrap_or(DEFAULT_SUBNET)));
+    let mut network = match Network::read(folder.path())? {
+        Some(network) => network,
+        None if bridge::exists_link(bridge) => match Network::adopted(bridge) {
+            Ok(network) => network,
+            Err(error) => {
+                folder.remove()?;
+                return Err(error);
+            }
+        },
+        None => Network::on_demand(bridge, subnet.unwrap_or(DEFAULT_SUBNET)),
+    };
     if let Some(subnet) = subnet.filter(|subnet| *subnet != network.subnet) {
         return Err(Error::unsupported(
             format!("subnet {subnet} on bridge {bridge}"),
@@ -356,18 +341,19 @@ pub(crate) fn acquire(
     }
     let taken = take(store, &folder, &mut network, id, details);
     match taken {
-        Ok(address) => Ok(Endpoint {
-            gateway: network.gateway(),
+        Ok((places, ports)) => Ok(Endpoint {
             is_internal: network.internal,
             bridge: network.bridge,
             veth: veth.to_owned(),
-            subnet: network.subnet,
-            address,
-            mac: details.mac.unwrap_or_else(|| bridge::mac_of(address)),
+            mac: details.mac.unwrap_or_else(|| {
+                bridge::mac_of(places.first().map_or(network.subnet.address(), |p| p.address))
+            }),
+            places,
+            ports,
         }),
         Err(error) => {
             // The first error is what the user needs; gc tries again what fails here.
-            let _ = release_lease(store, folder, bridge, id, None);
+            let _ = release_lease(store, folder, bridge, id, &[]);
             Err(error)
         }
     }
@@ -379,22 +365,45 @@ fn take(
     network: &mut Network,
     id: &ContainerId,
     details: &Details,
-) -> Result<Ipv4Addr> {
+) -> Result<(Vec<Place>, Vec<publish::Published>)> {
+    let refuse = |what: String, why: &'static str| Err(Error::unsupported(what, why));
+    if let (Some(address), None) = (details.ip6, network.subnet6) {
+        let why = "the network has no IPv6 (`network create --ipv6` makes one that has)";
+        return refuse(format!("address {address}"), why);
+    }
+    if network.adopted
+        && let Some(port) = details.publish.first()
+    {
+        let why = "the firewall of a bridge that terrarium has not made is its maker's (use a network of terrarium's, or \
+                   the container's address)";
+        return refuse(format!("publishing {port} on bridge {}", network.bridge), why);
+    }
+    let ports = publish::of_families(&details.publish, network.subnet6.is_some())?;
     if !network.ready {
         network.write(folder.path())?;
     }
     let leases = Leases::open(folder.path())?;
-    let address = match details.ip {
-        Some(address) => leases.take_this(network.subnet, network.gateway(), id, address)?,
-        None => leases.take(network.subnet, network.gateway(), id)?,
-    };
-    let publishes = !details.publish.is_empty();
+    let taken = network.taken()?;
+    let mut places = Vec::new();
+    for (subnet, gateway) in network.places() {
+        let wanted = if subnet.is_ipv4() {
+            details.ip.map(IpAddr::from)
+        } else {
+            details.ip6.map(IpAddr::from)
+        };
+        let address = match wanted {
+            Some(address) => leases.take_this(subnet, gateway, id, address)?,
+            None => leases.take(subnet, gateway, id, &taken)?,
+        };
+        places.push(Place { subnet, address, gateway });
+    }
+    let publishes = !ports.is_empty();
     if publishes {
         // Ports are the host's: no network may give one that another is about to give.
         let all = lock_shared(&all_networks(store))?;
-        publish::check_free(&details.publish, &published_by_all(all.path())?)?;
+        publish::check_free(&ports, &published_by_all(all.path())?)?;
         let register = publish::Register::of(folder.path());
-        register.note(id, &publish::Entry { address, ports: details.publish.clone() })?;
+        register.note(id, &publish::Entry::of(&places, ports.clone()))?;
     }
     if !network.ready || !bridge::exists_link(&network.bridge) {
         network.make(folder.path())?;
@@ -403,7 +412,7 @@ fn take(
     } else if publishes {
         network.make_rules(folder.path())?;
     }
-    Ok(address)
+    Ok((places, ports))
 }
 
 /// The published ports of every network in `folder`.
@@ -420,13 +429,13 @@ pub(crate) fn release(
     store: &Store,
     id: &ContainerId,
     place: &JournalNetwork,
-    address: Option<Ipv4Addr>,
+    addresses: &[IpAddr],
 ) -> Result<()> {
     let path = all_networks(store).join(&place.bridge);
     if !path.exists() {
         return Ok(());
     }
-    release_lease(store, lock_shared(&path)?, &place.bridge, id, address)
+    release_lease(store, lock_shared(&path)?, &place.bridge, id, addresses)
 }
 
 fn release_lease(
@@ -434,12 +443,12 @@ fn release_lease(
     folder: LockedFolder,
     bridge: &str,
     id: &ContainerId,
-    address: Option<Ipv4Addr>,
+    addresses: &[IpAddr],
 ) -> Result<()> {
     let leases = Leases::open(folder.path())?;
     // The ports first: without them nothing leads to an address that is given again.
     let unpublished = publish::Register::of(folder.path()).forget(id.as_str())?;
-    let unused = leases.release(id, address)?;
+    let unused = leases.release(id, addresses)?;
     if unused {
         return dismantle(store, folder, bridge);
     }
@@ -471,12 +480,14 @@ fn tell_names(store: &Store, leases: &Leases) -> Result<()> {
 
 /// Removes a network that nobody uses; of one that is kept, all but its description.
 fn dismantle(store: &Store, folder: LockedFolder, bridge: &str) -> Result<()> {
-    nft::remove(bridge)?;
     let network = Network::read(folder.path());
-    if let Ok(Some(network)) = &network {
-        bridge::remove_own(bridge, network.subnet)?;
+    if !matches!(&network, Ok(Some(Network { adopted: true, .. }))) {
+        nft::remove(bridge)?;
+        if let Ok(Some(network)) = &network {
+            bridge::remove_own(bridge, network.subnet)?;
+        }
+        forwarding::release(bridge)?;
     }
-    forwarding::release(bridge)?;
     if let Ok(Some(network)) = network
         && network.kept
     {
@@ -567,32 +578,5 @@ mod tests {
             assert!(NetworkRequest::parse(Some(bad), None).is_err(), "{bad}");
         }
         assert!(NetworkRequest::parse(Some("none"), Some("10.1.0.0/24")).is_err());
-    }
-
-    #[test]
-    fn subnets_are_checked() {
-        let subnet = Subnet::parse("10.77.0.0/16").unwrap();
-        assert_eq!(subnet, DEFAULT_SUBNET);
-        assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 77, 0, 1));
-        assert_eq!(subnet.host(0), Ipv4Addr::new(10, 77, 0, 2));
-        assert_eq!(subnet.capacity(), 65_533);
-        assert_eq!(subnet.host(65_532), Ipv4Addr::new(10, 77, 255, 254));
-        assert_eq!(subnet.host(65_533), subnet.host(0));
-        assert_eq!(Subnet::parse("10.0.0.0/29").unwrap().capacity(), 5);
-        for bad in [
-            "10.77.0.1/16", "10.0.0.0", "10.0.0.0/7", "10.0.0.0/30", "127.0.0.0/8", "x/8",
-            "0.0.0.0/8",
-        ] {
-            assert!(Subnet::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn overlap_is_seen_from_both_sides() {
-        let parse = |text| Subnet::parse(text).unwrap();
-        let (wide, narrow, other) =
-            (parse("10.77.0.0/16"), parse("10.77.3.0/24"), parse("10.78.0.0/16"));
-        assert!(wide.overlaps(narrow) && narrow.overlaps(wide) && wide.overlaps(wide));
-        assert!(!wide.overlaps(other) && !other.overlaps(narrow));
     }
 }

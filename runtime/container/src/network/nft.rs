@@ -30,6 +30,8 @@
 //! }
 //! ```
 //!
+//! A network with an IPv6 subnet has a second table, `ip6 terrarium_terra0`, with the same rules for it.
+//!
 //! The first rule lets containers out; an internal network has none, and drops instead what would leave it. The last of
 //! `forward` keeps everybody else from reaching in: other networks, other containers' bridges, and the neighbours of the
 //! host. All the others are there only while a container of the network has published ports: they lead the port to
@@ -39,12 +41,14 @@
 
 use super::Subnet;
 use super::publish::{Entry, Published};
+use super::subnet::octets;
 use crate::error::{Result, Tried};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, sendto,
     setsockopt, socket, sockopt,
 };
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// The table of `bridge`.
@@ -52,15 +56,33 @@ pub(crate) fn table_name(bridge: &str) -> String {
     format!("terrarium_{bridge}")
 }
 
-/// Makes the table of `bridge`, in place of one that is there, in one transaction.
+/// Makes the tables of `bridge`, one for each of its subnets, in place of those that are there, in one transaction.
 pub(crate) fn create(
+    bridge: &str,
+    subnets: &[Subnet],
+    internal: bool,
+    published: &[(String, Entry)],
+) -> Result<()> {
+    let mut batch = Batch::new();
+    for subnet in subnets {
+        batch.family = Family::of(*subnet);
+        rules(&mut batch, bridge, *subnet, internal, published);
+    }
+    let hint = "the kernel needs nf_tables with nat, conntrack and, for published ports, fib (modprobe nf_tables nft_masq \
+                nft_ct nft_nat nft_fib_ipv4, for IPv6 nft_fib_ipv6); or use --net none";
+    batch.commit().tried_hint("create nftables table", table_name(bridge), hint)
+}
+
+/// The table of one subnet of `bridge`.
+fn rules(
+    batch: &mut Batch,
     bridge: &str,
     subnet: Subnet,
     internal: bool,
     published: &[(String, Entry)],
-) -> Result<()> {
+) {
     let table = table_name(bridge);
-    let mut batch = Batch::new();
+    let family = batch.family;
     batch.table(Command::New, &table);
     batch.table(Command::Delete, &table);
     batch.table(Command::New, &table);
@@ -71,11 +93,7 @@ pub(crate) fn create(
         ([meta(META_OIFNAME), compare(CMP_NEQ, &own)], [meta(META_OIFNAME), compare(CMP_EQ, &own)]);
     let masquerade = || expression("masq", &Attributes::new());
     let from = |subnet: Subnet| {
-        [
-            payload(PAYLOAD_NETWORK_HEADER, IPV4_SOURCE, 4),
-            bitwise(mask(subnet).to_be_bytes()),
-            compare(CMP_EQ, &subnet.address().octets()),
-        ]
+        [family.source(), bitwise(&subnet.mask()), compare(CMP_EQ, &octets(subnet.address()))]
     };
     if internal {
         let comes = [meta(META_IIFNAME), compare(CMP_EQ, &own)];
@@ -83,8 +101,14 @@ pub(crate) fn create(
     } else {
         batch.rule(&table, "postrouting", &[&from(subnet)[..], &leaves, &[masquerade()]].concat());
     }
-    if published.iter().any(|(_, entry)| !entry.ports.is_empty()) {
-        for source in [LOOPBACK, subnet] {
+    let ports: Vec<_> = published
+        .iter()
+        .flat_map(|(_, entry)| entry.ports.iter().map(move |port| (port, entry)))
+        .filter(|(port, _)| port.is_ipv4() == subnet.is_ipv4())
+        .filter_map(|(port, entry)| Some((port, family.address(entry)?)))
+        .collect();
+    if !ports.is_empty() {
+        for source in [family.loopback(), subnet] {
             batch.rule(
                 &table,
                 "postrouting",
@@ -93,12 +117,12 @@ pub(crate) fn create(
         }
         let translated = [
             connection(CT_STATUS),
-            bitwise(STATUS_DST_NAT.to_ne_bytes()),
+            bitwise(&STATUS_DST_NAT.to_ne_bytes()),
             compare(CMP_NEQ, &0_u32.to_ne_bytes()),
             verdict(VERDICT_ACCEPT),
         ];
         batch.rule(&table, "forward", &[&stays[..], &translated].concat());
-        publish(&mut batch, &table, &own, published);
+        publish(batch, &table, &own, &ports);
     }
     batch.rule(
         &table,
@@ -109,18 +133,16 @@ pub(crate) fn create(
             meta(META_IIFNAME),
             compare(CMP_NEQ, &own),
             connection(CT_STATE),
-            bitwise((STATE_ESTABLISHED | STATE_RELATED).to_ne_bytes()),
+            bitwise(&(STATE_ESTABLISHED | STATE_RELATED).to_ne_bytes()),
             compare(CMP_EQ, &0_u32.to_ne_bytes()),
             verdict(VERDICT_DROP),
         ],
     );
-    let hint = "the kernel needs nf_tables with nat, conntrack and, for published ports, fib (modprobe nf_tables nft_masq \
-                nft_ct nft_nat nft_fib_ipv4); or use --net none";
-    batch.commit().tried_hint("create nftables table", format!("ip {table}"), hint)
 }
 
 /// The rules that lead published ports to their containers.
-fn publish(batch: &mut Batch, table: &str, own: &[u8], published: &[(String, Entry)]) {
+fn publish(batch: &mut Batch, table: &str, own: &[u8], ports: &[(&Published, IpAddr)]) {
+    let family = batch.family;
     batch.chain(table, "raw", "filter", HOOK_PREROUTING, PRIORITY_RAW);
     batch.rule(
         table,
@@ -128,46 +150,46 @@ fn publish(batch: &mut Batch, table: &str, own: &[u8], published: &[(String, Ent
         &[
             meta(META_IIFNAME),
             compare(CMP_EQ, own),
-            payload(PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION, 4),
-            bitwise(mask(LOOPBACK).to_be_bytes()),
-            compare(CMP_EQ, &LOOPBACK.address().octets()),
+            family.destination(),
+            bitwise(&family.loopback().mask()),
+            compare(CMP_EQ, &octets(family.loopback().address())),
             verdict(VERDICT_DROP),
         ],
     );
     for (chain, hook) in [("prerouting", HOOK_PREROUTING), ("output", HOOK_OUTPUT)] {
         batch.chain(table, chain, "nat", hook, PRIORITY_DSTNAT);
-        for (_, entry) in published {
-            for port in &entry.ports {
-                batch.rule(table, chain, &destination_nat(port, entry.address));
-            }
+        for (port, to) in ports {
+            batch.rule(table, chain, &destination_nat(family, port, *to));
         }
     }
 }
 
-fn destination_nat(port: &Published, to: std::net::Ipv4Addr) -> Vec<Attributes> {
-    let mut rule = match port.address {
+fn destination_nat(family: Family, port: &Published, to: IpAddr) -> Vec<Attributes> {
+    let mut rule = match port.one_address() {
         None => vec![address_type(), compare(CMP_EQ, &RTN_LOCAL.to_ne_bytes())],
-        Some(address) => vec![
-            payload(PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION, 4),
-            compare(CMP_EQ, &address.octets()),
-        ],
+        Some(address) => vec![family.destination(), compare(CMP_EQ, &octets(address))],
     };
     rule.extend([
         meta(META_L4PROTO),
         compare(CMP_EQ, &[port.protocol.number()]),
         payload(PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT, 2),
         compare(CMP_EQ, &port.host.to_be_bytes()),
-        immediate(REGISTER_1, &to.octets()),
+        immediate(REGISTER_1, &octets(to)),
         immediate(REGISTER_2, &port.container.to_be_bytes()),
-        translate_destination(),
+        translate_destination(family),
     ]);
     rule
 }
 
-/// Removes the table of `bridge`; one that does not exist is removed already.
+/// Removes the tables of `bridge`; one that does not exist is removed already.
 pub(crate) fn remove(bridge: &str) -> Result<()> {
+    remove_table(bridge, Family::Ipv4).and(remove_table(bridge, Family::Ipv6))
+}
+
+fn remove_table(bridge: &str, family: Family) -> Result<()> {
     let table = table_name(bridge);
     let mut batch = Batch::new();
+    batch.family = family;
     batch.table(Command::Delete, &table);
     match batch.commit() {
         // No such table, or no nf_tables in this kernel, hence no table.
@@ -181,14 +203,70 @@ pub(crate) fn remove(bridge: &str) -> Result<()> {
         }
         result => result.tried_hint(
             "remove nftables table",
-            format!("ip {table}"),
+            format!("{} {table}", family.word()),
             "`terrarium gc` tries again",
         ),
     }
 }
 
-fn mask(subnet: Subnet) -> u32 {
-    u32::MAX << (32 - u32::from(subnet.prefix()))
+/// The family of a table, and where its packets have what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    fn of(subnet: Subnet) -> Self {
+        if subnet.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
+    }
+
+    /// nft's word.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "ip",
+            Self::Ipv6 => "ip6",
+        }
+    }
+
+    /// Its number (linux/netfilter.h, `NFPROTO_…`).
+    fn number(self) -> u8 {
+        match self {
+            Self::Ipv4 => 2,
+            Self::Ipv6 => 10,
+        }
+    }
+
+    /// A packet's source address into register 1.
+    fn source(self) -> Attributes {
+        match self {
+            Self::Ipv4 => payload(PAYLOAD_NETWORK_HEADER, IPV4_SOURCE, 4),
+            Self::Ipv6 => payload(PAYLOAD_NETWORK_HEADER, IPV6_SOURCE, 16),
+        }
+    }
+
+    /// A packet's destination address into register 1.
+    fn destination(self) -> Attributes {
+        match self {
+            Self::Ipv4 => payload(PAYLOAD_NETWORK_HEADER, IPV4_DESTINATION, 4),
+            Self::Ipv6 => payload(PAYLOAD_NETWORK_HEADER, IPV6_DESTINATION, 16),
+        }
+    }
+
+    fn loopback(self) -> Subnet {
+        match self {
+            Self::Ipv4 => Subnet::v4(Ipv4Addr::new(127, 0, 0, 0), 8),
+            Self::Ipv6 => Subnet::destination(Ipv6Addr::LOCALHOST.into(), 128),
+        }
+    }
+
+    /// The address of a container that has published ports.
+    fn address(self, entry: &Entry) -> Option<IpAddr> {
+        match self {
+            Self::Ipv4 => Some(entry.address.into()),
+            Self::Ipv6 => entry.address6.map(IpAddr::from),
+        }
+    }
 }
 
 /// Interface names are compared in their whole field.
@@ -234,9 +312,11 @@ const FIB_RESULT_ADDRTYPE: u32 = 3;
 const FIB_F_DADDR: u32 = 1 << 1;
 const PAYLOAD_NETWORK_HEADER: u32 = 1;
 const PAYLOAD_TRANSPORT_HEADER: u32 = 2;
-// Offsets in struct iphdr, and in struct tcphdr as in udphdr.
+// Offsets in struct iphdr and ipv6hdr, and in struct tcphdr as in udphdr.
 const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
+const IPV6_SOURCE: u32 = 8;
+const IPV6_DESTINATION: u32 = 24;
 const DESTINATION_PORT: u32 = 2;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
@@ -262,8 +342,6 @@ const PRIORITY_FILTER: i32 = 0;
 const PRIORITY_SRCNAT: i32 = 100;
 const VERDICT_DROP: u32 = 0;
 const VERDICT_ACCEPT: u32 = 1;
-const FAMILY_IPV4: u8 = 2;
-const LOOPBACK: Subnet = Subnet { address: std::net::Ipv4Addr::new(127, 0, 0, 0), prefix: 8 };
 
 /// Netlink attributes, each padded to four bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -339,23 +417,24 @@ fn immediate(register: u32, value: &[u8]) -> Attributes {
 }
 
 /// The destination becomes the address in register 1 and the port in register 2.
-fn translate_destination() -> Attributes {
+fn translate_destination(family: Family) -> Attributes {
     let data = Attributes::new()
         .number(1, NAT_DNAT)
-        .number(2, u32::from(FAMILY_IPV4))
+        .number(2, u32::from(family.number()))
         .number(3, REGISTER_1)
         .number(5, REGISTER_2);
     expression("nat", &data)
 }
 
-/// Register 1 and `mask`.
-fn bitwise(mask: [u8; 4]) -> Attributes {
+/// Register 1 and `mask`, which has the length of what is in it.
+fn bitwise(mask: &[u8]) -> Attributes {
+    let length = u32::try_from(mask.len()).expect("masks have at most 16 bytes");
     let data = Attributes::new()
         .number(1, REGISTER_1)
         .number(2, REGISTER_1)
-        .number(3, 4)
-        .nested(4, &Attributes::new().bytes(DATA_VALUE, &mask))
-        .nested(5, &Attributes::new().bytes(DATA_VALUE, &[0; 4]));
+        .number(3, length)
+        .nested(4, &Attributes::new().bytes(DATA_VALUE, mask))
+        .nested(5, &Attributes::new().bytes(DATA_VALUE, &vec![0; mask.len()]));
     expression("bitwise", &data)
 }
 
@@ -386,11 +465,13 @@ enum Command {
 struct Batch {
     bytes: Vec<u8>,
     sequence: u32,
+    /// The family of what is added.
+    family: Family,
 }
 
 impl Batch {
     fn new() -> Self {
-        let mut batch = Self { bytes: Vec::new(), sequence: 0 };
+        let mut batch = Self { bytes: Vec::new(), sequence: 0, family: Family::Ipv4 };
         batch.message(BATCH_BEGIN, 0, 0, SUBSYSTEM_NFTABLES, &Attributes::new());
         batch
     }
@@ -413,7 +494,7 @@ impl Batch {
 
     fn nftables(&mut self, kind: u16, flags: i32, data: &Attributes) {
         let kind = SUBSYSTEM_NFTABLES << 8 | kind;
-        self.message(kind, libc::NLM_F_ACK | flags, FAMILY_IPV4, 0, data);
+        self.message(kind, libc::NLM_F_ACK | flags, self.family.number(), 0, data);
     }
 
     fn table(&mut self, command: Command, name: &str) {
@@ -557,6 +638,5 @@ mod tests {
     #[test]
     fn interface_names_fill_their_field() {
         assert_eq!(interface("terra0")[..7], *b"terra0\0");
-        assert_eq!(mask(Subnet::parse("10.77.0.0/16").unwrap()), 0xffff_0000);
     }
 }

@@ -6,11 +6,16 @@
 use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
 use crate::state::write_atomically;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt, socket,
+    sockopt,
+};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
+use std::io::{self, ErrorKind};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// More ports than this in one range are a mistake.
@@ -46,9 +51,9 @@ impl fmt::Display for Protocol {
 /// One port of the host that leads to one of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Published {
-    /// The host's address; none for all.
+    /// The host's address, unspecified for all of its family; none for all of both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// The host's port.
     pub host: u16,
     /// The container's port.
@@ -59,8 +64,8 @@ pub(crate) struct Published {
 
 impl fmt::Display for Published {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let address = self.address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-        write!(f, "{address}:{}->{}/{}", self.host, self.container, self.protocol)
+        let address = SocketAddr::new(self.any_or_one(), self.host);
+        write!(f, "{address}->{}/{}", self.container, self.protocol)
     }
 }
 
@@ -68,17 +73,58 @@ impl Published {
     /// Whether nobody can have both: the same port of an address in common.
     fn collides(&self, other: &Self) -> bool {
         let meet = match (self.address, other.address) {
-            (Some(one), Some(two)) => one == two,
+            (Some(one), Some(two)) => {
+                one.is_ipv4() == two.is_ipv4()
+                    && (one == two || one.is_unspecified() || two.is_unspecified())
+            }
             _ => true,
         };
         meet && self.host == other.host && self.protocol == other.protocol
     }
+
+    fn any_or_one(&self) -> IpAddr {
+        self.address.unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+    }
+
+    /// Whether it is a port of the host's addresses of IPv4, else of IPv6.
+    pub(crate) fn is_ipv4(&self) -> bool {
+        self.any_or_one().is_ipv4()
+    }
+
+    /// The one address of the host; none for all of the family.
+    pub(crate) fn one_address(&self) -> Option<IpAddr> {
+        self.address.filter(|address| !address.is_unspecified())
+    }
+}
+
+/// `ports` as a network has them that is of IPv4, and of IPv6 if `has_ipv6`: a port of all addresses is one of each family.
+pub(crate) fn of_families(ports: &[Published], has_ipv6: bool) -> Result<Vec<Published>> {
+    let mut all = Vec::new();
+    for port in ports {
+        match port.address {
+            None => {
+                all.push(Published { address: Some(Ipv4Addr::UNSPECIFIED.into()), ..*port });
+                if has_ipv6 {
+                    all.push(Published { address: Some(Ipv6Addr::UNSPECIFIED.into()), ..*port });
+                }
+            }
+            Some(IpAddr::V6(_)) if !has_ipv6 => {
+                return Err(Error::unsupported(
+                    format!("publishing {port}"),
+                    "the network has no IPv6 (`network create --ipv6` makes one that has)",
+                ));
+            }
+            Some(_) => all.push(*port),
+        }
+    }
+    Ok(all)
 }
 
 /// Reads `[IP:]HOST:CONTAINER[/udp]`, where both may be ranges of one length.
 pub(crate) fn parse(text: &str) -> Result<Vec<Published>> {
     let invalid = |reason: &'static str| Error::invalid("--publish", text, reason);
-    let form = || invalid("the form is [IP:]HOST:CONTAINER[/udp], such as 8080:80");
+    let form =
+        || invalid("the form is [IP:]HOST:CONTAINER[/udp], such as 8080:80 or [::1]:8080:80");
     let (ports, protocol) = match text.split_once('/') {
         None | Some((_, "tcp")) => (text.trim_end_matches("/tcp"), Protocol::Tcp),
         Some((ports, "udp")) => (ports, Protocol::Udp),
@@ -88,9 +134,13 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Published>> {
     let (address, host) = match rest.rsplit_once(':') {
         None => (None, rest),
         Some((address, host)) => {
-            let address: Ipv4Addr =
-                address.parse().map_err(|_| invalid("the host's address is an IPv4 address"))?;
-            (Some(address).filter(|address| !address.is_unspecified()), host)
+            let ipv6 = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let address = match ipv6 {
+                Some(address) => address.parse().map(IpAddr::V6),
+                None => address.parse().map(IpAddr::V4),
+            };
+            let reason = "the host's address is an IPv4 address, or an IPv6 address in brackets";
+            (Some(address.map_err(|_| invalid(reason))?), host)
         }
     };
     let range = |text: &str| -> Option<(u16, u16)> {
@@ -170,10 +220,27 @@ impl Register {
 /// What a container has published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
-    /// Its address.
+    /// Its IPv4 address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address6: Option<Ipv6Addr>,
     /// Its ports.
     pub ports: Vec<Published>,
+}
+
+impl Entry {
+    /// The ports of a container with these addresses.
+    pub(crate) fn of(places: &[super::Place], ports: Vec<Published>) -> Self {
+        let mut entry = Self { address: Ipv4Addr::UNSPECIFIED, address6: None, ports };
+        for place in places {
+            match place.address {
+                IpAddr::V4(address) => entry.address = address,
+                IpAddr::V6(address) => entry.address6 = Some(address),
+            }
+        }
+        entry
+    }
 }
 
 /// Refuses ports that others have: containers among `taken`, or programs of the host.
@@ -187,13 +254,9 @@ pub(crate) fn check_free(wanted: &[Published], taken: &[(String, Entry)]) -> Res
         if let Some((owner, _)) = owner {
             return refuse(format!("container {owner} has published it (choose another port)"));
         }
-        let address = SocketAddrV4::new(port.address.unwrap_or(Ipv4Addr::UNSPECIFIED), port.host);
+        let address = SocketAddr::new(port.any_or_one(), port.host);
         // Nothing keeps a program from listening there later; then the container has the port all the same.
-        let bound = match port.protocol {
-            Protocol::Tcp => TcpListener::bind(address).map(drop),
-            Protocol::Udp => UdpSocket::bind(address).map(drop),
-        };
-        match bound {
+        match try_listening(address, port.protocol) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 return refuse(
                     "a program of the host listens there (choose another port)".to_owned(),
@@ -208,6 +271,28 @@ pub(crate) fn check_free(wanted: &[Published], taken: &[(String, Entry)]) -> Res
     Ok(())
 }
 
+/// Listens on `address` for a moment, of IPv6 alone where it is one: [`std::net`] would take IPv4 with it.
+fn try_listening(address: SocketAddr, protocol: Protocol) -> io::Result<()> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let kind = match protocol {
+        Protocol::Tcp => SockType::Stream,
+        Protocol::Udp => SockType::Datagram,
+    };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    if protocol == Protocol::Tcp {
+        // What remains of connections that have ended is nobody's.
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    if protocol == Protocol::Tcp {
+        listen(&socket, Backlog::new(1)?)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,10 +303,13 @@ mod tests {
         assert_eq!(texts("8080:80"), ["0.0.0.0:8080->80/tcp"]);
         assert_eq!(texts("127.0.0.1:53:5353/udp"), ["127.0.0.1:53->5353/udp"]);
         assert_eq!(texts("0.0.0.0:1:2/tcp"), ["0.0.0.0:1->2/tcp"]);
+        assert_eq!(texts("[::]:1:2"), ["[::]:1->2/tcp"]);
+        assert_eq!(texts("[fd00::9]:1:2/udp"), ["[fd00::9]:1->2/udp"]);
         assert_eq!(texts("90-91:80-81"), ["0.0.0.0:90->80/tcp", "0.0.0.0:91->81/tcp"]);
         for bad in [
             "", "80", "80:", ":80", "0:80", "80:0", "a:80", "80:65536", "1-2:3", "2-1:2-1",
-            "1-1001:1-1001", "80:80/sctp", "::1:80:80", "x:80:80", "1:2:3:4",
+            "1-1001:1-1001", "80:80/sctp", "::1:80:80", "x:80:80", "1:2:3:4", "[10.0.0.1]:80:80",
+            "[::1:80:80", "[]:80:80",
         ] {
             assert!(parse(bad).unwrap_err().is_usage(), "{bad}");
         }
@@ -234,7 +322,7 @@ mod tests {
         assert_eq!(register.all().unwrap(), []);
         let id = ContainerId::new("a").unwrap();
         let ports = parse("127.0.0.1:40123:80").unwrap();
-        let entry = Entry { address: Ipv4Addr::new(10, 0, 0, 2), ports };
+        let entry = Entry { address: Ipv4Addr::new(10, 0, 0, 2), address6: None, ports };
         register.note(&id, &entry).unwrap();
         let taken = register.all().unwrap();
         assert_eq!(taken, [("a".to_owned(), entry)]);
@@ -244,10 +332,27 @@ mod tests {
         }
         check_free(&parse("40123:1/udp").unwrap(), &taken).unwrap();
         assert!(register.forget("a").unwrap() && !register.forget("a").unwrap());
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let error = check_free(&parse(&format!("{port}:80")).unwrap(), &[]).unwrap_err();
         assert!(error.to_string().contains("a program of the host"), "{error}");
         assert!(check_free(&parse("203.0.113.9:1:1").unwrap(), &[]).is_err());
+    }
+
+    #[test]
+    fn a_port_of_all_addresses_is_one_of_each_family() {
+        let texts = |text, has_ipv6| -> Option<Vec<_>> {
+            let all = of_families(&parse(text).unwrap(), has_ipv6).ok()?;
+            Some(all.iter().map(ToString::to_string).collect())
+        };
+        let both = ["0.0.0.0:1->2/tcp".to_owned(), "[::]:1->2/tcp".to_owned()];
+        assert_eq!(texts("1:2", true).unwrap(), both);
+        assert_eq!(texts("1:2", false).unwrap(), both[..1]);
+        assert_eq!(texts("0.0.0.0:1:2", true).unwrap(), both[..1]);
+        assert_eq!(texts("[::]:1:2", true).unwrap(), both[1..]);
+        assert_eq!(texts("[::]:1:2", false), None);
+        let (four, six) = (parse("0.0.0.0:1:2").unwrap(), parse("[::]:1:2").unwrap());
+        assert!(!four[0].collides(&six[0]));
+        assert!(six[0].collides(&parse("[fd00::1]:1:9").unwrap()[0]));
     }
 }

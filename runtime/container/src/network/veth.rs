@@ -1,14 +1,14 @@
 //! The veth pair of a container: `veth<hash>` on the bridge, `eth0` inside.
 
 use super::Subnet;
-use super::bridge::index_of;
+use super::bridge::{add_address, index_of};
 use super::netlink::{self, Asked};
 use crate::error::{Error, Result};
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
 /// Name of the interface inside.
@@ -21,16 +21,39 @@ pub(crate) struct Endpoint {
     pub bridge: String,
     /// The host's end.
     pub veth: String,
-    /// The network.
-    pub subnet: Subnet,
-    /// The container's address.
-    pub address: Ipv4Addr,
-    /// The bridge's address.
-    pub gateway: Ipv4Addr,
+    /// Its addresses: one of IPv4, and one of IPv6 where the network has such a subnet.
+    pub places: Vec<Place>,
     /// Whether the network leads nowhere: then there is no default route.
     pub is_internal: bool,
     /// The link address of the container's end.
     pub mac: [u8; 6],
+    /// The ports that it has published, of each family.
+    pub ports: Vec<super::publish::Published>,
+}
+
+/// An address and the way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The network.
+    pub subnet: Subnet,
+    /// The container's address.
+    pub address: IpAddr,
+    /// The bridge's address.
+    pub gateway: IpAddr,
+}
+
+impl Place {
+    /// The address with the length of its prefix.
+    pub(crate) fn interface(&self) -> String {
+        format!("{}/{}", self.address, self.subnet.prefix())
+    }
+}
+
+impl Endpoint {
+    /// The place of the family that is asked for.
+    pub(crate) fn place(&self, ipv4: bool) -> Option<&Place> {
+        self.places.iter().find(|place| place.subnet.is_ipv4() == ipv4)
+    }
 }
 
 /// A name for the host's end: eight digits that no earlier container of the same name has had, for that one's may
@@ -75,16 +98,26 @@ pub(crate) fn connect(endpoint: &Endpoint, pid: i32, socket: OwnedFd) -> Result<
         let index = link.header.index;
         let up = LinkUnspec::new_with_index(index).up().build();
         inside.link().set(up).execute().await.asked("bring up", INSIDE, "")?;
-        let address =
-            inside.address().add(index, endpoint.address.into(), endpoint.subnet.prefix());
-        address.execute().await.asked("add address to", INSIDE, "")?;
+        for Place { subnet, address, .. } in &endpoint.places {
+            add_address(&inside, index, *address, *subnet, "add address to", INSIDE).await?;
+        }
         if endpoint.is_internal {
             return Ok(());
         }
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .gateway(endpoint.gateway)
-            .output_interface(index)
-            .build();
-        inside.route().add(route).execute().await.asked("add default route by", INSIDE, "")
+        for Place { gateway, .. } in &endpoint.places {
+            let route = match *gateway {
+                IpAddr::V4(gateway) => RouteMessageBuilder::<Ipv4Addr>::new()
+                    .gateway(gateway)
+                    .output_interface(index)
+                    .build(),
+                IpAddr::V6(gateway) => RouteMessageBuilder::<Ipv6Addr>::new()
+                    .gateway(gateway)
+                    .output_interface(index)
+                    .build(),
+            };
+            let added = inside.route().add(route).execute().await;
+            added.asked("add default route by", INSIDE, "")?;
+        }
+        Ok(())
     })
 }

@@ -8,7 +8,7 @@ use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrIn;
 use serde_json::{Map, Value, json};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 /// How long a connection may take on networks that lie in this machine's memory.
@@ -17,14 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// `serve PORT`: a process that accepts connections on every address and greets each with the peer's address.
 pub(crate) fn serve(arguments: &[&str]) -> Answer {
     let port: u16 = argument(arguments, 0, "port")?;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+    // The unspecified address of IPv6 takes IPv4 as well, where the kernel has both.
+    let listener = TcpListener::bind((Ipv6Addr::UNSPECIFIED, port))
+        .or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
         .map_err(|error| format!("listen on port {port}: {error}"))?;
     let port = listener.local_addr().map_err(|error| format!("address: {error}"))?.port();
     let child = fork_child(|| {
         for mut stream in listener.incoming().flatten() {
             if let Ok(peer) = stream.peer_addr() {
                 // A client that went away early misses its greeting and nothing else.
-                let _ = writeln!(stream, "hello {}", peer.ip());
+                let _ = writeln!(stream, "hello {}", peer.ip().to_canonical());
             }
         }
         0
