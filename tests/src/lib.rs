@@ -32,6 +32,7 @@ pub mod events;
 pub mod http;
 pub mod image;
 pub mod kernel_state;
+pub mod leak_case;
 pub mod metrics;
 pub mod network_namespace;
 pub mod observatory;

@@ -342,6 +342,11 @@ impl Container {
         Error::InitDied { how }
     }
 
+    /// The state root.
+    pub fn root(&self) -> &Path {
+        self.store.root()
+    }
+
     /// The id.
     pub fn id(&self) -> &ContainerId {
         &self.id

@@ -13,6 +13,7 @@ mod ebpf_log;
 pub mod event;
 mod http;
 pub mod kernel;
+pub mod leaks;
 mod memory_files;
 pub mod metrics;
 pub mod observe;

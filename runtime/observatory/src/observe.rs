@@ -9,6 +9,7 @@ use crate::event::history::Bounds;
 use crate::event::json::Context;
 use crate::http;
 use crate::kernel::cgroup_mounts::Hierarchy;
+use crate::leaks::{self, Places, Wanted};
 use crate::metrics::{Metrics, MetricsError, Shown};
 use crate::probe::{HookReport, LoadError, Probes, Settings};
 use crate::pump::{CgroupNotes, Pump};
@@ -17,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -149,6 +151,25 @@ struct Running {
     pump: Option<JoinHandle<io::Result<()>>>,
     /// Closing it ends the thread.
     stop: Option<OwnedFd>,
+    /// Its end ends the thread that looks for leaks.
+    _looks: Sender<()>,
+}
+
+/// Between two looks for leaks. One costs some milliseconds and 0.2 more for each container.
+const LEAK_PACE: Duration = Duration::from_secs(10);
+
+/// Looks for leaks in the state of all containers until the sender is gone.
+fn look_for_leaks(shared: &Shared, places: &Places, stop: &Receiver<()>) {
+    loop {
+        match leaks::judge(places, &Wanted::All, |_| true) {
+            Ok(report) => shared.leaks().looked(report.findings),
+            Err(error) => tracing::warn!(%error, "cannot look for leaks"),
+        }
+        match stop.recv_timeout(LEAK_PACE) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
 }
 
 impl Running {
@@ -207,7 +228,13 @@ impl Running {
             .name("events".to_owned())
             .spawn(move || pump.run())
             .map_err(system("start a thread"))?;
-        Ok(Self { shared, probes, pump: Some(pump), stop: Some(stop) })
+        let (looks, looking) = std::sync::mpsc::channel();
+        let looker = (Arc::clone(&shared), Places::live(&options.root));
+        std::thread::Builder::new()
+            .name("leaks".to_owned())
+            .spawn(move || look_for_leaks(&looker.0, &looker.1, &looking))
+            .map_err(system("start a thread"))?;
+        Ok(Self { shared, probes, pump: Some(pump), stop: Some(stop), _looks: looks })
     }
 
     /// Ends the thread and detaches everything.

@@ -194,6 +194,7 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
         };
         shared.note_stall(&container.path, stall);
     }
+    shared.leaks().take(&record, &attribution, &shared.context.initial_namespaces);
     shared.delivered[probe as usize].fetch_add(1, Ordering::Relaxed);
     let record = Arc::new(record);
     let event = |namespace| Event {

@@ -4,6 +4,7 @@ use crate::attribution::Registry;
 use crate::event::history::History;
 use crate::event::json::Context;
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
+use crate::leaks::events::Log;
 use crate::memory_files::{self, MemoryEvents};
 use crate::metrics::Exemplar;
 use crate::probe::HookReport;
@@ -22,6 +23,8 @@ pub struct Shared {
     resources: Mutex<Resources>,
     /// The kernel's own numbers, by path of the cgroup, as last read.
     memory_events: Mutex<HashMap<String, MemoryEvents>>,
+    /// What was found of leaks.
+    leaks: Mutex<Log>,
     /// The last events.
     pub history: Arc<History>,
     /// The cgroup hierarchies.
@@ -57,6 +60,7 @@ impl Shared {
             registry: Mutex::new(registry),
             counters: Mutex::new(counters),
             memory_events: Mutex::default(),
+            leaks: Mutex::default(),
             history,
             reports,
             context,
@@ -65,6 +69,11 @@ impl Shared {
             decode_errors: AtomicU64::new(0),
             told_lost: AtomicU64::new(0),
         }
+    }
+
+    /// What was found of leaks. No other lock is taken while this one is held.
+    pub fn leaks(&self) -> MutexGuard<'_, Log> {
+        self.leaks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The table of containers.

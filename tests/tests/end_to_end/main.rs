@@ -12,6 +12,8 @@ mod escapes;
 mod fields;
 mod images;
 mod isolation;
+mod leak_events;
+mod leaks;
 mod lifecycle;
 mod memory;
 mod network;

@@ -181,6 +181,24 @@ pub fn percent(text: &str) -> String {
     })
 }
 
+/// The lines of an observatory's answer.
+pub struct Answer(BufReader<TcpStream>);
+
+impl Answer {
+    /// Asks the observatory at `url`, which `--observatory` gave, for `path`.
+    pub fn to(url: &str, path: &str, what: &str) -> anyhow::Result<Self> {
+        let answer = request(&address("--observatory", url)?, path, what, "--observatory")?;
+        // One that hangs is as good as none.
+        answer.get_ref().set_read_timeout(Some(Duration::from_secs(10)))?;
+        Ok(Self(answer))
+    }
+
+    /// The next line; 0 at the end.
+    pub fn read_line(&mut self, line: &mut String) -> std::io::Result<usize> {
+        self.0.read_line(line)
+    }
+}
+
 /// Sends the request and reads the head of the answer. HTTP/1.0, so that the body simply ends with the connection. An error
 /// says what was asked for, and which option says where.
 pub fn request(

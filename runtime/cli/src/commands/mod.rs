@@ -1,5 +1,6 @@
 //! One file a command. To add one: a file here, and a line in [`Command`] and in [`run()`].
 
+mod audit;
 mod bundle;
 mod completions;
 mod create;
@@ -12,8 +13,10 @@ mod gc;
 mod image;
 mod inspect;
 mod kill;
+mod leaks;
 mod logging;
 mod logs;
+mod namespaces;
 mod network;
 mod observe;
 mod pause;
@@ -59,6 +62,8 @@ pub enum Command {
     Events(events::Events),
     #[command(display_order = 8)]
     Top(top::Args),
+    #[command(display_order = 8)]
+    Leaks(leaks::Args),
     #[command(display_order = 9)]
     Doctor(doctor::Doctor),
     #[command(display_order = 20)]
@@ -85,6 +90,8 @@ pub enum Command {
     Prune(prune::Args),
     #[command(display_order = 27)]
     Stats(stats::Args),
+    #[command(display_order = 10)]
+    Namespaces(namespaces::Args),
     #[command(display_order = 29)]
     Network(network::Args),
     #[command(display_order = 30)]
@@ -162,6 +169,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Observe(args) => observe::run(args, global),
         Command::Events(args) => events::run(&args, global),
         Command::Top(args) => top::run(&args),
+        Command::Leaks(args) => leaks::run(&args, global),
         Command::Doctor(args) => doctor::run(&args, global),
         Command::Exec(args) => exec::run(&args, global),
         Command::Pause(args) => pause::pause(&args, global),
@@ -177,6 +185,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => completions::man(&args),
         Command::Stats(args) => stats::run(&args, global),
+        Command::Namespaces(args) => namespaces::run(&args, global),
         Command::Network(args) => network::run(&args, global),
         Command::Image(args) => image::run(&args),
         Command::Pull(args) => pull::run(&args),

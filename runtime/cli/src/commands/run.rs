@@ -1,5 +1,6 @@
 //! `terrarium run`: a container from a folder, in the foreground or behind a supervisor.
 
+use super::audit::{Audit, AuditArgs};
 use super::bundle::BundleArgs;
 use super::image::{ForRun, Location};
 use super::stop;
@@ -204,6 +205,8 @@ pub struct Args {
     /// Standard input is always passed on; taken for docker's sake
     #[arg(long, short, help_heading = "Program")]
     interactive: bool,
+    #[command(flatten)]
+    audit: AuditArgs,
     /// Name of an image, or a folder that holds the container's files; with --bundle, or in a folder with config.json, the container's id
     #[arg(value_name = "ROOTFS")]
     rootfs: PathBuf,
@@ -370,7 +373,7 @@ fn from_bundle(args: &Args, global: &Global) -> anyhow::Result<u8> {
         container.write_pid_file(path)?;
     }
     container.start()?;
-    supervise(&store, &signals, container)
+    supervise(&store, &signals, container, Some(&args.audit))
 }
 
 /// Binds the exit code of `run` to `error`.
@@ -388,7 +391,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn foreground(args: &Args, global: &Global) -> anyhow::Result<u8> {
     let signals = Signals::block()?;
     let container = create(args, global)?;
-    supervise(&Store::open(&global.root)?, &signals, container)
+    supervise(&Store::open(&global.root)?, &signals, container, Some(&args.audit))
 }
 
 /// Forks a supervisor, which does what `foreground` does; waits until the program was executed.
@@ -406,7 +409,7 @@ fn detached(args: &Args, global: &Global) -> anyhow::Result<u8> {
             match started {
                 Ok((signals, container)) => {
                     report.started(container.id().as_str())?;
-                    supervise(&Store::open(&global.root)?, &signals, container)
+                    supervise(&Store::open(&global.root)?, &signals, container, Some(&args.audit))
                 }
                 Err(error) => {
                     report.failed(exit_code(&error), &format!("{error:#}"))?;
@@ -503,8 +506,19 @@ impl Drop for IdFile<'_> {
     }
 }
 
-fn supervise(store: &Store, signals: &Signals, container: Container) -> anyhow::Result<u8> {
+fn supervise(
+    store: &Store,
+    signals: &Signals,
+    container: Container,
+    audit: Option<&AuditArgs>,
+) -> anyhow::Result<u8> {
+    let audit = audit.and_then(|audit| audit.begin(container.root(), container.id().as_str()));
+    // Its end takes away what says what it had.
+    let ended = audit.as_ref().map(Audit::ended);
     let code = terrarium_container::supervise(store, signals, container)?;
+    if let (Some(audit), Some(ended)) = (audit, ended) {
+        audit.finish(ended, code)?;
+    }
     u8::try_from(code).context("read exit code")
 }
 
@@ -523,7 +537,7 @@ pub fn start_again(store: &Store, id: &ContainerId) -> anyhow::Result<()> {
             let code = match again() {
                 Ok((signals, container)) => {
                     report.started(id.as_str())?;
-                    supervise(store, &signals, container)?
+                    supervise(store, &signals, container, None)?
                 }
                 Err(error) => {
                     report.failed(exit_code(&error), &format!("{error:#}"))?;

@@ -2,6 +2,7 @@
 
 mod containers;
 mod events;
+mod leaks;
 mod namespaces;
 
 use crate::metrics::{Format, Metrics};
@@ -57,6 +58,7 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/api/v1/containers", get(containers::containers))
         .route("/api/v1/events", get(events::events))
+        .route("/api/v1/leaks", get(leaks::leaks))
         .route("/api/v1/namespaces", get(namespaces::namespaces))
         .with_state(app);
     let permits = Arc::new(Semaphore::new(CONNECTIONS));

@@ -1,0 +1,346 @@
+//! `terrarium leaks`: where a container's isolation leaks.
+
+use super::events::Answer;
+use super::terminal::harmless;
+use crate::Global;
+use crate::exit::WithCode;
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use terrarium_observatory::leaks::events::{EVENT_CHECKS, EventCheck};
+use terrarium_observatory::leaks::residue::{self, RESIDUE_CHECKS, ResidueCheck};
+use terrarium_observatory::leaks::{
+    self, CHECKS, Check, Finding, LookError, Places, Report, Severity, Wanted, json_line,
+};
+
+/// Exit code when something at or above `--fail-on` was found.
+const FOUND: u8 = 3;
+
+/// Where an observatory listens unless it was told otherwise.
+const OBSERVATORY: &str = "http://127.0.0.1:9750";
+
+/// How much evidence the table shows; JSON has all of it.
+const MOST_EVIDENCE: usize = 4;
+
+/// How to print
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// A finding a line, for programs
+    Json,
+    /// For code scanning (SARIF 2.1.0)
+    Sarif,
+}
+
+/// Say where a container's isolation leaks, with evidence and what closes it.
+///
+/// Any container of the host, whoever started it. What its own spec asks for counts one step less than what nobody asked
+/// for. Exit code 3 when something at or above --fail-on was found, 0 when not, 1 or 2 when it could not look.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The container, by id, name or the beginning of an id
+    #[arg(required_unless_present_any = ["pid", "all", "list", "explain"], conflicts_with_all = ["pid", "all"])]
+    container: Option<String>,
+    /// The container that this process belongs to
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
+    pid: Option<i32>,
+    /// Every container that runs
+    #[arg(long, conflicts_with = "pid")]
+    all: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+    /// Exit with 3 when a finding is at least this severe: info, low, medium, high or critical
+    #[arg(long, value_name = "SEVERITY", default_value = "high")]
+    fail_on: Severity,
+    /// Only these checks
+    #[arg(long, value_name = "ID", value_delimiter = ',', num_args = 1)]
+    check: Vec<String>,
+    /// Ask this observatory for what it has seen [default: `http://127.0.0.1:9750`, where one listens]
+    #[arg(long, value_name = "URL")]
+    observatory: Option<String>,
+    /// Explain a check
+    #[arg(long, value_name = "ID")]
+    explain: Option<String>,
+    /// List the checks
+    #[arg(long)]
+    list: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
+    if args.list {
+        return list(args.format).map(|()| ExitCode::SUCCESS);
+    }
+    if let Some(id) = &args.explain {
+        let text = match RESIDUE_CHECKS.iter().find(|check| check.id == id) {
+            Some(residue) => explain_residue(residue),
+            None => match EVENT_CHECKS.iter().find(|check| check.id == id) {
+                // The same thing seen in the state is explained with its reasons.
+                Some(event) if leaks::checks::by_id(id).is_none() => explain_event(event),
+                _ => explain(known(id)?),
+            },
+        };
+        super::print(&text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let elsewhere = |id: &String| {
+        RESIDUE_CHECKS.iter().any(|check| check.id == *id)
+            || EVENT_CHECKS.iter().any(|check| check.id == *id)
+    };
+    for id in args.check.iter().filter(|id| !elsewhere(id)) {
+        known(id)?;
+    }
+    let wanted = match (&args.container, args.pid) {
+        (Some(text), _) => Wanted::Named(text.clone()),
+        (None, Some(pid)) => Wanted::Process(pid),
+        (None, None) => Wanted::All,
+    };
+    let root = std::path::absolute(&global.root).context("find state folder")?;
+    let chosen =
+        |check: &Check| args.check.is_empty() || args.check.iter().any(|id| id == check.id);
+    let places = Places::live(&root);
+    let mut report = match leaks::judge(&places, &wanted, chosen) {
+        // One that has ended may have left something.
+        Err(LookError::NoContainer(id)) => left_of(&places, &args.check, id)?,
+        judged => judged.map_err(with_code)?,
+    };
+    add_seen(args, &mut report)?;
+    match args.format {
+        Format::Table => super::print(&table(&report))?,
+        Format::Json => {
+            let lines: Vec<String> = report.findings.iter().map(json_line).collect();
+            if !lines.is_empty() {
+                super::print(&lines.join("\n"))?;
+            }
+        }
+        Format::Sarif => super::print(&json_line(&sarif(&report)))?,
+    }
+    let failed = report.findings.iter().any(|finding| finding.severity >= args.fail_on);
+    Ok(if failed { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
+}
+
+/// Adds what a running observatory has seen of the containers in question. That none runs at the usual place is no error.
+fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let mut text = String::new();
+    let url = args.observatory.as_deref();
+    let asked = Answer::to(url.unwrap_or(OBSERVATORY), "/api/v1/leaks", "findings")
+        .and_then(|mut answer| Ok(answer.read_line(&mut text)?));
+    match asked {
+        Ok(_) => {}
+        Err(_) if url.is_none() => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let seen: Vec<Value> =
+        serde_json::from_str(&text).context("read what the observatory found")?;
+    for finding in seen.iter().filter_map(Finding::read) {
+        let ours = report.containers.iter().any(|container| container.id == finding.container.id);
+        let wanted = args.check.is_empty() || args.check.iter().any(|id| id == finding.check);
+        if finding.source == leaks::Source::Event && ours && wanted {
+            // What was seen being done says more than what is left of it.
+            report.findings.retain(|known| {
+                known.check != finding.check
+                    || known.source == leaks::Source::Event
+                    || known.container.id != finding.container.id
+            });
+            report.findings.push(finding);
+        }
+    }
+    report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Ok(())
+}
+
+/// What a container that has ended left behind.
+fn left_of(places: &Places, chosen: &[String], id: String) -> anyhow::Result<Report> {
+    let Some((name, mut findings)) = residue::of(places, &id)? else {
+        return Err(LookError::NoContainer(id).into());
+    };
+    findings.retain(|finding| chosen.is_empty() || chosen.iter().any(|id| id == finding.check));
+    Ok(Report { containers: vec![name], findings })
+}
+
+fn with_code(error: LookError) -> anyhow::Error {
+    match error {
+        LookError::Ambiguous { .. } => WithCode::error(2, error),
+        error => error.into(),
+    }
+}
+
+fn known(id: &str) -> anyhow::Result<&'static Check> {
+    leaks::checks::by_id(id).ok_or_else(|| {
+        let error = anyhow::anyhow!(
+            "find check {id:?}: there is none (`terrarium leaks --list` lists them)"
+        );
+        WithCode::error(2, error)
+    })
+}
+
+fn list(format: Format) -> anyhow::Result<()> {
+    if format == Format::Table {
+        let width = CHECKS.iter().map(|check| check.id.len()).max().unwrap_or_default();
+        let rows = CHECKS.iter().map(|check| format!("{:width$}  {}", check.id, check.severity));
+        let residue = RESIDUE_CHECKS.iter();
+        let residue = residue.map(|check| format!("{:width$}  {}", check.id, check.severity));
+        let events = EVENT_CHECKS.iter().filter(|check| leaks::checks::by_id(check.id).is_none());
+        let events = events.map(|check| format!("{:width$}  {}", check.id, check.severity));
+        return super::print(&rows.chain(events).chain(residue).collect::<Vec<_>>().join("\n"));
+    }
+    let rows = CHECKS.iter().map(|check| {
+        json_line(&json!({ "check": check.id, "severity": check.severity, "seen": check.seen }))
+    });
+    let residue = RESIDUE_CHECKS.iter().map(|check| {
+        json_line(&json!({ "check": check.id, "severity": check.severity, "seen": check.seen }))
+    });
+    let events = EVENT_CHECKS.iter().filter(|check| leaks::checks::by_id(check.id).is_none());
+    let events = events.map(|check| {
+        json_line(&json!({ "check": check.id, "severity": check.severity, "seen": check.seen }))
+    });
+    super::print(&rows.chain(events).chain(residue).collect::<Vec<_>>().join("\n"))
+}
+
+fn explain(check: &Check) -> String {
+    let Check { id, severity, seen, why, sources, remedy, .. } = check;
+    format!(
+        "{id}\n\nseverity: {severity}; one less where the container's own spec asks for it\nseen:     {seen}\n\
+         why:      {why}\nremedy:   {remedy}\nsources:  {}",
+        sources.join(", ")
+    )
+}
+
+fn explain_residue(check: &ResidueCheck) -> String {
+    let ResidueCheck { id, severity, seen, remedy } = check;
+    format!("{id}\n\nseverity: {severity}\nseen:     {seen}\nremedy:   {remedy}")
+}
+
+fn explain_event(check: &EventCheck) -> String {
+    let EventCheck { id, severity, seen, remedy } = check;
+    format!(
+        "{id}\n\nseverity: {severity}\nseen:     {seen}; by an observatory that runs\nremedy:   {remedy}"
+    )
+}
+
+fn table(report: &Report) -> String {
+    let mut lines: Vec<String> = report.findings.iter().map(paragraph).collect();
+    let judged = report.containers.len();
+    let noun = if judged == 1 { "container" } else { "containers" };
+    lines.push(format!(
+        "{judged} {noun}, {} checks: {}",
+        CHECKS.len(),
+        match report.findings.len() {
+            0 => "nothing found".to_owned(),
+            1 => "1 finding".to_owned(),
+            found => format!("{found} findings"),
+        }
+    ));
+    lines.join("\n")
+}
+
+/// A finding for people.
+pub fn paragraph(finding: &Finding) -> String {
+    let Finding { check, severity, source, container, declared, observed, remedy, .. } = finding;
+    let mut lines = vec![format!(
+        "{:<8}  {check}  {} ({}, {})",
+        severity.name(),
+        harmless(&container.name),
+        harmless(&container.runtime),
+        source.name()
+    )];
+    lines.push(format!("          observed: {}", harmless(observed)));
+    lines.push(format!("          declared: {}", harmless(declared)));
+    for evidence in finding.evidence.iter().take(MOST_EVIDENCE) {
+        let text = format!("{}: {}", evidence.path, evidence.value);
+        lines.push(format!("          evidence: {}", harmless(&text)));
+    }
+    lines.push(format!("          remedy:   {}", harmless(remedy)));
+    lines.join("\n")
+}
+
+/// SARIF 2.1.0 (OASIS): a rule a check, a result a finding.
+fn sarif(report: &Report) -> Value {
+    let level = |severity: Severity| match severity {
+        Severity::Critical | Severity::High => "error",
+        Severity::Medium => "warning",
+        Severity::Low | Severity::Info => "note",
+    };
+    let rules: Vec<Value> = CHECKS
+        .iter()
+        .map(|check| {
+            json!({
+                "id": check.id,
+                "shortDescription": { "text": check.seen },
+                "fullDescription": { "text": check.why },
+                "help": { "text": check.remedy },
+            })
+        })
+        .collect();
+    let results: Vec<Value> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            let rule = CHECKS.iter().position(|check| check.id == finding.check);
+            let locations: Vec<Value> = finding
+                .evidence
+                .iter()
+                .map(|evidence| {
+                    json!({
+                        "physicalLocation": { "artifactLocation": { "uri": uri(&evidence.path) } },
+                        "message": { "text": evidence.value },
+                    })
+                })
+                .collect();
+            let key = finding.key();
+            json!({
+                "ruleId": finding.check,
+                "ruleIndex": rule,
+                "level": level(finding.severity),
+                "message": { "text": format!(
+                    "{}: {}. Declared: {}. Remedy: {}",
+                    finding.container.name, finding.observed, finding.declared, finding.remedy
+                ) },
+                "locations": locations,
+                "partialFingerprints": { "terrarium/v1": format!("{}/{}/{}", key.0, key.1, key.2) },
+                "properties": { "severity": finding.severity, "container": finding.container },
+            })
+        })
+        .collect();
+    json!({
+        "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{
+            "tool": { "driver": {
+                "name": "terrarium",
+                "version": env!("CARGO_PKG_VERSION"),
+                "rules": rules,
+            } },
+            "results": results,
+        }],
+    })
+}
+
+/// A path as a URI: what is not plain is escaped by its bytes.
+fn uri(path: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let mut out = String::from(if path.starts_with('/') { "file://" } else { "" });
+    for byte in path.bytes() {
+        if plain(byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_hold_plain_characters_only() {
+        assert_eq!(uri("/proc/7/ns/pid"), "file:///proc/7/ns/pid");
+        assert_eq!(uri("/a b\u{1b}ü"), "file:///a%20b%1B%C3%BC");
+    }
+}

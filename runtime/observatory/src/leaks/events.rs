@@ -1,0 +1,328 @@
+//! What containers do, judged as a running observatory sees it, and what their state was at the last look.
+//!
+//! The runtime's own steps are no findings. Which they are follows from what was seen of a process: it is the container's
+//! own from its first execve under the container's cgroup on, and so are its children; one whose start nobody saw has been
+//! there before, and is the container's if it is in its cgroup.
+
+use super::finding::{ContainerName, Evidence, Finding, Severity, Source};
+use super::mounts::is_within;
+use crate::attribution::{Attribution, Container};
+use crate::event::decode::{Record, text};
+use crate::event::flag_names;
+use std::collections::{BTreeMap, HashMap};
+use terrarium_abi::{Header, MountOp, NsChange, NsKind, Via};
+
+/// One kind of event that is a finding.
+#[derive(Debug, Clone, Copy)]
+pub struct EventCheck {
+    /// Its id.
+    pub id: &'static str,
+    /// How bad it is, in words.
+    pub severity: &'static str,
+    /// What is seen.
+    pub seen: &'static str,
+    /// What prevents it.
+    pub remedy: &'static str,
+}
+
+const SETNS_OUT: EventCheck = EventCheck {
+    id: "setns-out",
+    severity: "critical",
+    seen: "a process of the container joined a namespace of the host, or tried to",
+    remedy: "drop CAP_SYS_ADMIN, refuse setns by seccomp (the default profile does), and mount no namespace files inside",
+};
+const USER_NAMESPACE_CREATED: EventCheck = EventCheck {
+    id: "user-namespace-created",
+    severity: "medium",
+    seen: "a process of the container made a user namespace, or tried to",
+    remedy: "refuse unshare and clone with CLONE_NEWUSER by seccomp (the default profile does), or set user.max_user_namespaces to 0 inside",
+};
+const MOUNT_PERFORMED: EventCheck = EventCheck {
+    id: "mount-performed",
+    severity: "info to critical, by filesystem",
+    seen: "a process of the container mounted something, or tried to",
+    remedy: "drop CAP_SYS_ADMIN, and refuse mount and its kin by seccomp (the default profile does)",
+};
+const PIVOT_PERFORMED: EventCheck = EventCheck {
+    id: "pivot-performed",
+    severity: "low",
+    seen: "a process of the container changed the root of its mount namespace, or tried to",
+    remedy: "drop CAP_SYS_ADMIN, and refuse pivot_root by seccomp (the default profile does)",
+};
+const CGROUP_ESCAPE: EventCheck = EventCheck {
+    id: "cgroup-escape",
+    severity: "critical",
+    seen: "a process of the container was moved to a cgroup outside it",
+    remedy: "mount cgroup filesystems read-only inside, in a cgroup namespace of its own; move it back (cgroup.procs)",
+};
+
+/// All of them.
+pub static EVENT_CHECKS: [EventCheck; 5] =
+    [SETNS_OUT, USER_NAMESPACE_CREATED, MOUNT_PERFORMED, PIVOT_PERFORMED, CGROUP_ESCAPE];
+
+/// More findings of events are not kept; the oldest go.
+const MOST_FINDINGS: usize = 4096;
+
+/// More processes are not followed.
+const MOST_TASKS: usize = 65_536;
+
+/// `CLONE_THREAD` (linux/sched.h)
+const CLONE_THREAD: u64 = 0x0001_0000;
+
+/// What was seen of a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// Its start, by no process of a container's: a runtime's, or the host's.
+    Outside,
+    /// It is a container's own: the path of its cgroup.
+    Own(String),
+}
+
+/// Findings of a running observatory.
+#[derive(Debug, Default)]
+pub struct Log {
+    tasks: HashMap<u32, Standing>,
+    /// By check, container and what tells two of them apart.
+    events: BTreeMap<(&'static str, String, String), Finding>,
+    /// Of the last look.
+    state: Vec<Finding>,
+}
+
+impl Log {
+    /// Takes the findings of a look at the state; what was there before keeps the time at which it was first seen.
+    pub fn looked(&mut self, mut findings: Vec<Finding>) {
+        for finding in &mut findings {
+            if let Some(before) = self.state.iter().find(|before| before.key() == finding.key()) {
+                finding.first_seen.clone_from(&before.first_seen);
+                finding.count = before.count + 1;
+            }
+        }
+        self.state = findings;
+    }
+
+    /// Every finding, the worst first.
+    pub fn all(&self) -> Vec<Finding> {
+        // What an event tells, the state need not tell again.
+        let told = |finding: &&Finding| {
+            !self.events.values().any(|event| {
+                event.check == finding.check && event.container.id == finding.container.id
+            })
+        };
+        let mut all: Vec<Finding> =
+            self.events.values().chain(self.state.iter().filter(told)).cloned().collect();
+        all.sort_by(|a, b| {
+            (b.severity, &a.container.id, a.check).cmp(&(a.severity, &b.container.id, b.check))
+        });
+        all
+    }
+
+    /// Judges one record; `initial` are the inodes of the host's namespaces.
+    pub fn take(&mut self, record: &Record, attribution: &Attribution, initial: &[u32; 8]) {
+        let header = record.header();
+        let container = attribution.container.as_deref();
+        match record {
+            Record::NewTask(task) => {
+                if task.flags & CLONE_THREAD != 0 {
+                    return;
+                }
+                let together = task.caller_cgroup_id == header.cgroup_id;
+                let own = container.is_some_and(|_| match self.tasks.get(&task.caller_pid) {
+                    Some(Standing::Own(_)) => true,
+                    Some(Standing::Outside) => false,
+                    None => together,
+                });
+                if let Some(container) = container.filter(|_| own) {
+                    self.follow(header.pid, Standing::Own(container.path.clone()));
+                    let made = task.to[NsKind::User as usize];
+                    if made != 0 {
+                        let what = format!("clone with CLONE_NEWUSER made user:[{made}]");
+                        self.add(
+                            &USER_NAMESPACE_CREATED,
+                            Severity::Medium,
+                            container,
+                            header,
+                            "clone",
+                            what,
+                        );
+                    }
+                } else {
+                    self.follow(header.pid, Standing::Outside);
+                }
+            }
+            Record::Exec(_) => {
+                if let Some(container) = container {
+                    self.follow(header.pid, Standing::Own(container.path.clone()));
+                }
+            }
+            Record::Exit(_) if header.pid == header.tid => {
+                self.tasks.remove(&header.pid);
+            }
+            Record::NsChange(change) => {
+                if let Some(container) = self.own(header, container) {
+                    self.namespaces(change, container, initial);
+                }
+            }
+            Record::Mount(mount) => {
+                let Some(container) = self.own(header, container) else { return };
+                let (source, target, kind) =
+                    (text(&mount.source), text(&mount.target), text(&mount.fstype));
+                let result = result_of(mount.result);
+                let is = |op: MountOp| mount.op == op as u32;
+                if is(MountOp::PivotRoot) {
+                    let what = format!("pivot_root to {source}: {result}");
+                    self.add(&PIVOT_PERFORMED, Severity::Low, container, header, &source, what);
+                } else if !is(MountOp::Umount) {
+                    let op = usize::try_from(mount.op).ok().and_then(|at| MountOp::ALL.get(at));
+                    let op = op.map_or("mount", |op| op.name());
+                    let severity = severity_of_mount(&kind, &source);
+                    let what = format!("{op} of {source} ({kind}) at {target}: {result}");
+                    let object = format!("{kind} {target}");
+                    self.add(&MOUNT_PERFORMED, severity, container, header, &object, what);
+                }
+            }
+            Record::CgroupAttach(moved) => {
+                let Some(Standing::Own(own)) = self.tasks.get(&header.pid) else { return };
+                let to = text(&moved.path).into_owned();
+                let Some(container) = container.filter(|c| c.path == *own) else {
+                    return;
+                };
+                if !is_within(&to, own) {
+                    let what = format!("moved to cgroup {to} by process {}", moved.mover_pid);
+                    self.add(&CGROUP_ESCAPE, Severity::Critical, container, header, &to, what);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn follow(&mut self, pid: u32, standing: Standing) {
+        if self.tasks.len() >= MOST_TASKS {
+            // Processes whose end was lost; what is not known counts as having been there before.
+            self.tasks.clear();
+        }
+        self.tasks.insert(pid, standing);
+    }
+
+    /// The container, if the process is its own.
+    fn own<'c>(&self, header: &Header, container: Option<&'c Container>) -> Option<&'c Container> {
+        container.filter(|_| self.tasks.get(&header.pid) != Some(&Standing::Outside))
+    }
+
+    fn namespaces(&mut self, change: &NsChange, container: &Container, initial: &[u32; 8]) {
+        let header = &change.header;
+        let result = result_of(change.result);
+        if change.via == Via::Unshare as u32 {
+            if change.kinds & (1 << NsKind::User as u32) != 0 {
+                let what = format!("unshare with CLONE_NEWUSER: {result}");
+                self.add(
+                    &USER_NAMESPACE_CREATED,
+                    Severity::Medium,
+                    container,
+                    header,
+                    "unshare",
+                    what,
+                );
+            }
+            return;
+        }
+        for kind in NsKind::ALL {
+            let (from, to) = (change.from[kind as usize], change.to[kind as usize]);
+            if to != 0 && to != from && to == initial[kind as usize] {
+                let link = format!("{}:[{to}]", kind.name());
+                let what = format!("setns to {link}, the host's: {result}");
+                self.add(&SETNS_OUT, Severity::Critical, container, header, &link, what);
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        check: &EventCheck,
+        severity: Severity,
+        container: &Container,
+        header: &Header,
+        object: &str,
+        what: String,
+    ) {
+        let now = super::now();
+        let pid = header.pid;
+        let observed = format!("process {pid} ({}): {what}", text(&header.comm));
+        let key = (check.id, container.path.clone(), object.to_owned());
+        if let Some(known) = self.events.get_mut(&key) {
+            known.count += 1;
+            known.last_seen = now;
+            known.observed = observed;
+            return;
+        }
+        if self.events.len() >= MOST_FINDINGS {
+            let oldest = self.events.iter().min_by_key(|(_, finding)| finding.last_seen.clone());
+            let oldest = oldest.map(|(key, _)| key.clone());
+            self.events.retain(|key, _| Some(key) != oldest.as_ref());
+        }
+        let evidence = Evidence {
+            kind: "event",
+            path: format!("process {pid}, child of {}, uid {}", header.ppid, header.uid),
+            value: what,
+        };
+        self.events.insert(
+            key,
+            Finding {
+                check: check.id,
+                severity,
+                source: Source::Event,
+                container: ContainerName {
+                    id: container.id.clone(),
+                    name: container.name.clone(),
+                    runtime: container.runtime.clone(),
+                },
+                declared: "not done by the container's processes".to_owned(),
+                observed,
+                evidence: vec![evidence],
+                remedy: check.remedy.to_owned(),
+                first_seen: now.clone(),
+                last_seen: now,
+                count: 1,
+                object: object.to_owned(),
+            },
+        );
+    }
+}
+
+fn result_of(result: i32) -> String {
+    match flag_names::errno(result) {
+        Some(errno) if result < 0 => format!("refused with {errno}"),
+        _ if result < 0 => "refused".to_owned(),
+        _ => "done".to_owned(),
+    }
+}
+
+fn severity_of_mount(kind: &str, source: &str) -> Severity {
+    match kind {
+        "cgroup" | "debugfs" | "tracefs" | "securityfs" | "bpf" | "efivarfs" => Severity::Critical,
+        "proc" | "sysfs" | "cgroup2" | "devtmpfs" | "binfmt_misc" => Severity::High,
+        "ext2" | "ext3" | "ext4" | "xfs" | "btrfs" | "vfat" | "iso9660" | "squashfs" | "f2fs" => {
+            Severity::Critical
+        }
+        _ if source.starts_with("/dev/") => Severity::High,
+        _ => Severity::Info,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_that_lead_to_the_host_are_worse() {
+        for (kind, source, expected) in [
+            ("tmpfs", "tmpfs", Severity::Info),
+            ("", "/a", Severity::Info),
+            ("cgroup", "x", Severity::Critical),
+            ("ext4", "/dev/vda", Severity::Critical),
+            ("", "/dev/vda", Severity::High),
+            ("proc", "proc", Severity::High),
+        ] {
+            assert_eq!(severity_of_mount(kind, source), expected, "{kind} {source}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Where isolation leaks: what was asked for, held against what the kernel says.
+//!
+//! [`Host::look`] reads one state of the host from `/proc` and the cgroup filesystems, live or captured; each check of
+//! [`CHECKS`] judges a container of it and says what it found. It needs neither probes nor a running observatory.
+//!
+//! To add a check: a file in `checks/` and a line in its table. Nothing is told under two names: a check leaves alone what
+//! another one says better, and [`judge`] drops what `privileged` sums up.
+
+pub mod capability;
+mod cgroups;
+pub mod checks;
+mod devices;
+mod engines;
+pub mod events;
+mod finding;
+mod host;
+mod mounts;
+pub mod namespaces;
+mod process;
+pub mod residue;
+mod spec;
+#[cfg(test)]
+mod tests;
+
+pub use checks::{CHECKS, Check};
+pub use engines::EngineRoots;
+pub use finding::{ContainerName, Evidence, Finding, Severity, Source, json_line};
+pub use host::{Container, Host, LookError, Places, Wanted};
+pub use process::{Kind, Proc};
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long what may be the runtime's own passing step (a process between its cgroup and its namespaces, a program that is
+/// just being executed) is given until it is looked at again.
+const SETTLE: Duration = Duration::from_millis(120);
+
+impl Places {
+    /// The running host, with terrarium's containers below `root`.
+    pub fn live(root: &Path) -> Self {
+        Self { proc: Proc::live(), engines: EngineRoots::usual(root), sys: PathBuf::from("/sys") }
+    }
+}
+
+/// What was found, and of which containers.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The containers that were judged.
+    pub containers: Vec<ContainerName>,
+    /// The findings, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// Judges the containers that are `wanted` by the checks that `chosen` lets through.
+///
+/// What might be a step of the runtime in passing is looked at twice.
+pub fn judge(
+    places: &Places,
+    wanted: &Wanted,
+    chosen: impl Fn(&Check) -> bool,
+) -> Result<Report, LookError> {
+    let mut report = look(places, wanted, &chosen)?;
+    let passing = |finding: &Finding| {
+        // What is no alarm need not wait.
+        finding.severity > Severity::Low
+            && checks::by_id(finding.check).is_some_and(|check| check.may_pass)
+    };
+    if report.findings.iter().any(passing) && places.proc.is_live() {
+        std::thread::sleep(SETTLE);
+        let again = match look(places, wanted, &chosen) {
+            Ok(again) => again.findings,
+            // It has ended meanwhile: what it looked like while it ended says nothing.
+            Err(LookError::NoContainer(_) | LookError::NoProcess(_)) => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let still: BTreeSet<_> = again.iter().map(Finding::key).collect();
+        report.findings.retain(|finding| !passing(finding) || still.contains(&finding.key()));
+    }
+    Ok(report)
+}
+
+/// One look.
+fn look(
+    places: &Places,
+    wanted: &Wanted,
+    chosen: &impl Fn(&Check) -> bool,
+) -> Result<Report, LookError> {
+    let host = Host::look(places, wanted)?;
+    let now = now();
+    let mut report = Report::default();
+    for at in host.chosen(wanted)? {
+        let container = &host.containers[at];
+        let mut findings = Vec::new();
+        for check in CHECKS {
+            let judge = check.judge;
+            let mut found = Found { check, container, now: &now, list: &mut findings };
+            judge(&host, container, &mut found);
+        }
+        // A pid that has passed to another process meanwhile would tell of that one.
+        if !host.proc().is_still(&container.init) {
+            continue;
+        }
+        drop_summed_up(&mut findings);
+        findings.retain(|finding| checks::by_id(finding.check).is_some_and(chosen));
+        report.containers.push(container.name.clone());
+        report.findings.extend(findings);
+    }
+    report.findings.sort_by(|a, b| {
+        (b.severity, &a.container.id, a.check, &a.object)
+            .cmp(&(a.severity, &b.container.id, b.check, &b.object))
+    });
+    Ok(report)
+}
+
+/// The id of a check of any kind, if there is one of that name.
+fn known_id(id: &str) -> Option<&'static str> {
+    let state = CHECKS.iter().map(|check| check.id);
+    let events = events::EVENT_CHECKS.iter().map(|check| check.id);
+    let residue = residue::RESIDUE_CHECKS.iter().map(|check| check.id);
+    state.chain(events).chain(residue).find(|known| *known == id)
+}
+
+/// Now, RFC 3339.
+fn now() -> String {
+    time::OffsetDateTime::now_utc()
+        .format(&time::format_description::well_known::Rfc3339)
+        .expect("the present has a four-digit year")
+}
+
+/// Drops the parts of which `privileged` is the sum.
+fn drop_summed_up(findings: &mut Vec<Finding>) {
+    if findings.iter().any(|finding| finding.check == "privileged") {
+        const PARTS: [&str; 3] = ["dangerous-capability", "device-exposed", "no-seccomp"];
+        findings.retain(|finding| !PARTS.contains(&finding.check));
+    }
+}
+
+/// Where a check puts what it finds.
+pub struct Found<'a> {
+    check: &'static Check,
+    container: &'a Container,
+    now: &'a str,
+    list: &'a mut Vec<Finding>,
+}
+
+/// What a check found; the rest of a finding follows from the check and the container.
+#[derive(Debug, Default)]
+pub struct Opening {
+    /// What tells it from another of the same check.
+    pub object: String,
+    /// What the spec says; where there is none, that is said instead.
+    pub declared: String,
+    /// Whether the spec asks for it.
+    pub asked: bool,
+    /// What the kernel says.
+    pub observed: String,
+    /// What proves it.
+    pub evidence: Vec<Evidence>,
+    /// The setting that closes it; the check's where it is empty.
+    pub remedy: String,
+}
+
+impl Found<'_> {
+    /// Takes an opening that is `severity` when nobody asked for it.
+    pub fn add(&mut self, severity: Severity, opening: Opening) {
+        let severity = if opening.asked { severity.one_less() } else { severity };
+        self.add_as(severity, opening);
+    }
+
+    /// Takes an opening whose severity already says whether somebody asked for it.
+    pub fn add_as(&mut self, severity: Severity, opening: Opening) {
+        let declared = match &self.container.spec {
+            Some(_) => opening.declared,
+            None => "nothing that can be read: held against full isolation".to_owned(),
+        };
+        let remedy =
+            if opening.remedy.is_empty() { self.check.remedy.to_owned() } else { opening.remedy };
+        self.list.push(Finding {
+            check: self.check.id,
+            severity,
+            source: if opening.asked { Source::Declared } else { Source::State },
+            container: self.container.name.clone(),
+            declared,
+            observed: opening.observed,
+            evidence: opening.evidence,
+            remedy,
+            first_seen: self.now.to_owned(),
+            last_seen: self.now.to_owned(),
+            count: 1,
+            object: opening.object,
+        });
+    }
+}
