@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use contender::{Contender, Place};
-use scenario::{SCENARIOS, Scenario};
+use scenario::{EXITS, SCENARIOS, Scenario};
 
 use crate::setup::{self, Needs};
 use crate::workspace::{Workspace, host_triple};
@@ -85,11 +85,28 @@ pub fn run(args: &Args) -> Result<()> {
         let results = measure(&place, scenario, &contenders, scenario.rounds(args.rounds))?;
         table.push_str(&rows(scenario, &contenders, &results));
     }
+    if args.only.is_empty() || args.only.iter().any(|text| EXITS.name.contains(text)) {
+        shell::note(&format!("{}: {EXIT_RUNS} runs", EXITS.name));
+        table.push_str(&exits(&place)?);
+    }
     print!("{table}");
     if args.write {
         write(&workspace.root.join("docs/PERFORMANCE.md"), &table)?;
     }
     Ok(())
+}
+
+/// How often terrarium runs a program that exits at once, to see whether it ever misses that.
+const EXIT_RUNS: u32 = 1000;
+
+/// Runs [`EXITS`] until there were [`EXIT_RUNS`]; an error where one does not end.
+fn exits(place: &Place) -> Result<String> {
+    let terrarium = &contender::ALL[0];
+    for round in 0..EXIT_RUNS / EXITS.containers {
+        // A minute for what takes a second.
+        once(place, &EXITS, terrarium, round).context("one of them hung, or failed")?;
+    }
+    Ok(format!("\nOf {EXIT_RUNS} runs of a program that exits at once none hung.\n"))
 }
 
 const HEAD: &str = "| scenario | contender | median ms | p95 ms | to crun | to runc | to the floor | peak KiB |\n\
@@ -133,6 +150,7 @@ fn once(
     let mut command = Command::new(&place.measure);
     command.args(contender.covers_unified.then_some("-c"));
     command.args(scenario.at_once.then_some("-p"));
+    command.args(["-t", "60"]);
     command.args(scenario.commands(place, contender, round));
     let said = shell::output(&mut command)
         .with_context(|| format!("{} with {}", scenario.name, contender.name))?;

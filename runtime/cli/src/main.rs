@@ -4,6 +4,8 @@
 //! this crate is the only one that knows both.
 
 mod commands;
+#[cfg(own_entry)]
+mod entry;
 mod exit;
 mod log;
 
@@ -114,17 +116,21 @@ fn main() -> ExitCode {
             return exit::report(&error);
         }
     }
+    if let Some((global, engine)) = commands::parse_engine(std::env::args_os()) {
+        return conclude(engine.run(&global), &global);
+    }
     let alone = commands::parse_alone(std::env::args_os());
     let cli = match alone.map_or_else(Cli::try_parse, Ok) {
         Ok(cli) => cli,
         Err(error) => return exit::usage(&error),
     };
-    match commands::run(cli.command, &cli.global) {
-        Ok(code) => code,
-        Err(error) => {
-            // The engine shows the last error of the log to its user.
-            log::error(&cli.global, &format!("{error:#}"));
-            exit::report(&error)
-        }
-    }
+    conclude(commands::run(cli.command, &cli.global), &cli.global)
+}
+
+fn conclude(result: anyhow::Result<ExitCode>, global: &Global) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        // The engine shows the last error of the log to its user.
+        log::error(global, &format!("{error:#}"));
+        exit::report(&error)
+    })
 }

@@ -786,6 +786,16 @@ impl Wrote for Result<(), cgroups_rs::fs::error::Error> {
     }
 }
 
+/// Removes those of the cgroups `folders` that hold neither processes nor cgroups; whether that was all of them.
+pub(crate) fn remove_empty(folders: &[PathBuf]) -> bool {
+    // All are tried: each that goes need not be looked into.
+    folders.iter().filter(|folder| !is_removed(fs::remove_dir(folder))).count() == 0
+}
+
+fn is_removed(result: io::Result<()>) -> bool {
+    result.map_or_else(|error| error.kind() == ErrorKind::NotFound, |()| true)
+}
+
 /// Kills every process in the cgroups `folders` and below, and waits until they are gone.
 pub(crate) fn kill_all(folders: &[PathBuf]) -> Result<()> {
     crate::freeze::thaw_for_kill(folders);

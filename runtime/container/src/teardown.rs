@@ -46,7 +46,10 @@ pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<
     if let Some(state) = &state {
         kill_first_process(state);
     }
-    failures.note(cgroup::kill_all(&journal.cgroups));
+    // Empty ones, the usual case, can be removed at once; the kernel keeps those that hold processes.
+    if !cgroup::remove_empty(&journal.cgroups) {
+        failures.note(cgroup::kill_all(&journal.cgroups));
+    }
     if let Some(place) = &journal.network {
         let network = state.and_then(|state| state.network);
         let written = network.iter().flat_map(|network| [&network.address, &network.address6]);

@@ -4,10 +4,11 @@
  * A program of its own, small and static: rusage counts the resident set that a child had before its execve, which is
  * that of whoever forked it.
  *
- * usage: measure [-c] [-p] COMMAND [ARG]... [++ COMMAND [ARG]...]...
+ * usage: measure [-c] [-p] [-t SECONDS] COMMAND [ARG]... [++ COMMAND [ARG]...]...
  *   -c  in a mount namespace where an empty folder covers the unified cgroup hierarchy: crun takes a hybrid host for
  *       one of cgroup v1 then, instead of refusing it
  *   -p  all commands at once instead of one after another
+ *   -t  ends by SIGALRM when all of it takes longer
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -60,10 +61,11 @@ int main(int argc, char **argv) {
   for (; first < argc && argv[first][0] == '-'; first++) {
     if (strcmp(argv[first], "-c") == 0) cover = 1;
     else if (strcmp(argv[first], "-p") == 0) at_once = 1;
+    else if (strcmp(argv[first], "-t") == 0 && first + 1 < argc) alarm((unsigned)atoi(argv[++first]));
     else break;
   }
   if (first >= argc) {
-    fprintf(stderr, "usage: measure [-c] [-p] COMMAND [ARG]... [++ COMMAND [ARG]...]...\n");
+    fprintf(stderr, "usage: measure [-c] [-p] [-t SECONDS] COMMAND [ARG]... [++ COMMAND [ARG]...]...\n");
     return 2;
   }
   if (cover && access("/sys/fs/cgroup/unified/cgroup.procs", F_OK) == 0) {

@@ -15,7 +15,8 @@ pub struct Scenario {
     pub idle_ms: u64,
     /// Whether all containers of a round start together.
     pub at_once: bool,
-    containers: u32,
+    /// How many containers a round has.
+    pub containers: u32,
     kind: Kind,
 }
 
@@ -43,6 +44,9 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { kind: Kind::Network("none"), ..runs("run ROOTFS --net none") },
     Scenario { kind: Kind::Network("bridge"), ..runs("run ROOTFS --net bridge, bridge up") },
 ];
+
+/// Many runs one after another, of which each must end.
+pub const EXITS: Scenario = Scenario { containers: 50, ..runs("hangs") };
 
 impl Scenario {
     /// Whether `contender` can do it.

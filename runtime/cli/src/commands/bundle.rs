@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use terrarium_container::{CreateOptions, OciSpec};
 
 /// Options of `create` and `run` for a bundle.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "Bundle")]
 pub struct BundleArgs {
     /// Folder that holds config.json [default: the current folder]

@@ -9,9 +9,9 @@ use terrarium_container::{Container, ContainerId, CreateOptions, Store};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    bundle: BundleArgs,
+    pub(super) bundle: BundleArgs,
     /// Id of the new container
-    id: String,
+    pub(super) id: String,
 }
 
 /// Runs the command.

@@ -9,10 +9,10 @@ use terrarium_container::{ContainerId, Store};
 pub struct Args {
     /// Kill its processes first; a container that does not exist is no error
     #[arg(long, short)]
-    force: bool,
+    pub(super) force: bool,
     /// The containers
     #[arg(required = true)]
-    id: Vec<String>,
+    pub(super) id: Vec<String>,
 }
 
 /// Runs the command.

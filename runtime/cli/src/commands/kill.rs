@@ -12,12 +12,12 @@ use terrarium_container::{ContainerId, SignalNumber, Store};
 pub struct Args {
     /// Every process of the container, not the first one alone
     #[arg(long, short)]
-    all: bool,
+    pub(super) all: bool,
     /// The container
-    id: String,
+    pub(super) id: String,
     /// Name or number, such as TERM, SIGUSR1, 9, RTMIN+3
     #[arg(default_value = "TERM")]
-    signal: String,
+    pub(super) signal: String,
 }
 
 /// Runs the command.

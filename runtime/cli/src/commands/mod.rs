@@ -6,6 +6,7 @@ mod completions;
 mod create;
 mod delete;
 mod doctor;
+mod engine;
 mod events;
 mod exec;
 mod features;
@@ -33,6 +34,8 @@ mod stop;
 mod terminal;
 mod top;
 mod update;
+
+pub use engine::parse as parse_engine;
 
 use crate::exit::WithCode;
 use crate::{Cli, Global};

@@ -224,6 +224,12 @@ impl Args {
                 && Path::new("config.json").is_file()
     }
 
+    /// The OCI command, which [`Self::is_bundle`] says that this is.
+    pub(super) fn of_bundle(&self) -> anyhow::Result<OfBundle> {
+        let id = self.rootfs.to_str().context("read id: it is not UTF-8")?.to_owned();
+        Ok(OfBundle { bundle: self.bundle.clone(), id, detach: self.detach, keep: self.keep })
+    }
+
     fn options(&self, store: &Store, image: Option<&ForRun>) -> anyhow::Result<RunOptions> {
         let (network, files_of) =
             match self.net.as_deref().and_then(|n| n.strip_prefix("container:")) {
@@ -340,7 +346,7 @@ fn running_pid(store: &Store, option: &'static str, id: &str) -> anyhow::Result<
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let result = if args.is_bundle() {
-        from_bundle(args, global)
+        args.of_bundle().and_then(|args| from_bundle(&args, global))
     } else if args.detach {
         detached(args, global)
     } else {
@@ -349,9 +355,26 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     result.map(ExitCode::from).map_err(with_code)
 }
 
+/// What `run` takes of OCI engines.
+#[derive(Debug)]
+pub struct OfBundle {
+    /// The bundle and what goes with it.
+    pub bundle: BundleArgs,
+    /// Id of the new container.
+    pub id: String,
+    /// Whether not to wait for its end.
+    pub detach: bool,
+    /// Whether its state stays when it has ended.
+    pub keep: bool,
+}
+
 /// `run` as OCI engines call it.
-fn from_bundle(args: &Args, global: &Global) -> anyhow::Result<u8> {
-    let id = args.rootfs.to_str().map(ContainerId::new).context("read id: it is not UTF-8")??;
+pub fn of_bundle(args: &OfBundle, global: &Global) -> anyhow::Result<ExitCode> {
+    from_bundle(args, global).map(ExitCode::from).map_err(with_code)
+}
+
+fn from_bundle(args: &OfBundle, global: &Global) -> anyhow::Result<u8> {
+    let id = ContainerId::new(args.id.as_str())?;
     let (bundle, spec) = args.bundle.spec()?;
     let store = Store::open(&global.root)?;
     let options = args.bundle.options(bundle, global)?;

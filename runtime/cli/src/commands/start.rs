@@ -8,7 +8,7 @@ use terrarium_container::{ContainerId, Status, Store};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The container
-    id: String,
+    pub(super) id: String,
 }
 
 /// Runs the command.

@@ -10,7 +10,7 @@ use terrarium_container::{ContainerId, State, Store, oci_state};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The container
-    id: String,
+    pub(super) id: String,
 }
 
 /// Runs the command.
