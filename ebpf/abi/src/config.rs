@@ -119,10 +119,18 @@ config! {
     fdtable_fd,
     /// `fdtable.max_fds`
     fdtable_max_fds,
+    /// `file.f_path.dentry`
+    file_dentry,
+    /// `file.private_data`
+    file_private,
     /// `file.f_inode`
     file_inode,
     /// `inode.i_sb`
     inode_sb,
+    /// `inode.i_mode`
+    inode_mode,
+    /// `dentry.d_name.name`
+    dentry_name,
     /// `inode.i_private`
     inode_private,
     /// `super_block.s_magic`

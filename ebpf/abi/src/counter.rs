@@ -1,6 +1,6 @@
 //! Keys of the per-cgroup counters, and the probes' own counters.
 
-use crate::{MountOp, NsKind, NsTarget, Via};
+use crate::{GuardEvent, MountOp, NsKind, NsTarget, Via};
 use core::mem::{offset_of, size_of};
 
 /// Key of one counter in `COUNTS`.
@@ -62,6 +62,8 @@ pub mod family {
     pub const OOM_KILL: u8 = 14;
     /// Tasks moved into a cgroup.
     pub const CGROUP_ATTACH: u8 = 15;
+    /// Guarded calls; labels: [`crate::GuardEvent`], unused, failed.
+    pub const GUARD: u8 = 16;
 }
 
 impl Kind {
@@ -93,6 +95,12 @@ impl Kind {
     #[inline]
     pub const fn mount(op: MountOp, failed: bool) -> Self {
         Self::new(family::MOUNT, [op as u8, 0, failed as u8])
+    }
+
+    /// A guarded call.
+    #[inline]
+    pub const fn guard(event: GuardEvent, failed: bool) -> Self {
+        Self::new(family::GUARD, [event as u8, 0, failed as u8])
     }
 }
 
@@ -151,12 +159,14 @@ pub enum Probe {
     Memory = 3,
     /// cgroups made, removed, entered
     Cgroup = 4,
+    /// what escapes are made of: `ptrace`, `bpf`, module loads, writes to kernel tunables and others
+    Guard = 5,
 }
 
 impl Probe {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 5] =
-        [Self::Task, Self::Namespace, Self::Mount, Self::Memory, Self::Cgroup];
+    pub const ALL: [Self; 6] =
+        [Self::Task, Self::Namespace, Self::Mount, Self::Memory, Self::Cgroup, Self::Guard];
 }
 
 /// Why a record did not reach the ring buffer.
@@ -167,6 +177,8 @@ pub enum Loss {
     RingFull = 0,
     /// A map that joins the entry and the exit of a call had no room.
     MapFull = 1,
+    /// The cgroup wrote more records in this second than it may.
+    RateLimited = 2,
 }
 
 /// Index of a cell in `STATS`.
@@ -184,16 +196,16 @@ pub enum Stat {
 
 impl Stat {
     /// Number of cells.
-    pub const CELLS: u32 = 32;
+    pub const CELLS: u32 = 64;
 
     /// The cell's index.
     #[inline]
     pub const fn index(self) -> u32 {
         match self {
             Self::CountsLost => 0,
-            Self::LostByAny => 31,
+            Self::LostByAny => 63,
             Self::Produced(probe) => 1 + probe as u32,
-            Self::Lost(probe, loss) => 9 + 2 * (probe as u32) + loss as u32,
+            Self::Lost(probe, loss) => 9 + 4 * (probe as u32) + loss as u32,
         }
     }
 }
@@ -228,22 +240,24 @@ mod tests {
     #[test]
     fn every_stat_has_a_cell_of_its_own() {
         let mut seen = [false; Stat::CELLS as usize];
-        let mut all = vec_of_stats();
-        for stat in &mut all {
+        for stat in all_stats() {
             let cell = &mut seen[stat.index() as usize];
             assert!(!*cell, "{stat:?}");
             *cell = true;
         }
     }
 
-    fn vec_of_stats() -> [Stat; 17] {
-        let mut all = [Stat::CountsLost; 17];
-        all[16] = Stat::LostByAny;
-        for (n, probe) in Probe::ALL.into_iter().enumerate() {
-            all[1 + 3 * n] = Stat::Produced(probe);
-            all[2 + 3 * n] = Stat::Lost(probe, Loss::RingFull);
-            all[3 + 3 * n] = Stat::Lost(probe, Loss::MapFull);
-        }
-        all
+    fn all_stats() -> impl Iterator<Item = Stat> {
+        let of_probe = |probe| {
+            [
+                Stat::Produced(probe),
+                Stat::Lost(probe, Loss::RingFull),
+                Stat::Lost(probe, Loss::MapFull),
+                Stat::Lost(probe, Loss::RateLimited),
+            ]
+        };
+        [Stat::CountsLost, Stat::LostByAny]
+            .into_iter()
+            .chain(Probe::ALL.into_iter().flat_map(of_probe))
     }
 }

@@ -28,6 +28,8 @@ pub enum RecordType {
     CgroupRmdir = 10,
     /// [`crate::CgroupAttach`]
     CgroupAttach = 11,
+    /// [`crate::Guard`]
+    Guard = 12,
 }
 
 impl RecordType {
@@ -45,6 +47,7 @@ impl RecordType {
             9 => Self::CgroupMkdir,
             10 => Self::CgroupRmdir,
             11 => Self::CgroupAttach,
+            12 => Self::Guard,
             _ => return None,
         })
     }

@@ -9,6 +9,7 @@
 pub mod cgroup;
 pub mod config;
 pub mod counter;
+pub mod guard;
 pub mod header;
 pub mod memory;
 pub mod mount;
@@ -18,6 +19,7 @@ pub mod task;
 pub use cgroup::{CgroupAttach, CgroupEvent, CgroupInfo, CgroupKey};
 pub use config::{ABSENT, Config, NsFields};
 pub use counter::{CounterKey, Kind, Loss, Probe, Stat};
+pub use guard::{Guard, GuardCall, GuardEvent};
 pub use header::{Header, RecordType};
 pub use memory::{Oom, Reclaim};
 pub use mount::{Mount, MountOp};

@@ -21,6 +21,8 @@ mod call;
 mod cgroup;
 mod counters;
 mod events;
+mod files;
+mod guard;
 mod kernel;
 mod memory;
 mod mount;

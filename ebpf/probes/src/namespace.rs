@@ -6,6 +6,7 @@
 use crate::call::{Arguments, Call, restarts, system_call};
 use crate::counters::count;
 use crate::events::emit_in_place;
+use crate::files;
 use crate::kernel::{Probed, Ptr, config, current_task, namespace_inode, task_cgroups};
 use terrarium_abi::counter::family;
 use terrarium_abi::namespace::{CLONE_NEWTIME, CLONE_NS_FLAGS, NS_KINDS};
@@ -147,14 +148,9 @@ fn asked_for(task: Ptr, fd: u32) -> Option<(u32, u32)> {
     if config!(inode_private) == ABSENT || config!(sb_magic) == ABSENT {
         return None;
     }
-    let table = task.follow::<Probed>(config!(task_files)).follow::<Probed>(config!(files_fdt));
-    if fd >= table.field::<Probed, u32>(config!(fdtable_max_fds)) {
-        return None;
-    }
-    let files = table.follow::<Probed>(config!(fdtable_fd));
-    let inode = files.follow::<Probed>(fd.wrapping_mul(8)).follow::<Probed>(config!(file_inode));
-    let magic = inode.follow::<Probed>(config!(inode_sb)).field::<Probed, u64>(config!(sb_magic));
-    if magic != NSFS_MAGIC {
+    let file = files::file_of(task, fd)?;
+    let inode = file.follow::<Probed>(config!(file_inode));
+    if files::magic_of(inode) != NSFS_MAGIC {
         return None;
     }
     let namespace = inode.follow::<Probed>(config!(inode_private));

@@ -8,19 +8,19 @@ use terrarium_tests::{
 };
 
 /// How much the series of the container called `name` have grown.
-struct Growth<'a> {
+pub(crate) struct Growth<'a> {
     observatory: &'a Observatory,
     name: String,
     before: Metrics,
 }
 
 impl<'a> Growth<'a> {
-    fn since_now(observatory: &'a Observatory, name: &str) -> Self {
+    pub(crate) fn since_now(observatory: &'a Observatory, name: &str) -> Self {
         observatory.wait_for(name);
         Self { observatory, name: name.to_owned(), before: observatory.metrics() }
     }
 
-    fn of(&self, metric: &str, labels: &[(&str, &str)]) -> u64 {
+    pub(crate) fn of(&self, metric: &str, labels: &[(&str, &str)]) -> u64 {
         let mut labels = labels.to_vec();
         labels.push(("name", &self.name));
         self.observatory.metrics().count(metric, &labels) - self.before.count(metric, &labels)
@@ -28,7 +28,7 @@ impl<'a> Growth<'a> {
 
     /// Asserts growth by exactly `expected`: waits until it is reached, and looks again whether it is passed.
     #[track_caller]
-    fn is(&self, metric: &str, labels: &[(&str, &str)], expected: u64) {
+    pub(crate) fn is(&self, metric: &str, labels: &[(&str, &str)], expected: u64) {
         let _ = deadline::within(std::time::Duration::from_secs(3), || {
             let found = self.of(metric, labels);
             if found >= expected { Ok(()) } else { Err(found.to_string()) }

@@ -10,6 +10,7 @@ mod engines;
 mod errors;
 mod escapes;
 mod fields;
+mod guard;
 mod images;
 mod isolation;
 mod leak_events;

@@ -15,7 +15,7 @@ use terrarium_observatory::probe::plan::{probe_by_name, probe_name};
 use terrarium_observatory::probe::{HookReport, Mechanism, Probe, Settings};
 
 /// The names of all probes.
-pub const PROBES: [&str; 5] = ["task", "namespace", "mount", "memory", "cgroup"];
+pub const PROBES: [&str; 6] = ["task", "namespace", "mount", "memory", "cgroup", "guard"];
 
 /// Watch containers and serve metrics and events
 #[derive(Debug, Args)]
@@ -26,7 +26,7 @@ pub struct Observe {
     /// Folder that holds the state of containers
     #[arg(long = "root", id = "observe_root", value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Probes to attach: task, namespace, mount, memory, cgroup
+    /// Probes to attach: task, namespace, mount, memory, cgroup, guard
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = PROBES)]
     probes: Vec<String>,
     /// Ways to attach that are allowed, of those that doctor names; else the best one that works

@@ -3,8 +3,8 @@
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use aya::Pod;
 use terrarium_abi::{
-    CgroupAttach, CgroupEvent, CloneFailed, Exec, Exit, Header, Mount, NewTask, NsChange, Oom,
-    Probe, Reclaim, RecordType,
+    CgroupAttach, CgroupEvent, CloneFailed, Exec, Exit, Guard, Header, Mount, NewTask, NsChange,
+    Oom, Probe, Reclaim, RecordType,
 };
 
 /// Why bytes are no record.
@@ -49,6 +49,8 @@ pub enum Record {
     CgroupRmdir(Box<CgroupEvent>),
     /// A task was moved to another cgroup.
     CgroupAttach(Box<CgroupAttach>),
+    /// A guarded call.
+    Guard(Box<Guard>),
 }
 
 impl Record {
@@ -69,6 +71,7 @@ impl Record {
             RecordType::CgroupMkdir => Self::CgroupMkdir(Box::new(read(bytes)?)),
             RecordType::CgroupRmdir => Self::CgroupRmdir(Box::new(read(bytes)?)),
             RecordType::CgroupAttach => Self::CgroupAttach(Box::new(read(bytes)?)),
+            RecordType::Guard => Self::Guard(Box::new(read(bytes)?)),
         })
     }
 
@@ -85,6 +88,7 @@ impl Record {
             Self::Oom(record) => &record.header,
             Self::CgroupMkdir(record) | Self::CgroupRmdir(record) => &record.header,
             Self::CgroupAttach(record) => &record.header,
+            Self::Guard(record) => &record.header,
         }
     }
 
@@ -96,6 +100,7 @@ impl Record {
             Self::Mount(_) => Probe::Mount,
             Self::Reclaim(_) | Self::Oom(_) => Probe::Memory,
             Self::CgroupMkdir(_) | Self::CgroupRmdir(_) | Self::CgroupAttach(_) => Probe::Cgroup,
+            Self::Guard(_) => Probe::Guard,
         }
     }
 

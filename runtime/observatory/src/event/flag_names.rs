@@ -89,6 +89,159 @@ pub const OPEN_TREE: &[(u64, &str)] = &[
     (0x8_0000, "OPEN_TREE_CLOEXEC"),
 ];
 
+/// Requests of ptrace that are reported (linux/ptrace.h).
+pub const PTRACE: &[(u64, &str)] = &[
+    (0, "PTRACE_TRACEME"),
+    (4, "PTRACE_POKETEXT"),
+    (5, "PTRACE_POKEDATA"),
+    (6, "PTRACE_POKEUSR"),
+    (13, "PTRACE_SETREGS"),
+    (15, "PTRACE_SETFPREGS"),
+    (16, "PTRACE_ATTACH"),
+    (0x4205, "PTRACE_SETREGSET"),
+    (0x4206, "PTRACE_SEIZE"),
+];
+
+/// Commands of bpf that are reported (`enum bpf_cmd` of linux/bpf.h).
+pub const BPF: &[(u64, &str)] = &[
+    (0, "BPF_MAP_CREATE"),
+    (5, "BPF_PROG_LOAD"),
+    (6, "BPF_OBJ_PIN"),
+    (7, "BPF_OBJ_GET"),
+    (8, "BPF_PROG_ATTACH"),
+    (13, "BPF_PROG_GET_FD_BY_ID"),
+    (14, "BPF_MAP_GET_FD_BY_ID"),
+    (17, "BPF_RAW_TRACEPOINT_OPEN"),
+    (18, "BPF_BTF_LOAD"),
+    (28, "BPF_LINK_CREATE"),
+    (29, "BPF_LINK_UPDATE"),
+    (30, "BPF_LINK_GET_FD_BY_ID"),
+    (36, "BPF_TOKEN_CREATE"),
+];
+
+/// Types of eBPF programs (`enum bpf_prog_type` of linux/bpf.h).
+pub const BPF_PROGRAM: &[(u64, &str)] = &[
+    (1, "SOCKET_FILTER"),
+    (2, "KPROBE"),
+    (3, "SCHED_CLS"),
+    (4, "SCHED_ACT"),
+    (5, "TRACEPOINT"),
+    (6, "XDP"),
+    (7, "PERF_EVENT"),
+    (8, "CGROUP_SKB"),
+    (9, "CGROUP_SOCK"),
+    (10, "LWT_IN"),
+    (11, "LWT_OUT"),
+    (12, "LWT_XMIT"),
+    (13, "SOCK_OPS"),
+    (14, "SK_SKB"),
+    (15, "CGROUP_DEVICE"),
+    (16, "SK_MSG"),
+    (17, "RAW_TRACEPOINT"),
+    (18, "CGROUP_SOCK_ADDR"),
+    (19, "LWT_SEG6LOCAL"),
+    (20, "LIRC_MODE2"),
+    (21, "SK_REUSEPORT"),
+    (22, "FLOW_DISSECTOR"),
+    (23, "CGROUP_SYSCTL"),
+    (24, "RAW_TRACEPOINT_WRITABLE"),
+    (25, "CGROUP_SOCKOPT"),
+    (26, "TRACING"),
+    (27, "STRUCT_OPS"),
+    (28, "EXT"),
+    (29, "LSM"),
+    (30, "SK_LOOKUP"),
+    (31, "SYSCALL"),
+    (32, "NETFILTER"),
+];
+
+/// Operations of keyctl (linux/keyctl.h).
+pub const KEYCTL: &[(u64, &str)] = &[
+    (0, "KEYCTL_GET_KEYRING_ID"),
+    (1, "KEYCTL_JOIN_SESSION_KEYRING"),
+    (2, "KEYCTL_UPDATE"),
+    (3, "KEYCTL_REVOKE"),
+    (4, "KEYCTL_CHOWN"),
+    (5, "KEYCTL_SETPERM"),
+    (6, "KEYCTL_DESCRIBE"),
+    (7, "KEYCTL_CLEAR"),
+    (8, "KEYCTL_LINK"),
+    (9, "KEYCTL_UNLINK"),
+    (10, "KEYCTL_SEARCH"),
+    (11, "KEYCTL_READ"),
+    (12, "KEYCTL_INSTANTIATE"),
+    (13, "KEYCTL_NEGATE"),
+    (14, "KEYCTL_SET_REQKEY_KEYRING"),
+    (15, "KEYCTL_SET_TIMEOUT"),
+    (16, "KEYCTL_ASSUME_AUTHORITY"),
+    (17, "KEYCTL_GET_SECURITY"),
+    (18, "KEYCTL_SESSION_TO_PARENT"),
+    (19, "KEYCTL_REJECT"),
+    (20, "KEYCTL_INSTANTIATE_IOV"),
+    (21, "KEYCTL_INVALIDATE"),
+    (22, "KEYCTL_GET_PERSISTENT"),
+];
+
+/// Types of events of `perf_event_open` (`linux/perf_event.h`).
+pub const PERF: &[(u64, &str)] = &[
+    (0, "PERF_TYPE_HARDWARE"),
+    (1, "PERF_TYPE_SOFTWARE"),
+    (2, "PERF_TYPE_TRACEPOINT"),
+    (3, "PERF_TYPE_HW_CACHE"),
+    (4, "PERF_TYPE_RAW"),
+    (5, "PERF_TYPE_BREAKPOINT"),
+];
+
+/// The flags of open, but for the way of access (asm-generic/fcntl.h).
+pub const OPEN: &[(u64, &str)] = &[
+    (0o100, "O_CREAT"),
+    (0o200, "O_EXCL"),
+    (0o400, "O_NOCTTY"),
+    (0o1000, "O_TRUNC"),
+    (0o2000, "O_APPEND"),
+    (0o4000, "O_NONBLOCK"),
+    (0o10_000, "O_DSYNC"),
+    (0o40_000, "O_DIRECT"),
+    (0o100_000, "O_LARGEFILE"),
+    (0o200_000, "O_DIRECTORY"),
+    (0o400_000, "O_NOFOLLOW"),
+    (0o1_000_000, "O_NOATIME"),
+    (0o2_000_000, "O_CLOEXEC"),
+];
+
+/// The flags of `finit_module` (linux/module.h).
+pub const FINIT_MODULE: &[(u64, &str)] = &[
+    (1, "MODULE_INIT_IGNORE_MODVERSIONS"),
+    (2, "MODULE_INIT_IGNORE_VERMAGIC"),
+    (4, "MODULE_INIT_COMPRESSED_FILE"),
+];
+
+/// The flags of `kexec_file_load` (linux/kexec.h).
+pub const KEXEC_FILE: &[(u64, &str)] =
+    &[(1, "KEXEC_FILE_UNLOAD"), (2, "KEXEC_FILE_ON_CRASH"), (4, "KEXEC_FILE_NO_INITRAMFS")];
+
+/// The flags of userfaultfd (linux/userfaultfd.h, linux/fcntl.h).
+pub const USERFAULTFD: &[(u64, &str)] =
+    &[(1, "UFFD_USER_MODE_ONLY"), (0o4000, "O_NONBLOCK"), (0o2_000_000, "O_CLOEXEC")];
+
+/// Capabilities, by number (linux/capability.h).
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
+    "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_LINUX_IMMUTABLE", "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_IPC_LOCK", "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE", "CAP_SYS_RAWIO", "CAP_SYS_CHROOT", "CAP_SYS_PTRACE", "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG", "CAP_MKNOD", "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG", "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
+];
+
+/// The names of the capabilities in a set.
+pub fn capabilities(set: u64) -> Vec<&'static str> {
+    let in_set = |number: &usize| set >> number & 1 == 1;
+    (0..CAPABILITIES.len()).filter(in_set).map(|number| CAPABILITIES[number]).collect()
+}
+
 /// The names of the flags that are set.
 pub fn names(flags: u64, table: &[(u64, &'static str)]) -> Vec<&'static str> {
     table.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect()

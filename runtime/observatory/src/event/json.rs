@@ -2,8 +2,8 @@
 
 use crate::attribution::{Attribution, Outcome};
 use crate::event::decode::{Record, text};
-use crate::event::flag_names;
 use crate::event::history::Event;
+use crate::event::{flag_names, guard};
 use serde_json::{Map, Value, json};
 use terrarium_abi::header::flags;
 use terrarium_abi::memory::{LEVEL_GLOBAL, LEVEL_UNKNOWN};
@@ -114,6 +114,7 @@ pub fn event_type(event: &Event) -> String {
         Record::CgroupMkdir(_) => "cgroup.create".to_owned(),
         Record::CgroupRmdir(_) => "cgroup.remove".to_owned(),
         Record::CgroupAttach(_) => "cgroup.attach".to_owned(),
+        Record::Guard(guard) => format!("guard.{}", guard::event_name(guard)),
     }
 }
 
@@ -256,6 +257,14 @@ fn payload(
                        "hierarchy": hierarchy(record.hierarchy)}}),
             );
             object.insert("mover".to_owned(), json!({"pid": record.mover_pid}));
+        }
+        Record::Guard(record) => {
+            object.insert("guard".to_owned(), guard::payload(record));
+            if let Some(target) = guard::target(record) {
+                object.insert("target".to_owned(), target);
+            }
+            object.insert("result".to_owned(), result(record.result));
+            object.insert("duration_ns".to_owned(), json!(record.duration_ns));
         }
     }
 }

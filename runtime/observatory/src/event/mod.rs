@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod flag_names;
+mod guard;
 pub mod history;
 pub mod json;
 pub mod select;

@@ -8,6 +8,7 @@ mod clone;
 mod container;
 mod exec;
 mod family;
+mod guard;
 mod layout;
 mod memory;
 mod mount;
@@ -52,6 +53,7 @@ const COUNTED: &[&Counted] = &[
     &memory::RECLAIMED,
     &memory::OOM_KILLS,
     &cgroup::MIGRATIONS,
+    &guard::EVENTS,
 ];
 
 /// What is shown, and how much of it.

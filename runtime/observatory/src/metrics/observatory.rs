@@ -99,8 +99,11 @@ pub fn fill(out: &mut Builder, shared: &Shared, about: &About) {
         let delivered = shared.delivered[n].load(Ordering::Relaxed);
         out.counter(PRODUCED.name, &[("probe", name)], stats.produced[n]);
         out.counter(DELIVERED.name, &[("probe", name)], delivered);
-        for (reason, count) in [("ring_full", stats.ring_full[n]), ("map_full", stats.map_full[n])]
-        {
+        for (reason, count) in [
+            ("ring_full", stats.ring_full[n]),
+            ("map_full", stats.map_full[n]),
+            ("rate_limited", stats.rate_limited[n]),
+        ] {
             out.counter(DROPPED.name, &[("probe", name), ("reason", reason)], count);
         }
     }

@@ -25,6 +25,8 @@ pub struct ProbeStats {
     pub ring_full: [u64; Probe::ALL.len()],
     /// Calls whose entry did not fit into the map that joins it with its exit.
     pub map_full: [u64; Probe::ALL.len()],
+    /// Records of a cgroup that wrote more of them than it may.
+    pub rate_limited: [u64; Probe::ALL.len()],
     /// Counts that did not fit into the map of counters.
     pub counts_lost: u64,
 }
@@ -101,6 +103,7 @@ impl Counters {
         for (n, probe) in Probe::ALL.into_iter().enumerate() {
             stats.ring_full[n] = cell(Stat::Lost(probe, Loss::RingFull))?;
             stats.map_full[n] = cell(Stat::Lost(probe, Loss::MapFull))?;
+            stats.rate_limited[n] = cell(Stat::Lost(probe, Loss::RateLimited))?;
             // Read last: what is produced while reading must not look like a loss.
             stats.produced[n] = cell(Stat::Produced(probe))?;
         }

@@ -64,6 +64,7 @@ pub const fn probe_name(probe: Probe) -> &'static str {
         Probe::Mount => "mount",
         Probe::Memory => "memory",
         Probe::Cgroup => "cgroup",
+        Probe::Guard => "guard",
     }
 }
 
@@ -197,6 +198,16 @@ const fn new_mount_api(name: &'static str) -> Hook {
     Hook { name, probe: Probe::Mount, place: Place::SystemCall, optional: Some("calls of it") }
 }
 
+/// A guarded call that every kernel has.
+const fn guarded(name: &'static str) -> Hook {
+    system_call(Probe::Guard, name)
+}
+
+/// A guarded call that a kernel can be built without, or that an architecture lacks.
+const fn perhaps_guarded(name: &'static str) -> Hook {
+    Hook { name, probe: Probe::Guard, place: Place::SystemCall, optional: Some("calls of it") }
+}
+
 /// All hooks, in the order in which they are attached: cgroups first, so that no container starts unnamed; exits
 /// before what they take from others.
 pub const HOOKS: &[Hook] = &[
@@ -226,6 +237,28 @@ pub const HOOKS: &[Hook] = &[
     new_mount_api("fsmount"),
     new_mount_api("fspick"),
     new_mount_api("mount_setattr"),
+    guarded("ptrace"),
+    guarded("chroot"),
+    guarded("capset"),
+    guarded("openat"),
+    perhaps_guarded("open"),
+    perhaps_guarded("openat2"),
+    perhaps_guarded("creat"),
+    perhaps_guarded("process_vm_writev"),
+    perhaps_guarded("bpf"),
+    perhaps_guarded("init_module"),
+    perhaps_guarded("finit_module"),
+    perhaps_guarded("kexec_load"),
+    perhaps_guarded("kexec_file_load"),
+    perhaps_guarded("open_by_handle_at"),
+    perhaps_guarded("keyctl"),
+    perhaps_guarded("add_key"),
+    perhaps_guarded("request_key"),
+    perhaps_guarded("userfaultfd"),
+    perhaps_guarded("mknod"),
+    perhaps_guarded("mknodat"),
+    perhaps_guarded("perf_event_open"),
+    perhaps_guarded("pidfd_getfd"),
     // Last: it takes system call tracepoints only where others have taken some already.
     Hook {
         name: "kernel_clone",

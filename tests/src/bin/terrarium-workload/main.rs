@@ -15,6 +15,7 @@
 //! every process and thread that it starts is one of those the instruction names.
 
 mod about;
+mod guard;
 mod ipc;
 mod memory;
 mod mount;
@@ -43,6 +44,7 @@ const INSTRUCTIONS: &[(&str, Instruction)] = &[
     ("exec", task::exec),
     ("exit", task::exit),
     ("fork", task::fork),
+    ("guard", guard::guard),
     ("hold", memory::hold),
     ("interfaces", network::interfaces),
     ("ipc-create", ipc::create),

@@ -1,0 +1,135 @@
+//! Guarded calls as JSON.
+
+use super::decode::text;
+use super::flag_names::{self, names};
+use serde_json::{Map, Value, json};
+use terrarium_abi::{Guard, GuardCall, GuardEvent};
+
+/// The name of the event, as in `guard.<event>`.
+pub fn event_name(record: &Guard) -> &'static str {
+    find(&GuardEvent::ALL, record.event).map_or("other", GuardEvent::name)
+}
+
+fn find<T: Copy>(all: &[T], number: u32) -> Option<T> {
+    usize::try_from(number).ok().and_then(|index| all.get(index)).copied()
+}
+
+/// The object `guard`.
+pub fn payload(record: &Guard) -> Value {
+    let mut guard = Map::new();
+    let mut set = |key: &str, value: Value| {
+        guard.insert(key.to_owned(), value);
+    };
+    let call = find(&GuardCall::ALL, record.call);
+    set("event", json!(event_name(record)));
+    set("call", json!(call.map_or("other", GuardCall::name)));
+    let [a, b, c] = record.values;
+    let text = text(&record.text);
+    let named = |number: u64, table: &[(u64, &'static str)]| {
+        table
+            .iter()
+            .find(|(known, _)| *known == number)
+            .map_or_else(|| json!(number), |(_, name)| json!(name))
+    };
+    match call {
+        Some(GuardCall::Ptrace) => set("operation", named(a, flag_names::PTRACE)),
+        Some(GuardCall::Bpf) => {
+            set("operation", named(a, flag_names::BPF));
+            match a {
+                0 => set("map_type", json!(b)),
+                5 => set("program_type", named(b, flag_names::BPF_PROGRAM)),
+                _ => {}
+            }
+        }
+        Some(GuardCall::Keyctl) => set("operation", named(a, flag_names::KEYCTL)),
+        Some(GuardCall::InitModule) => set("image_bytes", json!(a)),
+        Some(GuardCall::AddKey | GuardCall::RequestKey) => {
+            // Keyrings are numbers of 32 bits, the special ones negative.
+            set("keyring", json!(a.to_ne_bytes()[..4].try_into().map(i32::from_ne_bytes).ok()));
+        }
+        Some(GuardCall::Capset) => {
+            set("effective", json!(flag_names::capabilities(a)));
+            set("permitted", json!(flag_names::capabilities(b)));
+            set("inheritable", json!(flag_names::capabilities(c)));
+        }
+        Some(GuardCall::Mknod | GuardCall::Mknodat) => {
+            let kind = if a & 0o170_000 == 0o060_000 { "block" } else { "char" };
+            set(
+                "device",
+                json!({"kind": kind, "major": b >> 8 & 0xfff,
+                                 "minor": b & 0xff | b >> 12 & 0x000f_ff00}),
+            );
+            set("mode", json!(a & 0o7777));
+        }
+        Some(GuardCall::PerfEventOpen) => {
+            set("event_type", named(a, flag_names::PERF));
+            let cpu = u32::try_from(b).map_or(-1, u32::cast_signed);
+            set("cpu", json!(cpu));
+            set("flags", json!(c));
+        }
+        Some(GuardCall::PidfdGetfd) => set("target_fd", json!(a)),
+        Some(
+            GuardCall::Open | GuardCall::Openat | GuardCall::Openat2 | GuardCall::OpenByHandleAt,
+        ) => {
+            set("flags", json!(a));
+            set("flag_names", json!(open_flags(a)));
+        }
+        Some(
+            GuardCall::ProcessVmWritev
+            | GuardCall::FinitModule
+            | GuardCall::KexecLoad
+            | GuardCall::KexecFileLoad
+            | GuardCall::Userfaultfd,
+        ) => {
+            set("flags", json!(a));
+            let table = match call {
+                Some(GuardCall::FinitModule) => flag_names::FINIT_MODULE,
+                Some(GuardCall::KexecFileLoad) => flag_names::KEXEC_FILE,
+                Some(GuardCall::Userfaultfd) => flag_names::USERFAULTFD,
+                _ => &[],
+            };
+            set("flag_names", json!(names(a, table)));
+        }
+        Some(GuardCall::Chroot | GuardCall::Creat) | None => {}
+    }
+    match call {
+        Some(
+            GuardCall::Chroot
+            | GuardCall::Mknod
+            | GuardCall::Mknodat
+            | GuardCall::Open
+            | GuardCall::Openat
+            | GuardCall::Openat2
+            | GuardCall::Creat,
+        ) => set("path", json!(text)),
+        Some(GuardCall::FinitModule | GuardCall::KexecFileLoad | GuardCall::OpenByHandleAt) => {
+            set("file", json!(text));
+        }
+        Some(GuardCall::AddKey | GuardCall::RequestKey | GuardCall::Keyctl) => {
+            set("description", json!(text));
+        }
+        _ => {}
+    }
+    Value::Object(guard)
+}
+
+/// The target's process, where the call has one: its id for the host, and as the caller gave it.
+pub fn target(record: &Guard) -> Option<Value> {
+    let number = |pid: u32| if pid == 0 { Value::Null } else { json!(pid) };
+    (record.target_pid != 0 || record.target_ns_pid != 0).then(|| {
+        json!({"process": {"pid": number(record.target_pid),
+                           "ns_pid": number(record.target_ns_pid)}})
+    })
+}
+
+/// The way of access is a number of two bits, not a flag each.
+fn open_flags(flags: u64) -> Vec<&'static str> {
+    let access = match flags & 3 {
+        0 => "O_RDONLY",
+        1 => "O_WRONLY",
+        _ => "O_RDWR",
+    };
+    let mut all = vec![access];
+    all.extend(names(flags, flag_names::OPEN));
+    all
+}
