@@ -73,6 +73,16 @@ config! {
     task_signal,
     /// `task_struct.exit_code`
     task_exit_code,
+    /// `task_struct.mm`
+    task_mm,
+    /// `mm_struct.arg_start`
+    mm_arg_start,
+    /// `mm_struct.arg_end`
+    mm_arg_end,
+    /// The first count of `mm_struct.rss_stat`
+    mm_rss,
+    /// Bytes from one count of `mm_struct.rss_stat` to the next
+    mm_rss_step,
     /// `task_struct.files`
     task_files,
     /// `cred.uid`
@@ -93,6 +103,8 @@ config! {
     css_parent,
     /// `cgroup.kn`
     cgroup_kn,
+    /// `cgroup.self`
+    cgroup_self,
     /// `cgroup.root`
     cgroup_root,
     /// `cgroup.level`
@@ -161,8 +173,16 @@ config! {
     exit_tells_group_dead,
     /// 1: the probe of memory limits is wanted.
     memory_probe,
-    /// 1: records are written to the ring buffer.
+    /// Bits of the probes whose records are written to the ring buffer: bit `n` stands for the [`crate::Probe`] with number `n`.
     events,
+    /// How many records a cgroup may write in 2^30 nanoseconds; 0 sets no limit.
+    event_rate,
+    /// 1: only cgroups in the map `WATCHED` are counted and reported.
+    watch,
+    /// 1: a cgroup `/terrarium` that is made is watched, with all that is below it.
+    watch_terrarium,
+    /// 1: records of exec carry the arguments.
+    argv,
 }
 
 const _: () = assert!(size_of::<Config>() == 4 * FIELDS + 12 * NS_KINDS);

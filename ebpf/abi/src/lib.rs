@@ -26,6 +26,9 @@ pub use mount::{Mount, MountOp};
 pub use namespace::{NsChange, NsKind, NsTarget, Via};
 pub use task::{CloneFailed, Exec, Exit, ExitCause, NewTask};
 
+/// Added to the id of a cgroup of the v1 memory hierarchy in the map `WATCHED`, where ids of both hierarchies meet.
+pub const WATCH_V1: u64 = 1 << 63;
+
 /// Names of the maps and globals, as they stand in the object file.
 pub mod names {
     /// Per-CPU hash: [`crate::CounterKey`] to `u64`.
@@ -38,6 +41,8 @@ pub mod names {
     pub const ARMED: &str = "ARMED";
     /// Hash: [`crate::CgroupKey`] to [`crate::CgroupInfo`], written at `cgroup_mkdir`, removed by user space.
     pub const CGROUPS: &str = "CGROUPS";
+    /// Hash of the cgroups that are watched: the id, for v1 with [`crate::WATCH_V1`], to one byte.
+    pub const WATCHED: &str = "WATCHED";
     /// The read-only global of type [`crate::Config`].
     pub const CONFIG: &str = "CONFIG";
 }

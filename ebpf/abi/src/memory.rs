@@ -8,6 +8,11 @@ pub const LEVEL_GLOBAL: u8 = 255;
 /// Level when it is not known whose limit it was.
 pub const LEVEL_UNKNOWN: u8 = 254;
 
+/// [`Reclaim::limit`]: the hard limit.
+pub const LIMIT_MAX: u32 = 0;
+/// [`Reclaim::limit`]: `memory.high`, at which a task is throttled.
+pub const LIMIT_HIGH: u32 = 1;
+
 /// A task stood in reclaim because of a memory limit.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -26,8 +31,8 @@ pub struct Reclaim {
     pub usage_pages: u64,
     /// How many levels above the task's cgroup the limit stands.
     pub level: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Which limit: a `LIMIT_*`.
+    pub limit: u32,
 }
 
 const _: () = assert!(size_of::<Reclaim>() == 80 + 48 && offset_of!(Reclaim, level) == 120);
@@ -44,12 +49,15 @@ pub struct Oom {
     pub limit_pages: u64,
     /// Usage below that limit, pages.
     pub usage_pages: u64,
+    /// Resident memory of the victim, pages; 0 when unknown. The kernel keeps it per CPU and adds up now and then, so it may be
+    /// a few dozen pages per CPU off.
+    pub victim_pages: u64,
     /// Process id of the task that ran when the victim was chosen.
     pub trigger_pid: u32,
     /// How many levels above the victim's cgroup the limit stands, or a `LEVEL_*`.
     pub level: u32,
 }
 
-const _: () = assert!(size_of::<Oom>() == 80 + 32 && offset_of!(Oom, level) == 108);
+const _: () = assert!(size_of::<Oom>() == 80 + 40 && offset_of!(Oom, level) == 116);
 
 crate::pod!(Reclaim, Oom);

@@ -9,6 +9,8 @@ pub const SOURCE_LEN: usize = 128;
 pub const TARGET_LEN: usize = 160;
 /// Longest file system type in a record, with its NUL.
 pub const FSTYPE_LEN: usize = 32;
+/// Longest data in a record, with its NUL.
+pub const DATA_LEN: usize = 96;
 
 /// What was done. The first five are all the system call `mount`, told apart by its flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,11 +44,13 @@ pub enum MountOp {
     MountSetattr = 12,
     /// `pivot_root`
     PivotRoot = 13,
+    /// `open_tree_attr`
+    OpenTreeAttr = 14,
 }
 
 impl MountOp {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Mount,
         Self::Bind,
         Self::Remount,
@@ -61,6 +65,7 @@ impl MountOp {
         Self::MoveMount,
         Self::MountSetattr,
         Self::PivotRoot,
+        Self::OpenTreeAttr,
     ];
 
     /// The name, as in the label `op`.
@@ -80,6 +85,7 @@ impl MountOp {
             Self::MoveMount => "move_mount",
             Self::MountSetattr => "mount_setattr",
             Self::PivotRoot => "pivot_root",
+            Self::OpenTreeAttr => "open_tree_attr",
         }
     }
 
@@ -118,16 +124,24 @@ pub struct Mount {
     pub result: i32,
     /// A [`MountOp`].
     pub op: u32,
+    /// `MOUNT_ATTR_*` that are set: of fsmount, `mount_setattr` and `open_tree_attr`.
+    pub attr_set: u64,
+    /// `MOUNT_ATTR_*` that are cleared.
+    pub attr_clr: u64,
+    /// Propagation that is set, as `MS_*`.
+    pub propagation: u64,
     /// What is mounted, NUL-padded: source, first path, or file system context's key.
     pub source: [u8; SOURCE_LEN],
     /// Where, NUL-padded.
     pub target: [u8; TARGET_LEN],
     /// File system type, NUL-padded.
     pub fstype: [u8; FSTYPE_LEN],
+    /// Options of the file system, NUL-padded: the data of mount, the value of fsconfig.
+    pub data: [u8; DATA_LEN],
 }
 
-const _: () = assert!(size_of::<Mount>() == 80 + 24 + SOURCE_LEN + TARGET_LEN + FSTYPE_LEN);
-const _: () = assert!(offset_of!(Mount, source) == 104);
+const _: () = assert!(size_of::<Mount>() == 128 + SOURCE_LEN + TARGET_LEN + FSTYPE_LEN + DATA_LEN);
+const _: () = assert!(offset_of!(Mount, source) == 128);
 
 crate::pod!(Mount);
 

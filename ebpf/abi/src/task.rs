@@ -7,6 +7,9 @@ use core::mem::{offset_of, size_of};
 /// Longest program path in an [`Exec`], with its NUL.
 pub const FILENAME_LEN: usize = 128;
 
+/// Longest arguments in an [`Exec`], bytes: a power of two.
+pub const ARGV_LEN: usize = 256;
+
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -33,11 +36,13 @@ pub struct NewTask {
     pub caller_pid: u32,
     /// Thread id of the task that called clone.
     pub caller_tid: u32,
+    /// Inodes of the caller's namespaces of the kinds that this clone made; 0 where it made none.
+    pub from: [u32; NS_KINDS],
     /// Inodes of the new task's namespaces that this clone made; 0 where it made none.
     pub to: [u32; NS_KINDS],
 }
 
-const _: () = assert!(size_of::<NewTask>() == 80 + 24 + 32 && offset_of!(NewTask, to) == 104);
+const _: () = assert!(size_of::<NewTask>() == 80 + 24 + 64 && offset_of!(NewTask, to) == 136);
 
 /// A clone that the kernel refused. The header describes the caller.
 #[derive(Clone, Copy, Debug)]
@@ -67,9 +72,13 @@ pub struct Exec {
     pub filename_len: u32,
     /// Path of the program, as given to exec, NUL-padded.
     pub filename: [u8; FILENAME_LEN],
+    /// Bytes of all arguments, each with its NUL; more than [`ARGV_LEN`] when `argv` is cut, 0 when they are not told.
+    pub argv_total: u64,
+    /// The arguments, each ended by a NUL.
+    pub argv: [u8; ARGV_LEN],
 }
 
-const _: () = assert!(size_of::<Exec>() == 88 + FILENAME_LEN);
+const _: () = assert!(size_of::<Exec>() == 96 + FILENAME_LEN + ARGV_LEN);
 
 /// The last thread of a process ended.
 #[derive(Clone, Copy, Debug)]

@@ -7,11 +7,13 @@
 
 use crate::counters::count;
 use crate::events::emit_in_place;
+use crate::files::short_text;
 use crate::kernel::{
     Access, Probed, Ptr, cgroup_id, config, current_task, pointer_argument, task_cgroups,
     tracepoint,
 };
 use crate::text::read_kernel_text;
+use crate::watch;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, PerCpuArray};
 use aya_log_ebpf::debug;
@@ -48,6 +50,9 @@ fn made_or_removed<A: Access>(ctx: *mut c_void, record_type: RecordType) {
     let id = cgroup_id::<A>(cgroup);
     let level = cgroup.field::<A, u32>(config!(cgroup_level));
     if record_type == RecordType::CgroupMkdir {
+        let css = cgroup.add(config!(cgroup_self)).follow::<Probed>(config!(css_parent));
+        let above = cgroup_id::<Probed>(css.follow::<Probed>(config!(css_cgroup)));
+        watch::made(id, above, hierarchy, &short_text(path));
         remember(CgroupKey { id, hierarchy, pad: 0 }, level, path);
     }
     if record_type == RecordType::CgroupMkdir {
@@ -56,18 +61,18 @@ fn made_or_removed<A: Access>(ctx: *mut c_void, record_type: RecordType) {
         debug!(&(), "cgroup {} removed from hierarchy {}", id, hierarchy);
     }
     let task = current_task();
-    emit_in_place::<Probed, CgroupEvent>(
-        Probe::Cgroup,
-        record_type,
-        task,
-        task_cgroups::<Probed>(task),
-        |record| {
-            record.header.flags |= read_kernel_text(&mut record.path, path).1;
-            record.id = id;
-            record.hierarchy = hierarchy;
-            record.level = level;
-        },
-    );
+    // The cgroup is what counts here, not the task that makes it.
+    let mut cgroups = task_cgroups::<Probed>(task);
+    cgroups.watched = watch::cgroup_is_watched(id, hierarchy);
+    emit_in_place::<Probed, CgroupEvent>(Probe::Cgroup, record_type, task, cgroups, |record| {
+        record.header.flags |= read_kernel_text(&mut record.path, path).1;
+        record.id = id;
+        record.hierarchy = hierarchy;
+        record.level = level;
+    });
+    if record_type == RecordType::CgroupRmdir {
+        watch::removed(id, hierarchy);
+    }
 }
 
 #[inline(always)]

@@ -18,6 +18,9 @@ static STATS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Stat::CELLS, 0);
 /// Adds `n` to the counter of `kind` for the cgroup.
 #[inline(always)]
 pub fn add(cgroups: CgroupIds, kind: Kind, n: u64) {
+    if !cgroups.watched {
+        return;
+    }
     let key =
         CounterKey { cgroup_id: cgroups.unified, memory_cgroup_id: cgroups.memory, kind, pad: 0 };
     if let Some(cell) = COUNTS.get_ptr_mut(key) {

@@ -2,12 +2,13 @@
 
 use crate::counters;
 use crate::kernel::{Access, CgroupIds, Probed, Ptr, config};
+use crate::watch;
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
     bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ktime_get_ns,
 };
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{Array, RingBuf, ring_buf::RingBufEntry};
+use aya_ebpf::maps::{Array, LruHashMap, RingBuf, ring_buf::RingBufEntry};
 use terrarium_abi::{Header, Loss, Probe, RecordType};
 
 /// The records. The loader sets the size.
@@ -35,6 +36,50 @@ pub fn now_boottime() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// How many records a cgroup has written in a span of 2^30 nanoseconds.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Written {
+    span: u64,
+    records: u64,
+}
+
+/// What each cgroup has written, where there is a limit. A cgroup that was pushed out starts anew.
+#[map]
+static WRITTEN: LruHashMap<u64, Written> = LruHashMap::with_max_entries(4096, 0);
+
+/// Whether a record is to be written; one that is not, because its cgroup has written too many, is counted as lost.
+#[inline(always)]
+fn wanted(probe: Probe, cgroups: CgroupIds) -> bool {
+    if config!(events) >> (probe as u32) & 1 != 1 || !cgroups.watched {
+        return false;
+    }
+    counters::produced(probe);
+    // Names of cgroups and OOM kills are few, and others rely on them.
+    let limited = !matches!(probe, Probe::Cgroup | Probe::Memory) && config!(event_rate) != 0;
+    if limited && !within_rate(watch::key_of_ids(cgroups)) {
+        counters::lost(probe, Loss::RateLimited);
+        return false;
+    }
+    true
+}
+
+#[inline(always)]
+fn within_rate(key: u64) -> bool {
+    let span = now() >> 30;
+    let Some(written) = WRITTEN.get_ptr_mut(key) else {
+        let _ = WRITTEN.insert(key, Written { span, records: 1 }, 0);
+        return true;
+    };
+    // SAFETY: a live map value. CPUs race for it, so a limit may be passed by as many records as there are CPUs.
+    let written = unsafe { &mut *written };
+    if written.span != span {
+        *written = Written { span, records: 0 };
+    }
+    written.records += 1;
+    written.records <= u64::from(config!(event_rate))
+}
+
 /// Writes one record of `probe` about `task`: `fill` gets the header and gives the whole record. Without room
 /// the loss is counted.
 #[inline(always)]
@@ -45,10 +90,9 @@ pub fn emit<A: Access, T: 'static>(
     cgroups: CgroupIds,
     fill: impl FnOnce(Header) -> T,
 ) {
-    if config!(events) != 1 {
+    if !wanted(probe, cgroups) {
         return;
     }
-    counters::produced(probe);
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         counters::lost(probe, Loss::RingFull);
         return;
@@ -66,10 +110,9 @@ pub fn emit_in_place<A: Access, T: 'static>(
     cgroups: CgroupIds,
     fill: impl FnOnce(&mut T),
 ) {
-    if config!(events) != 1 {
+    if !wanted(probe, cgroups) {
         return;
     }
-    counters::produced(probe);
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         counters::lost(probe, Loss::RingFull);
         return;

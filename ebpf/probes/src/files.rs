@@ -63,13 +63,19 @@ const fn as_words(bytes: [u8; SHORT]) -> ShortName {
 /// The name of a file.
 #[inline(always)]
 pub fn short_name(file: Ptr) -> ShortName {
-    let mut words = [0; SHORT / 8];
     if config!(file_dentry) == ABSENT || config!(dentry_name) == ABSENT {
-        return words;
+        return [0; SHORT / 8];
     }
+    short_text(name_of(file))
+}
+
+/// A string of the kernel.
+#[inline(always)]
+pub fn short_text(address: Ptr) -> ShortName {
+    let mut words = [0; SHORT / 8];
     // SAFETY: the destination is `words`, of the size given; the helper checks the source.
     unsafe {
-        bpf_probe_read_kernel_str(words.as_mut_ptr().cast(), SHORT as u32, name_of(file).0.cast());
+        bpf_probe_read_kernel_str(words.as_mut_ptr().cast(), SHORT as u32, address.0.cast());
     }
     words
 }

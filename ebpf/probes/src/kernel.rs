@@ -130,6 +130,8 @@ pub struct CgroupIds {
     pub unified: u64,
     /// Id in the v1 memory hierarchy, else 0.
     pub memory: u64,
+    /// Whether what the task does is counted and reported.
+    pub watched: bool,
 }
 
 /// The kernel id of a `struct cgroup`.
@@ -155,7 +157,7 @@ pub fn task_cgroups<A: Access>(task: Ptr) -> CgroupIds {
     } else {
         0
     };
-    CgroupIds { unified, memory }
+    CgroupIds { unified, memory, watched: crate::watch::is_watched(unified, memory) }
 }
 
 /// The inode number of the task's namespace of the kind with number `n`, 0 when unknown.

@@ -23,7 +23,7 @@ use aya_ebpf::programs::{FEntryContext, ProbeContext};
 use aya_log_ebpf::info;
 use core::ffi::c_void;
 use terrarium_abi::counter::{bucket, family};
-use terrarium_abi::memory::{LEVEL_GLOBAL, LEVEL_UNKNOWN};
+use terrarium_abi::memory::{LEVEL_GLOBAL, LEVEL_UNKNOWN, LIMIT_HIGH, LIMIT_MAX};
 use terrarium_abi::{ABSENT, Kind, Oom, Probe, Reclaim, RecordType};
 
 /// A limit of this many pages or more is none: `PAGE_COUNTER_MAX` is 2^51 with pages of 4 KiB, 2^47 with 64 KiB.
@@ -74,6 +74,8 @@ fn kprobe_mark_oom_victim(ctx: ProbeContext) {
 struct Limit {
     /// Levels above the task's own cgroup.
     level: u8,
+    /// Whether it is `memory.high`.
+    high: bool,
     cgroup_id: u64,
     pages: u64,
     usage: u64,
@@ -82,8 +84,14 @@ struct Limit {
 
 #[inline(always)]
 fn tightest_limit(task: Ptr) -> Limit {
-    let mut tightest =
-        Limit { level: LEVEL_UNKNOWN, cgroup_id: 0, pages: u64::MAX, usage: 0, room: u64::MAX };
+    let mut tightest = Limit {
+        level: LEVEL_UNKNOWN,
+        high: false,
+        cgroup_id: 0,
+        pages: u64::MAX,
+        usage: 0,
+        room: u64::MAX,
+    };
     if config!(memcg_usage) == ABSENT || config!(memcg_max) == ABSENT {
         return tightest;
     }
@@ -96,12 +104,14 @@ fn tightest_limit(task: Ptr) -> Limit {
         let max = memcg.field::<Probed, u64>(config!(memcg_max));
         // Absent on a kernel without it, where it reads as zero; never a limit on v1.
         let high = memcg.field::<Probed, u64>(config!(memcg_high));
-        let pages = if high != 0 && high < max { high } else { max };
+        let by_high = high != 0 && high < max;
+        let pages = if by_high { high } else { max };
         let room = pages.saturating_sub(usage);
         if pages < UNLIMITED && room < tightest.room {
             let cgroup = memcg.follow::<Probed>(config!(css_cgroup));
             tightest = Limit {
                 level: level as u8,
+                high: by_high,
                 cgroup_id: cgroup_id::<Probed>(cgroup),
                 pages,
                 usage,
@@ -144,6 +154,7 @@ fn reclaim_ends(ctx: *mut c_void) {
         record.limit_pages = limit.pages;
         record.usage_pages = limit.usage;
         record.level = u32::from(limit.level);
+        record.limit = if limit.high { LIMIT_HIGH } else { LIMIT_MAX };
     });
 }
 
@@ -197,7 +208,26 @@ fn killed(task: Ptr, cgroups: CgroupIds) {
         record.limit_cgroup_id = if by_limit { limit.cgroup_id } else { 0 };
         record.limit_pages = if by_limit { limit.pages } else { u64::MAX };
         record.usage_pages = limit.usage;
+        record.victim_pages = resident_pages(task);
         record.trigger_pid = (bpf_get_current_pid_tgid() >> 32) as u32;
         record.level = u32::from(level);
     });
+}
+
+/// Resident memory of a task, pages; 0 when it has none any more.
+#[inline(always)]
+fn resident_pages(task: Ptr) -> u64 {
+    /// `MM_FILEPAGES`, `MM_ANONPAGES` and `MM_SHMEMPAGES` of linux/mm_types_task.h.
+    const COUNTS: [u32; 3] = [0, 1, 3];
+    let mm = task.follow::<Probed>(config!(task_mm));
+    if mm.is_null() || config!(mm_rss) == ABSENT {
+        return 0;
+    }
+    let mut pages = 0_i64;
+    for count in COUNTS {
+        let offset = config!(mm_rss).wrapping_add(config!(mm_rss_step).wrapping_mul(count));
+        pages = pages.wrapping_add(mm.field::<Probed, i64>(offset));
+    }
+    // Counts of single CPUs are not in it, so it can be below zero for a moment.
+    if pages < 0 { 0 } else { pages.cast_unsigned() }
 }

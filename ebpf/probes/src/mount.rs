@@ -9,6 +9,7 @@ use crate::counters::{add, count};
 use crate::events::emit_in_place;
 use crate::kernel::{Probed, current_task, task_cgroups};
 use crate::text::read_user_text;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use terrarium_abi::counter::{bucket, family};
 use terrarium_abi::{Kind, Mount, MountOp, Probe, RecordType};
 
@@ -16,6 +17,21 @@ use terrarium_abi::{Kind, Mount, MountOp, Probe, RecordType};
 fn begins(arguments: Arguments) {
     Call::begins(arguments).remember(Probe::Mount);
 }
+
+/// `open_tree_attr(fd, path, flags, attributes, size)`, since 6.15
+const OPEN_TREE_ATTR: Shape =
+    Shape { op: MountOp::OpenTreeAttr, source: 1, target: NONE, fstype: NONE, flags: 2 };
+system_call!(
+    5,
+    begins,
+    |result| ends(&OPEN_TREE_ATTR, result),
+    fentry_open_tree_attr,
+    fexit_open_tree_attr,
+    kprobe_open_tree_attr,
+    kretprobe_open_tree_attr,
+    enter_open_tree_attr,
+    exit_open_tree_attr
+);
 
 /// Where the strings and the flags of a call are among its arguments: their index, or [`NONE`].
 struct Shape {
@@ -103,7 +119,7 @@ system_call!(
     exit_fsopen
 );
 
-/// `fsconfig(fd, command, key, value, aux)`: the value is left alone, it may be a password
+/// `fsconfig(fd, command, key, value, aux)`: the value of a string or a path is the data; user space covers secrets
 const FSCONFIG: Shape =
     Shape { op: MountOp::Fsconfig, source: 2, target: NONE, fstype: NONE, flags: 1 };
 system_call!(
@@ -120,7 +136,7 @@ system_call!(
 
 /// `fsmount(fd, flags, attributes)`
 const FSMOUNT: Shape =
-    Shape { op: MountOp::Fsmount, source: NONE, target: NONE, fstype: NONE, flags: 2 };
+    Shape { op: MountOp::Fsmount, source: NONE, target: NONE, fstype: NONE, flags: 1 };
 system_call!(
     3,
     begins,
@@ -209,6 +225,37 @@ fn ends(shape: &Shape, result: i64) {
         record.header.flags |=
             read_user_text(&mut record.source, argument(arguments, shape.source))
                 | read_user_text(&mut record.target, argument(arguments, shape.target))
-                | read_user_text(&mut record.fstype, argument(arguments, shape.fstype));
+                | read_user_text(&mut record.fstype, argument(arguments, shape.fstype))
+                | read_user_text(&mut record.data, data(op, arguments));
+        attributes(record, op, arguments);
     });
+}
+
+/// The address of the options that a call carries as text, else 0.
+#[inline(always)]
+fn data(op: MountOp, arguments: &Arguments) -> u64 {
+    match op {
+        MountOp::Mount | MountOp::Remount => arguments[4],
+        // FSCONFIG_SET_STRING, FSCONFIG_SET_PATH, FSCONFIG_SET_PATH_EMPTY
+        MountOp::Fsconfig if matches!(arguments[1], 1 | 3 | 4) => arguments[3],
+        _ => 0,
+    }
+}
+
+/// What a call of the newer mount API changes.
+#[inline(always)]
+fn attributes(record: &mut Mount, op: MountOp, arguments: &Arguments) {
+    match op {
+        MountOp::Fsmount => record.attr_set = arguments[2],
+        MountOp::MountSetattr | MountOp::OpenTreeAttr if arguments[4] >= 24 => {
+            // `struct mount_attr`: set, clear, propagation
+            let mut words = [0_u64; 3];
+            // SAFETY: the destination is `words`, of the size given; the helper checks the source.
+            unsafe {
+                bpf_probe_read_user(words.as_mut_ptr().cast(), 24, arguments[3] as *const _);
+            }
+            [record.attr_set, record.attr_clr, record.propagation] = words;
+        }
+        _ => {}
+    }
 }

@@ -21,12 +21,14 @@ use crate::memory;
 use crate::text::read_kernel_text;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{fexit, kretprobe, map, tracepoint as perf_tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::{FExitContext, RetProbeContext, TracePointContext};
 use core::ffi::c_void;
 use terrarium_abi::counter::family;
 use terrarium_abi::namespace::{CLONE_NS_FLAGS, NS_KINDS};
+use terrarium_abi::task::ARGV_LEN;
 use terrarium_abi::{
     CloneFailed, Exec, Exit, ExitCause, Kind, NewTask, NsKind, Probe, RecordType, Via,
 };
@@ -76,10 +78,14 @@ fn newtask<A: Access>(ctx: *mut c_void) {
     }
     emit::<A, NewTask>(Probe::Task, RecordType::NewTask, task, cgroups, |header| {
         let caller = current_task();
+        let mut from = [0; NS_KINDS];
         let mut to = [0; NS_KINDS];
-        for (n, inode) in to.iter_mut().enumerate() {
-            if flags & CLONE_NS_FLAGS & NsKind::ALL[n].clone_flag() != 0 {
-                *inode = namespace_inode::<A>(task, n);
+        if flags & CLONE_NS_FLAGS != 0 {
+            for n in 0..NS_KINDS {
+                if flags & CLONE_NS_FLAGS & NsKind::ALL[n].clone_flag() != 0 {
+                    from[n] = namespace_inode::<Probed>(caller, n);
+                    to[n] = namespace_inode::<A>(task, n);
+                }
             }
         }
         NewTask {
@@ -88,6 +94,7 @@ fn newtask<A: Access>(ctx: *mut c_void) {
             caller_cgroup_id: task_cgroups::<Probed>(caller).unified,
             caller_pid: caller.field::<Probed, u32>(config!(task_tgid)),
             caller_tid: caller.field::<Probed, u32>(config!(task_pid)),
+            from,
             to,
         }
     });
@@ -105,7 +112,26 @@ fn exec<A: Access>(ctx: *mut c_void) {
         let (len, flags) = read_kernel_text(&mut record.filename, filename);
         record.filename_len = len;
         record.header.flags |= flags;
+        if config!(argv) == 1 {
+            record.argv_total = read_arguments(&mut record.argv, task);
+        }
     });
+}
+
+/// Reads the arguments of the program that the running task has just become: how long all of them are.
+#[inline(always)]
+fn read_arguments(out: &mut [u8; ARGV_LEN], task: Ptr) -> u64 {
+    let mm = task.follow::<Probed>(config!(task_mm));
+    let start = mm.field::<Probed, u64>(config!(mm_arg_start));
+    let total = mm.field::<Probed, u64>(config!(mm_arg_end)).saturating_sub(start);
+    // Bounded by a mask, which the verifier understands whatever the compiler makes of it.
+    let len =
+        if total >= ARGV_LEN as u64 { ARGV_LEN as u64 } else { total & (ARGV_LEN as u64 - 1) };
+    if len != 0 {
+        // SAFETY: the destination is `out`, which has at least `len` bytes; the helper checks the source.
+        unsafe { bpf_probe_read_user(out.as_mut_ptr().cast(), len as u32, start as *const _) };
+    }
+    total
 }
 
 #[inline(always)]

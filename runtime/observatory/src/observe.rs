@@ -223,6 +223,7 @@ impl Running {
             shared: Arc::clone(&shared),
             stop: stopped,
             root: options.root.clone(),
+            watched: probes.take_watched(),
         };
         let pump = std::thread::Builder::new()
             .name("events".to_owned())

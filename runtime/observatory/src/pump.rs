@@ -11,6 +11,7 @@ use crate::event::history::Event;
 use crate::event::json;
 use crate::kernel::cgroup_mounts::Hierarchy;
 use crate::metrics::Exemplar;
+use crate::probe::watch::Watched;
 use crate::shared::Shared;
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -53,6 +54,8 @@ pub struct Pump {
     pub stop: OwnedFd,
     /// Where the state files are.
     pub root: PathBuf,
+    /// The cgroups that are watched, where some are left out.
+    pub watched: Option<Watched>,
 }
 
 impl Pump {
@@ -97,8 +100,15 @@ impl Pump {
             }
             if state_changed {
                 watch.read();
+                self.follow_state_files();
                 self.shared.registry().read_state_files();
             }
+        }
+    }
+
+    fn follow_state_files(&mut self) {
+        if let Some(watched) = &mut self.watched {
+            watched.follow_state_files(&self.root);
         }
     }
 
@@ -131,6 +141,7 @@ impl Pump {
     }
 
     fn tick(&mut self) {
+        self.follow_state_files();
         let shared = &self.shared;
         // The lock order is registry, then counters, everywhere.
         let mut registry = shared.registry();

@@ -10,6 +10,7 @@ mod engines;
 mod errors;
 mod escapes;
 mod fields;
+mod filters;
 mod guard;
 mod images;
 mod isolation;

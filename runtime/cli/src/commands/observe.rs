@@ -12,7 +12,7 @@ use std::time::Duration;
 use terrarium_observatory::metrics::Shown;
 use terrarium_observatory::observe::{self, Options};
 use terrarium_observatory::probe::plan::{probe_by_name, probe_name};
-use terrarium_observatory::probe::{HookReport, Mechanism, Probe, Settings};
+use terrarium_observatory::probe::{Choice, HookReport, Mechanism, Probe, Settings, Watch};
 
 /// The names of all probes.
 pub const PROBES: [&str; 6] = ["task", "namespace", "mount", "memory", "cgroup", "guard"];
@@ -26,15 +26,27 @@ pub struct Observe {
     /// Folder that holds the state of containers
     #[arg(long = "root", id = "observe_root", value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Probes to attach: task, namespace, mount, memory, cgroup, guard
+    /// Probes to attach: task, namespace, mount, memory, cgroup, guard; or single hooks of one, as guard.ptrace
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = PROBES)]
     probes: Vec<String>,
     /// Ways to attach that are allowed, of those that doctor names; else the best one that works
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     attach: Vec<String>,
+    /// Probes whose events are written; the others only count
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = PROBES)]
+    events: Vec<String>,
     /// Only count, write no events
     #[arg(long)]
     no_events: bool,
+    /// Events that one cgroup may write in a second; 0 sets no limit
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    event_rate: u32,
+    /// Tell the arguments of programs, which can hold secrets
+    #[arg(long)]
+    argv: bool,
+    /// What to count and report: all, or a list of terrarium and paths of cgroups
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    watch: Watch,
     /// Tell the log of the eBPF programs themselves on stderr
     #[arg(long)]
     ebpf_log: bool,
@@ -58,7 +70,10 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
     let settings = Settings {
         probes: probes(&args.probes)?,
         mechanisms: mechanisms(&args.attach)?,
-        events: !args.no_events,
+        events: if args.no_events { Vec::new() } else { event_probes(&args.events)? },
+        event_rate: args.event_rate,
+        argv: args.argv,
+        watch: args.watch,
         log: args.ebpf_log,
         ..Settings::default()
     };
@@ -77,10 +92,18 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The probes with these names.
-pub fn probes(names: &[String]) -> anyhow::Result<Vec<Probe>> {
+/// The probes and hooks with these names.
+pub fn probes(names: &[String]) -> anyhow::Result<Vec<Choice>> {
+    let choice = |name: &String| {
+        name.parse().map_err(|e| WithCode::error(2, anyhow!("--probes {name}: {e}")))
+    };
+    names.iter().map(choice).collect()
+}
+
+/// The probes with these names, whose events are written.
+fn event_probes(names: &[String]) -> anyhow::Result<Vec<Probe>> {
     let probe = |name: &String| {
-        probe_by_name(name).map_err(|e| WithCode::error(2, anyhow!("--probes {name}: {e}")))
+        probe_by_name(name).map_err(|e| WithCode::error(2, anyhow!("--events {name}: {e}")))
     };
     names.iter().map(probe).collect()
 }

@@ -89,6 +89,54 @@ pub const OPEN_TREE: &[(u64, &str)] = &[
     (0x8_0000, "OPEN_TREE_CLOEXEC"),
 ];
 
+/// The flags of fsopen (linux/mount.h).
+pub const FSOPEN: &[(u64, &str)] = &[(1, "FSOPEN_CLOEXEC")];
+
+/// The commands of fsconfig (linux/mount.h).
+pub const FSCONFIG: &[(u64, &str)] = &[
+    (0, "FSCONFIG_SET_FLAG"),
+    (1, "FSCONFIG_SET_STRING"),
+    (2, "FSCONFIG_SET_BINARY"),
+    (3, "FSCONFIG_SET_PATH"),
+    (4, "FSCONFIG_SET_PATH_EMPTY"),
+    (5, "FSCONFIG_SET_FD"),
+    (6, "FSCONFIG_CMD_CREATE"),
+    (7, "FSCONFIG_CMD_RECONFIGURE"),
+    (8, "FSCONFIG_CMD_CREATE_EXCL"),
+];
+
+/// The flags of fsmount (linux/mount.h).
+pub const FSMOUNT: &[(u64, &str)] = &[(1, "FSMOUNT_CLOEXEC")];
+
+/// The flags of fspick (linux/mount.h).
+pub const FSPICK: &[(u64, &str)] = &[
+    (1, "FSPICK_CLOEXEC"),
+    (2, "FSPICK_SYMLINK_NOFOLLOW"),
+    (4, "FSPICK_NO_AUTOMOUNT"),
+    (8, "FSPICK_EMPTY_PATH"),
+];
+
+/// The flags of `mount_setattr` (linux/fcntl.h).
+pub const MOUNT_SETATTR: &[(u64, &str)] = &[
+    (0x100, "AT_SYMLINK_NOFOLLOW"),
+    (0x800, "AT_NO_AUTOMOUNT"),
+    (0x1000, "AT_EMPTY_PATH"),
+    (0x8000, "AT_RECURSIVE"),
+];
+
+/// Attributes of mounts (linux/mount.h). The way of updating access times is a number of two bits.
+pub const MOUNT_ATTR: &[(u64, &str)] = &[
+    (0x01, "MOUNT_ATTR_RDONLY"),
+    (0x02, "MOUNT_ATTR_NOSUID"),
+    (0x04, "MOUNT_ATTR_NODEV"),
+    (0x08, "MOUNT_ATTR_NOEXEC"),
+    (0x10, "MOUNT_ATTR_NOATIME"),
+    (0x20, "MOUNT_ATTR_STRICTATIME"),
+    (0x80, "MOUNT_ATTR_NODIRATIME"),
+    (0x10_0000, "MOUNT_ATTR_IDMAP"),
+    (0x20_0000, "MOUNT_ATTR_NOSYMFOLLOW"),
+];
+
 /// Requests of ptrace that are reported (linux/ptrace.h).
 pub const PTRACE: &[(u64, &str)] = &[
     (0, "PTRACE_TRACEME"),

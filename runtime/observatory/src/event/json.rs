@@ -6,9 +6,9 @@ use crate::event::history::Event;
 use crate::event::{flag_names, guard};
 use serde_json::{Map, Value, json};
 use terrarium_abi::header::flags;
-use terrarium_abi::memory::{LEVEL_GLOBAL, LEVEL_UNKNOWN};
+use terrarium_abi::memory::{LEVEL_GLOBAL, LEVEL_UNKNOWN, LIMIT_HIGH};
 use terrarium_abi::namespace::{CLONE_NEWTIME, CLONE_NS_FLAGS};
-use terrarium_abi::{Exit, ExitCause, Header, MountOp, NewTask, NsChange, NsKind, Via};
+use terrarium_abi::{Exec, Exit, ExitCause, Header, NewTask, NsChange, NsKind, Via};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -108,7 +108,7 @@ pub fn event_type(event: &Event) -> String {
             "namespace.create".to_owned()
         }
         Record::NsChange(_) => "namespace.enter".to_owned(),
-        Record::Mount(mount) => format!("mount.{}", op_name(mount.op)),
+        Record::Mount(mount) => format!("mount.{}", super::mount::op_name(mount.op)),
         Record::Reclaim(_) => "memory.limit".to_owned(),
         Record::Oom(_) => "memory.oom".to_owned(),
         Record::CgroupMkdir(_) => "cgroup.create".to_owned(),
@@ -123,11 +123,6 @@ fn severity(record: &Record) -> &'static str {
         Record::Oom(_) => "warning",
         _ => "info",
     }
-}
-
-fn op_name(op: u32) -> &'static str {
-    let index = usize::try_from(op).unwrap_or(usize::MAX);
-    MountOp::ALL.get(index).map_or("other", |op| op.name())
 }
 
 fn cgroup(event: &Event) -> Value {
@@ -194,6 +189,7 @@ fn payload(
         }
         Record::Exec(exec) => {
             process.insert("exe".to_owned(), json!(text(&exec.filename)));
+            arguments(exec, process);
             object.insert("result".to_owned(), result(0));
         }
         Record::Exit(exit) => {
@@ -206,17 +202,7 @@ fn payload(
             object.insert("duration_ns".to_owned(), json!(change.duration_ns));
         }
         Record::Mount(mount) => {
-            object.insert(
-                "mount".to_owned(),
-                json!({
-                    "op": op_name(mount.op),
-                    "source": text(&mount.source),
-                    "target": text(&mount.target),
-                    "fstype": text(&mount.fstype),
-                    "flags": mount.flags,
-                    "flag_names": mount_flag_names(mount.op, mount.flags),
-                }),
-            );
+            object.insert("mount".to_owned(), super::mount::payload(mount));
             object.insert("result".to_owned(), result(mount.result));
             object.insert("duration_ns".to_owned(), json!(mount.duration_ns));
         }
@@ -226,6 +212,7 @@ fn payload(
                 json!({
                     "reclaimed_bytes": reclaim.reclaimed_pages * context.page_bytes,
                     "scope": scope(reclaim.level),
+                    "limit": if reclaim.limit == LIMIT_HIGH { "high" } else { "max" },
                     "limit_cgroup_id": id(reclaim.limit_cgroup_id),
                     "limit_bytes": pages(reclaim.limit_pages, context),
                     "usage_bytes": pages(reclaim.usage_pages, context),
@@ -242,6 +229,10 @@ fn payload(
                     "limit_bytes": pages(oom.limit_pages, context),
                     "usage_bytes": pages(oom.usage_pages, context),
                     "trigger_pid": oom.trigger_pid,
+                    "victim_rss_bytes": match oom.victim_pages {
+                        0 => Value::Null,
+                        pages => json!(pages * context.page_bytes),
+                    },
                 }),
             );
         }
@@ -276,8 +267,8 @@ fn new_task(
     process: &mut Map<String, Value>,
 ) {
     if let Some(kind) = namespace {
-        let to = inode(task.to[kind as usize]);
-        let made = json!({"kind": kind.name(), "via": "clone", "from": null, "to": to});
+        let (from, to) = (inode(task.from[kind as usize]), inode(task.to[kind as usize]));
+        let made = json!({"kind": kind.name(), "via": "clone", "from": from, "to": to});
         object.insert("namespace".to_owned(), made);
     } else {
         clone_flags(task.flags, process);
@@ -290,6 +281,19 @@ fn new_task(
         );
     }
     object.insert("result".to_owned(), result(0));
+}
+
+/// The arguments, where the observatory was asked to tell them.
+fn arguments(exec: &Exec, process: &mut Map<String, Value>) {
+    let total = usize::try_from(exec.argv_total).unwrap_or(usize::MAX);
+    if total == 0 {
+        return;
+    }
+    let told = &exec.argv[..total.min(exec.argv.len())];
+    let told = told.strip_suffix(&[0]).unwrap_or(told);
+    let list: Vec<_> = told.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+    process.insert("argv".to_owned(), json!(list));
+    process.insert("argv_truncated".to_owned(), json!(total > exec.argv.len()));
 }
 
 fn exit(exit: &Exit, process: &mut Map<String, Value>) {
@@ -368,15 +372,4 @@ fn namespace(change: &NsChange, kind: Option<NsKind>, context: &Context) -> Valu
     namespace.insert("flags".to_owned(), json!(change.flags));
     namespace.insert("flag_names".to_owned(), json!(names));
     Value::Object(namespace)
-}
-
-fn mount_flag_names(op: u32, flags: u64) -> Vec<&'static str> {
-    let table = match op {
-        op if op <= MountOp::Propagation as u32 => flag_names::MOUNT,
-        op if op == MountOp::Umount as u32 => flag_names::UMOUNT,
-        op if op == MountOp::MoveMount as u32 => flag_names::MOVE_MOUNT,
-        op if op == MountOp::OpenTree as u32 => flag_names::OPEN_TREE,
-        _ => &[],
-    };
-    flag_names::names(flags, table)
 }

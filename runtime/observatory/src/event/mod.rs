@@ -5,6 +5,7 @@ pub mod flag_names;
 mod guard;
 pub mod history;
 pub mod json;
+mod mount;
 pub mod select;
 
 pub use decode::{DecodeError, Record};

@@ -38,6 +38,9 @@ const FIELDS: &[Field] = fields! {
     task_thread_pid: ["task_struct.thread_pid"] => "process ids inside pid namespaces",
     task_signal: ["task_struct.signal"] => "exits cannot be counted",
     task_exit_code: ["task_struct.exit_code"] => "exit status",
+    task_mm: ["task_struct.mm"] => "arguments of programs, sizes of OOM victims",
+    mm_arg_start: ["mm_struct.arg_start"] => "arguments of programs",
+    mm_arg_end: ["mm_struct.arg_end"] => "arguments of programs",
     task_files: ["task_struct.files"] => "the kind of namespace of setns(fd, 0)",
     cred_uid: ["cred.uid"] => "user ids",
     pid_level: ["pid.level"] => "process ids inside pid namespaces",
@@ -46,6 +49,7 @@ const FIELDS: &[Field] = fields! {
     css_cgroup: ["cgroup_subsys_state.cgroup"] => "v1 memory cgroups",
     css_parent: ["cgroup_subsys_state.parent"] => "whose memory limit was hit",
     cgroup_kn: ["cgroup.kn"] => "no event can be attributed to a cgroup",
+    cgroup_self: ["cgroup.self"] => "watching what is made below a cgroup",
     cgroup_root: ["cgroup.root"] => "names of short-lived cgroups",
     cgroup_level: ["cgroup.level"] => "depth of cgroups",
     root_hierarchy_id: ["cgroup_root.hierarchy_id"] => "names of short-lived cgroups",
@@ -129,6 +133,16 @@ pub fn config(
         ns.inum = types.offset_of(&format!("{holder}.ns.inum")).unwrap_or(ABSENT);
         ns.initial = initial_namespace(proc, kind);
     }
+    // Since 6.2 an array of per-CPU counters, before a struct around an array of words.
+    let counter = types.size_of("percpu_counter").zip(types.offset_of("percpu_counter.count"));
+    (config.mm_rss, config.mm_rss_step) =
+        match (types.offset_of("mm_struct.rss_stat.count"), counter) {
+            (Some(words), _) => (words, 8),
+            (None, Some((size, count))) => {
+                (types.offset_of("mm_struct.rss_stat").map_or(ABSENT, |array| array + count), size)
+            }
+            (None, None) => (ABSENT, ABSENT),
+        };
     config.memory_is_v1 = u32::from(mounts.memory_is_v1());
     config.memory_hierarchy = mounts.memory_hierarchy;
     config.exit_tells_group_dead = u32::from(
@@ -139,7 +153,6 @@ pub fn config(
         config.memcg_usage = ABSENT;
         config.memcg_oom_kills = ABSENT;
     }
-    config.events = 1;
     (config, missing)
 }
 

@@ -6,7 +6,8 @@ use crate::kernel::config::{MissingField, config};
 use crate::kernel::permission;
 use crate::probe::attach::{Attacher, HookReport};
 use crate::probe::counts::Counters;
-use crate::probe::plan::{HOOKS, Mechanism};
+use crate::probe::plan::{Choice, HOOKS, Mechanism};
+use crate::probe::watch::{Watch, Watched};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use std::io;
@@ -44,6 +45,14 @@ pub enum LoadError {
         /// In one line.
         reason: String,
     },
+    /// A cgroup that is to be watched is not there.
+    #[error(
+        "watch the cgroup {path}: it is in no hierarchy that names containers (see /proc/PID/cgroup)"
+    )]
+    Unwatchable {
+        /// Its path.
+        path: String,
+    },
     /// The object lacks a map.
     #[error("the eBPF object has no usable map {name}: {reason}")]
     Map {
@@ -57,12 +66,18 @@ pub enum LoadError {
 /// What to load.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The probes wanted.
-    pub probes: Vec<Probe>,
+    /// The probes, or hooks of them, wanted.
+    pub probes: Vec<Choice>,
     /// The ways to attach that are allowed; empty allows all.
     pub mechanisms: Vec<Mechanism>,
-    /// Whether records are written at all.
-    pub events: bool,
+    /// The probes whose records are written; the others only count.
+    pub events: Vec<Probe>,
+    /// How many records a cgroup may write in a second; 0 sets no limit.
+    pub event_rate: u32,
+    /// Whether records of exec carry the arguments, which can hold secrets.
+    pub argv: bool,
+    /// Which cgroups are counted and reported.
+    pub watch: Watch,
     /// Whether the programs' own log is on.
     pub log: bool,
     /// Size of the ring buffer, bytes: a power of two, at least a page.
@@ -76,9 +91,12 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            probes: Probe::ALL.to_vec(),
+            probes: Probe::ALL.map(|probe| Choice { probe, hook: None }).to_vec(),
             mechanisms: Vec::new(),
-            events: true,
+            events: Probe::ALL.to_vec(),
+            event_rate: 0,
+            argv: false,
+            watch: Watch::All,
             log: false,
             ring_bytes: 4 << 20,
             counters: 65_536,
@@ -91,6 +109,8 @@ impl Default for Settings {
 pub struct Probes {
     /// Closing these detaches the programs at system call tracepoints.
     _perf_events: Vec<OwnedFd>,
+    /// Taken out by whoever follows new containers.
+    watched: Option<Watched>,
     ebpf: Ebpf,
     reports: Vec<HookReport>,
     missing_fields: Vec<MissingField>,
@@ -109,8 +129,15 @@ impl Probes {
         })?;
         let types = KernelTypes::read(Path::new(VMLINUX))?;
         let (mut config, missing_fields) = config(&types, &mounts, &settings.proc);
-        config.events = u32::from(settings.events);
-        config.memory_probe = u32::from(settings.probes.contains(&Probe::Memory));
+        config.events = settings.events.iter().fold(0, |bits, probe| bits | 1 << *probe as u32);
+        // A span of the programs is 2^30 nanoseconds.
+        let per_span = (u64::from(settings.event_rate) << 30) / 1_000_000_000;
+        let least = u32::from(settings.event_rate != 0);
+        config.event_rate = u32::try_from(per_span).unwrap_or(u32::MAX).max(least);
+        config.argv = u32::from(settings.argv);
+        (config.watch, config.watch_terrarium) = settings.watch.switches();
+        let memory = settings.probes.iter().any(|choice| choice.probe == Probe::Memory);
+        config.memory_probe = u32::from(memory);
         let btf = Btf::from_sys_fs().ok();
 
         let log_level = if settings.log { u8::MAX } else { 0 };
@@ -136,12 +163,15 @@ impl Probes {
             Attacher::new(&mut ebpf, btf.as_ref(), Some(&types), &settings.mechanisms);
         let reports = HOOKS
             .iter()
-            .filter(|hook| settings.probes.contains(&hook.probe))
+            .filter(|hook| Choice::chosen(&settings.probes, hook))
             .map(|hook| attacher.attach(*hook))
             .collect();
         let perf_events = attacher.perf_events;
+        // After attaching: what is made below a watched cgroup from now on is watched from its first task.
+        let watched = Watched::new(&mut ebpf, &settings.watch, &mounts)?;
         Ok(Self {
             _perf_events: perf_events,
+            watched: Some(watched),
             ebpf,
             reports,
             missing_fields,
@@ -187,6 +217,11 @@ impl Probes {
     /// Takes the map of new cgroups out.
     pub fn take_cgroups(&mut self) -> Result<HashMap<MapData, CgroupKey, CgroupInfo>, LoadError> {
         self.take(names::CGROUPS)
+    }
+
+    /// Takes the watched cgroups out.
+    pub fn take_watched(&mut self) -> Option<Watched> {
+        self.watched.take()
     }
 
     /// The object, for aya-log.

@@ -5,9 +5,11 @@ pub mod counts;
 pub mod load;
 pub mod map_batch;
 pub mod plan;
+pub mod watch;
 
 pub use attach::{Attempt, HookReport};
 pub use counts::{Counters, ProbeStats};
 pub use load::{LoadError, Probes, Settings};
-pub use plan::{Mechanism, probe_name};
+pub use plan::{Choice, Mechanism, probe_name};
 pub use terrarium_abi::Probe;
+pub use watch::Watch;

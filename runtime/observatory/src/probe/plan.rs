@@ -68,6 +68,42 @@ pub const fn probe_name(probe: Probe) -> &'static str {
     }
 }
 
+/// Chooses probes and, of a probe, single hooks: `guard`, or `guard.ptrace`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The probe.
+    pub probe: Probe,
+    /// One hook of it; all when none is named.
+    pub hook: Option<&'static str>,
+}
+
+impl Choice {
+    /// Whether the hook is chosen by one of these: by its probe, or by name where the probe is chosen by hooks.
+    pub fn chosen(all: &[Self], hook: &Hook) -> bool {
+        all.iter().any(|choice| {
+            choice.probe == hook.probe && choice.hook.is_none_or(|name| name == hook.name)
+        })
+    }
+}
+
+impl FromStr for Choice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (probe, hook) = match text.split_once('.') {
+            Some((probe, hook)) => (probe_by_name(probe)?, Some(hook)),
+            None => (probe_by_name(text)?, None),
+        };
+        let Some(name) = hook else { return Ok(Self { probe, hook: None }) };
+        let of_probe = || HOOKS.iter().filter(|hook| hook.probe == probe).map(|hook| hook.name);
+        let hook = of_probe().find(|known| *known == name).ok_or_else(|| {
+            let all: Vec<&str> = of_probe().collect();
+            format!("no such hook of {} (there are {})", probe_name(probe), all.join(", "))
+        })?;
+        Ok(Self { probe, hook: Some(hook) })
+    }
+}
+
 /// The probe with this name.
 pub fn probe_by_name(name: &str) -> Result<Probe, String> {
     Probe::ALL.into_iter().find(|probe| probe_name(*probe) == name).ok_or_else(|| {
@@ -237,6 +273,7 @@ pub const HOOKS: &[Hook] = &[
     new_mount_api("fsmount"),
     new_mount_api("fspick"),
     new_mount_api("mount_setattr"),
+    new_mount_api("open_tree_attr"),
     guarded("ptrace"),
     guarded("chroot"),
     guarded("capset"),
@@ -282,5 +319,14 @@ mod tests {
         }
         assert!("perf".parse::<Mechanism>().is_err());
         assert!(probe_by_name("guards").is_err());
+        let one: Choice = "guard.ptrace".parse().expect("a hook");
+        assert_eq!(one, Choice { probe: Probe::Guard, hook: Some("ptrace") });
+        assert!("guard.mount".parse::<Choice>().is_err());
+        let chosen: Vec<&str> = HOOKS
+            .iter()
+            .filter(|hook| Choice::chosen(std::slice::from_ref(&one), hook))
+            .map(|hook| hook.name)
+            .collect();
+        assert_eq!(chosen, ["ptrace"]);
     }
 }
