@@ -396,7 +396,7 @@ fn from_bundle(args: &OfBundle, global: &Global) -> anyhow::Result<u8> {
         container.write_pid_file(path)?;
     }
     container.start()?;
-    supervise(&store, &signals, container, Some(&args.audit))
+    supervise(&store, &signals, container, None)
 }
 
 /// Binds the exit code of `run` to `error`.
