@@ -2,9 +2,10 @@
 
 use crate::error::{Error, Result};
 use crate::init::{Failure, Step};
+use crate::units::number_list;
 use oci_spec::runtime::{
-    IOPriorityClass, Linux, LinuxPersonalityDomain, LinuxSchedulerFlag, LinuxSchedulerPolicy,
-    Process, Scheduler,
+    IOPriorityClass, Linux, LinuxMemoryPolicy, LinuxPersonalityDomain, LinuxSchedulerFlag,
+    LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process, Scheduler,
 };
 use std::io;
 
@@ -17,6 +18,15 @@ pub(crate) struct Attributes {
     io_priority: Option<libc::c_int>,
     /// `sched_setattr(2)`
     scheduler: Option<SchedAttr>,
+    /// `set_mempolicy(2)`
+    memory: Option<MemoryPolicy>,
+}
+
+/// Arguments of `set_mempolicy(2)`: the mode with its flags, and the nodes, a bit each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct MemoryPolicy {
+    mode: libc::c_int,
+    nodes: [u64; 16],
 }
 
 /// `struct sched_attr` of linux/sched/types.h, in its first version (Linux 3.14).
@@ -68,6 +78,7 @@ impl Attributes {
             personality: personality.transpose()?,
             io_priority: io_priority.transpose()?,
             scheduler: process.scheduler().as_ref().map(scheduler),
+            memory: linux.memory_policy().as_ref().map(memory_policy).transpose()?,
         })
     }
 
@@ -82,6 +93,17 @@ impl Attributes {
                 "set",
                 "scheduler",
                 "real-time policies need CAP_SYS_NICE, and on cgroup v1 a cpu.rt_runtime_us",
+            )?;
+        }
+        if let Some(policy) = &self.memory {
+            // SAFETY: the kernel reads at most the 1024 bits that are said to be there.
+            let result = unsafe {
+                libc::syscall(libc::SYS_set_mempolicy, policy.mode, policy.nodes.as_ptr(), 1025)
+            };
+            done(result).step_hint(
+                "set",
+                "memory policy",
+                "the nodes must exist and be allowed by the cpuset",
             )?;
         }
         if let Some(priority) = self.io_priority {
@@ -138,6 +160,40 @@ fn scheduler(scheduler: &Scheduler) -> SchedAttr {
         deadline: scheduler.deadline().unwrap_or(0),
         period: scheduler.period().unwrap_or(0),
     }
+}
+
+/// Numbers of linux/mempolicy.h.
+fn memory_policy(policy: &LinuxMemoryPolicy) -> Result<MemoryPolicy> {
+    use MemoryPolicyFlagType as Flag;
+    use MemoryPolicyModeType as Mode;
+    // SAFETY: with null pointers and no flags the kernel only says whether it has the call.
+    let known = unsafe { libc::syscall(libc::SYS_get_mempolicy, 0, 0, 0, 0, 0) };
+    if known < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+        let reason = "this kernel has no memory policies (CONFIG_NUMA); remove it";
+        return Err(Error::unsupported("linux.memoryPolicy", reason));
+    }
+    let mode = match policy.mode() {
+        Mode::MpolDefault => 0,
+        Mode::MpolPreferred => 1,
+        Mode::MpolBind => 2,
+        Mode::MpolInterleave => 3,
+        Mode::MpolLocal => 4,
+        Mode::MpolPreferredMany => 5,
+        Mode::MpolWeightedInterleave => 6,
+    };
+    let flags = policy.flags().iter().flatten().map(|flag| match flag {
+        Flag::MpolFNumaBalancing => 1 << 13,
+        Flag::MpolFRelativeNodes => 1 << 14,
+        Flag::MpolFStaticNodes => 1 << 15,
+    });
+    let mode = flags.fold(mode, |all, flag| all | flag);
+    let mut nodes = [0; 16];
+    if let Some(list) = policy.nodes().as_deref().filter(|list| !list.is_empty()) {
+        for node in number_list("linux.memoryPolicy.nodes", list)? {
+            nodes[node / 64] |= 1 << (node % 64);
+        }
+    }
+    Ok(MemoryPolicy { mode, nodes })
 }
 
 #[cfg(test)]

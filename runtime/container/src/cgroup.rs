@@ -7,6 +7,7 @@
 
 use crate::device_filter::DeviceFilter;
 use crate::error::{Error, Result, Tried};
+use crate::resource_files;
 use crate::rootfs::{CgroupFolder, CgroupView};
 use crate::state::CgroupState;
 use cgroups_rs::fs::MaxValue;
@@ -16,9 +17,9 @@ use cgroups_rs::fs::devices::{DevicePermissions, DeviceType, DevicesController};
 use cgroups_rs::fs::memory::MemController;
 use cgroups_rs::fs::pid::PidController;
 use oci_spec::runtime::{
-    LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceType, LinuxMemory, LinuxResources,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -245,7 +246,11 @@ impl Cgroups {
         if let Some(unified) = hierarchies.unified() {
             add(&mut members, path, unified, None);
         }
-        for controller in resources.map(needed).transpose()?.unwrap_or_default() {
+        if let Some(resources) = resources {
+            resource_files::check(resources)?;
+            add_unified(&mut members, path, hierarchies, resources)?;
+        }
+        for controller in resources.map(needed).unwrap_or_default() {
             if controller == "devices" && hierarchies.restricted {
                 // Without privileges nobody makes a device node, and rules cannot be set.
                 continue;
@@ -258,9 +263,12 @@ impl Cgroups {
                 let filter = DeviceFilter::new(rules).map_err(Error::DeviceRules)?;
                 device_filter = Some(filter).filter(|_| hierarchies.unified().is_some());
             } else if let Some(unified) =
-                hierarchies.unified().filter(|u| has_controller(&u.top(), controller))
+                hierarchies.unified().filter(|u| has_controller(&u.top(), unified_name(controller)))
             {
-                add(&mut members, path, unified, Some(controller));
+                if let Some(resources) = resources {
+                    check_unified(controller, resources)?;
+                }
+                add(&mut members, path, unified, Some(unified_name(controller)));
             } else if hierarchies.restricted {
                 return Err(Error::unsupported(
                     format!("a {controller} limit"),
@@ -338,6 +346,9 @@ impl Cgroups {
                 limit(member, resources)?;
             }
         }
+        if let Some(resources) = resources {
+            self.write_lines(resources)?;
+        }
         if let (Some(filter), Some(unified)) = (&self.device_filter, self.open_unified()?) {
             filter.attach(unified.as_fd()).map_err(Error::DeviceRules)?;
         }
@@ -360,8 +371,26 @@ impl Cgroups {
     pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<()> {
         self.members.iter().try_for_each(|member| {
             hand_down_to(member)?;
+            if resources.memory().and_then(|memory| memory.check_before_update()) == Some(true) {
+                check_usage(member, resources)?;
+            }
             limit(member, resources)
-        })
+        })?;
+        self.write_lines(resources)
+    }
+
+    /// The limits that are a line in a file each: after the others, which some of them are checked against.
+    fn write_lines(&self, resources: &LinuxResources) -> Result<()> {
+        let all: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| {
+                let has = |controller: &str| member.controllers.contains(controller);
+                let v2 = member.hierarchy.is_unified();
+                (member.folder.clone(), resource_files::lines(resources, v2, has))
+            })
+            .collect();
+        resource_files::write(&all)
     }
 
     /// Moves processes that exist into the cgroups.
@@ -443,28 +472,44 @@ fn add(members: &mut Vec<Member>, path: &str, hierarchy: &Hierarchy, controller:
     members[index].controllers.extend(controller.map(str::to_owned));
 }
 
+/// Notes which controllers the files of `unified` need: they are cgroup v2's alone.
+fn add_unified(
+    members: &mut Vec<Member>,
+    path: &str,
+    hierarchies: &Hierarchies,
+    resources: &LinuxResources,
+) -> Result<()> {
+    for file in resources.unified().iter().flatten().map(|(file, _)| file) {
+        let controller = resource_files::controller_of(file)?;
+        let unified = hierarchies
+            .unified()
+            .filter(|u| controller.is_none_or(|name| has_controller(&u.top(), name)));
+        match unified {
+            Some(unified) => add(members, path, unified, controller),
+            None => {
+                return Err(Error::unsupported(
+                    format!("linux.resources.unified {file:?}"),
+                    "that controller is not in a cgroup v2 hierarchy here (`terrarium doctor` shows what is)",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether the unified hierarchy mounted at `mountpoint` has `controller`.
 fn has_controller(mountpoint: &Path, controller: &str) -> bool {
     fs::read_to_string(mountpoint.join("cgroup.controllers"))
         .is_ok_and(|text| text.split_ascii_whitespace().any(|c| c == controller))
 }
 
-/// The controllers that `resources` needs.
-fn needed(resources: &LinuxResources) -> Result<Vec<&'static str>> {
+/// The controllers that `resources` needs, by their names in v1.
+fn needed(resources: &LinuxResources) -> Vec<&'static str> {
     let mut needed = Vec::new();
+    let given = |list: Option<bool>| list == Some(false);
     // blkio first: writeback accounting wants a task's blkio cgroup set before its memory cgroup.
-    let unsupported = [
-        ("blockIO", resources.block_io().is_some()),
-        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|l| !l.is_empty())),
-        ("network", resources.network().is_some()),
-        ("rdma", resources.rdma().as_ref().is_some_and(|r| !r.is_empty())),
-        ("unified", resources.unified().as_ref().is_some_and(|u| !u.is_empty())),
-    ];
-    if let Some((field, _)) = unsupported.iter().find(|(_, present)| *present) {
-        return Err(Error::unsupported(
-            format!("linux.resources.{field}"),
-            "terrarium sets memory, cpu, cpuset, pids and device limits only so far",
-        ));
+    if resources.block_io().as_ref().is_some_and(|io| *io != LinuxBlockIo::default()) {
+        needed.push("blkio");
     }
     if resources.memory().as_ref().is_some_and(|m| *m != LinuxMemory::default()) {
         needed.push("memory");
@@ -473,24 +518,69 @@ fn needed(resources: &LinuxResources) -> Result<Vec<&'static str>> {
         needed.push("pids");
     }
     if let Some(cpu) = resources.cpu() {
-        if cpu.realtime_runtime().is_some() || cpu.realtime_period().is_some() {
-            return Err(Error::unsupported(
-                "linux.resources.cpu.realtimeRuntime",
-                "terrarium does not support this field yet; remove it",
-            ));
-        }
-        let limits = [cpu.shares().is_some(), cpu.quota().is_some(), cpu.period().is_some()];
-        if limits.contains(&true) {
+        let mut rest = cpu.clone();
+        rest.set_cpus(None).set_mems(None);
+        if rest != LinuxCpu::default() {
             needed.push("cpu");
         }
         if cpu.cpus().is_some() || cpu.mems().is_some() {
             needed.push("cpuset");
         }
     }
-    if resources.devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+    if given(resources.hugepage_limits().as_ref().map(Vec::is_empty)) {
+        needed.push("hugetlb");
+    }
+    if given(resources.rdma().as_ref().map(HashMap::is_empty)) {
+        needed.push("rdma");
+    }
+    if let Some(network) = resources.network() {
+        if network.class_id().is_some() {
+            needed.push("net_cls");
+        }
+        if given(network.priorities().as_ref().map(Vec::is_empty)) {
+            needed.push("net_prio");
+        }
+    }
+    if given(resources.devices().as_ref().map(Vec::is_empty)) {
         needed.push("devices");
     }
-    Ok(needed)
+    needed
+}
+
+/// Name of a v1 controller in cgroup v2.
+fn unified_name(controller: &'static str) -> &'static str {
+    if controller == "blkio" { "io" } else { controller }
+}
+
+/// Refuses limits that cgroup v2 does not have, where `controller` stands there.
+fn check_unified(controller: &str, resources: &LinuxResources) -> Result<()> {
+    let refused = |what: &'static str, reason: &'static str| Err(Error::unsupported(what, reason));
+    let cpu = resources.cpu().as_ref().filter(|_| controller == "cpu");
+    if cpu.is_some_and(|cpu| cpu.realtime_runtime().is_some() || cpu.realtime_period().is_some()) {
+        return refused("cpu.realtimeRuntime", "cgroup v2 has no budget for real-time tasks");
+    }
+    if let Some(memory) = resources.memory().as_ref().filter(|_| controller == "memory") {
+        if memory.swappiness().is_some() {
+            return refused("memory.swappiness", "cgroup v2 has no swappiness of its own");
+        }
+        if memory.disable_oom_killer() == Some(true) {
+            return refused("disableOOMKiller", "cgroup v2 cannot turn the OOM killer off");
+        }
+        if memory.kernel().is_some() || memory.kernel_tcp().is_some() {
+            return refused(
+                "memory.kernel",
+                "cgroup v2 counts it as memory: it has no limit apart",
+            );
+        }
+    }
+    let leaf = |io: &LinuxBlockIo| {
+        let mut devices = io.weight_device().iter().flatten();
+        io.leaf_weight().is_some() || devices.any(|device| device.leaf_weight().is_some())
+    };
+    if controller == "blkio" && resources.block_io().as_ref().is_some_and(leaf) {
+        return refused("blockIO.leafWeight", "cgroup v2 has no weights of leaves");
+    }
+    Ok(())
 }
 
 /// Makes a container's folder and those above it, and in cgroup v2 hands the controllers down to it.
@@ -652,16 +742,30 @@ fn limit_memory(folder: &Path, memory: &LinuxMemory, v2: bool) -> Result<()> {
     if let Some(swappiness) = memory.swappiness().filter(|_| !v2) {
         controller.set_swappiness(swappiness).wrote("memory.swappiness", folder)?;
     }
-    if memory.disable_oom_killer() == Some(true) {
-        if v2 {
-            return Err(Error::unsupported(
-                "disableOOMKiller",
-                "cgroup v2 cannot turn the OOM killer off",
-            ));
-        }
-        controller.disable_oom_killer().wrote("memory.oom_control", folder)?;
+    if let Some(disabled) = memory.disable_oom_killer().filter(|_| !v2) {
+        let path = folder.join("memory.oom_control");
+        fs::write(&path, if disabled { "1" } else { "0" }).tried("set", &path)?;
     }
     Ok(())
+}
+
+/// Refuses a memory limit below what is used now: cgroup v2 would kill for it (`checkBeforeUpdate`).
+fn check_usage(member: &Member, resources: &LinuxResources) -> Result<()> {
+    let Some(limit) = resources.memory().and_then(|memory| memory.limit()) else { return Ok(()) };
+    let v2 = member.hierarchy.is_unified();
+    if !member.controllers.contains("memory") || limit < 0 {
+        return Ok(());
+    }
+    let path = member.folder.join(if v2 { "memory.current" } else { "memory.usage_in_bytes" });
+    let used = fs::read_to_string(&path).tried("read", &path)?;
+    match used.trim().parse::<i64>() {
+        Ok(used) if used > limit => Err(Error::invalid(
+            "memory.limit",
+            limit.to_string(),
+            format!("the container uses {used} bytes now, and checkBeforeUpdate is set"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Whether `limit` is more than what memory and swap together are limited to now.
@@ -697,12 +801,13 @@ fn weight_of_shares(shares: u64) -> u64 {
 fn limit_cpuset(folder: &Path, cpu: &LinuxCpu, v2: bool) -> Result<()> {
     let controller = CpuSetController::new(folder.to_owned(), PathBuf::new(), v2);
     // A v1 cpuset without cpus or mems takes no task: what is not given is the parent's.
+    // Nor may it have any that the parent has not.
     let value = |given: &Option<String>, file: &str| -> Result<Option<String>> {
-        match given {
-            Some(value) => Ok(Some(value.clone())),
-            None if v2 => Ok(None),
-            None => inherited_cpuset(folder, file).map(Some),
+        if v2 {
+            return Ok(given.clone());
         }
+        let inherited = inherited_cpuset(folder, file)?;
+        Ok(Some(given.clone().unwrap_or(inherited)))
     };
     if let Some(cpus) = value(cpu.cpus(), "cpuset.cpus")? {
         controller.set_cpus(&cpus).wrote("cpuset.cpus", folder)?;

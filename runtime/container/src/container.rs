@@ -6,6 +6,7 @@ use crate::error::{Error, Result, Tried};
 use crate::freeze;
 use crate::hooks::{self, OciState};
 use crate::id::ContainerId;
+use crate::idmapped;
 use crate::init::{self, Inherited};
 use crate::layers::Layers;
 use crate::mount::{Mount, clone_tree};
@@ -14,6 +15,7 @@ use crate::network::veth::{self, Endpoint, Place};
 use crate::network::{self, Details, NetworkRequest};
 use crate::plan::{self, PlanContext};
 use crate::restart::RestartPolicy;
+use crate::seccomp::listener;
 use crate::signal::SignalNumber;
 use crate::spec::network_of;
 use crate::state::{NetworkState, State, Status, now, process_stat, write_atomically};
@@ -32,7 +34,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -272,6 +274,13 @@ impl Container {
                 }
                 None => self.terminal = Some(Relay::start(master)?),
             },
+            (Message::Listener, Some(fd)) => {
+                let state = OciState {
+                    pid: self.pid,
+                    ..oci_state_of(&self.spec, &self.id, &self.state.bundle)
+                };
+                hand_over(&self.spec, &state, fd.as_fd())?;
+            }
             (Message::Mounted, _) => {
                 let state = OciState {
                     pid: self.pid,
@@ -512,7 +521,8 @@ impl Creation<'_> {
         self.state.cgroups = self.cgroups.make(resources)?;
         // Before the first clone: an observer can name it by the cgroup ids.
         self.state.write(folder)?;
-        let first = process.insert(self.clone_first_process(folder)?);
+        let mapped = idmapped::trees(&self.plan.root.mounts)?;
+        let first = process.insert(self.clone_first_process(folder, mapped)?);
         if self.plan.namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
             self.plan.namespaces.write_maps(first.pid)?;
             let tree = self.idmapped_root(first.pid)?;
@@ -575,7 +585,11 @@ impl Creation<'_> {
         }
     }
 
-    fn clone_first_process(&self, folder: &Path) -> Result<FirstProcess> {
+    fn clone_first_process(
+        &self,
+        folder: &Path,
+        mapped: Vec<Option<OwnedFd>>,
+    ) -> Result<FirstProcess> {
         let (ours, theirs) = sync::pair().tried("make", "socket pair")?;
         let flags = self.plan.namespaces.clone_flags();
         let stdio = self.options.log_output.then(|| open_log(&folder.join(LOG))).transpose()?;
@@ -601,7 +615,8 @@ impl Creation<'_> {
                 Cloned::Child => {
                     drop(ours);
                     let cgroups = joins;
-                    init::main(self.plan, Inherited { socket: theirs, cgroups, stdio, listener })
+                    let inherited = Inherited { cgroups, stdio, listener, mapped };
+                    init::main(self.plan, theirs, inherited)
                 }
                 Cloned::Parent { pid, pidfd } => Ok(FirstProcess { pid, pidfd, socket: ours }),
             }
@@ -618,7 +633,7 @@ impl Creation<'_> {
         let namespace = PathBuf::from(format!("/proc/{pid}/ns/user"));
         let namespace = File::open(&namespace).tried("open", &namespace)?;
         let Ok(tree) = clone_tree(rustix::fs::CWD, path.as_path(), true) else { return Ok(None) };
-        Ok(mount_idmap(tree.as_fd(), namespace.as_fd()).is_ok().then_some(tree))
+        Ok(mount_idmap(tree.as_fd(), namespace.as_fd(), true).is_ok().then_some(tree))
     }
 }
 
@@ -706,7 +721,7 @@ fn seqpacket() -> nix::Result<OwnedFd> {
 }
 
 /// Descriptors 3 to 2 + `count` must be there to be given.
-fn check_descriptors(count: u32) -> Result<()> {
+pub(crate) fn check_descriptors(count: u32) -> Result<()> {
     for fd in 3..3 + count {
         if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
             return Err(Error::invalid(
@@ -814,9 +829,8 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
     .tried("connect to", &path)?;
     let socket = Socket::from(socket);
     socket.send(&Message::Start, None).tried("start container", id.as_str())?;
-    let received = socket.receive().tried("read from", "the container's first process")?;
-    if let Some((Message::Failed(report), _)) = received {
-        let error = failure(report);
+    let result = follow_start(&socket, folder.path(), &state);
+    if let Err(error) = result {
         state.status = Status::Stopped;
         state.pid = 0;
         state.exit_code = Some(error.run_exit_code().into());
@@ -832,6 +846,26 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
     drop(folder);
     after_start(&spec, &state);
     Ok(())
+}
+
+/// Hears out the first process until its program is executed.
+fn follow_start(socket: &Socket, folder: &Path, state: &State) -> Result<()> {
+    loop {
+        match socket.receive().tried("read from", "the container's first process")? {
+            Some((Message::Failed(report), _)) => return Err(failure(report)),
+            Some((Message::Listener, Some(fd))) => {
+                hand_over(&stored_spec(folder)?, &oci_state(state), fd.as_fd())?;
+            }
+            Some(_) => {}
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Gives the seccomp listener of the first process to the agent that the spec names.
+fn hand_over(spec: &Spec, state: &OciState, fd: BorrowedFd<'_>) -> Result<()> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    profile.map_or(Ok(()), |profile| listener::hand_over(profile, state, state.pid, fd))
 }
 
 /// The file that holds the output of a detached container, in its folder.

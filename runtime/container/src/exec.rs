@@ -1,21 +1,23 @@
 //! `exec`: one more process in a running container.
 
 use crate::console::{self, Relay};
-use crate::container::{failure, reap, stored_spec};
+use crate::container::{check_descriptors, failure, oci_state, reap, stored_spec};
 use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
 use crate::init::{self, ExitOnDrop, Failure, ProcessPlan, Step};
 use crate::namespaces::{CLONE_NEWTIME, KINDS};
 use crate::plan;
+use crate::seccomp::listener;
 use crate::signal::SignalNumber;
 use crate::state::{State, Status, write_atomically};
 use crate::store::{Journal, Store};
 use crate::supervise::Supervised;
 use crate::sync::{self, Message, Socket};
 use crate::syscall::{Cloned, clone3, pidfd_send_signal};
-use nix::sched::CloneFlags;
+use crate::units::number_list;
+use nix::sched::{CloneFlags, CpuSet};
 use nix::sys::wait::WaitPidFlag;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{ExecCPUAffinity, LinuxSeccomp, Process};
 use rustix::fs::Mode;
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -97,6 +99,8 @@ struct ExecPlan {
     preserve_fds: u32,
     /// `tasks` or `cgroup.procs` of each cgroup, opened for writing.
     cgroups: Vec<OwnedFd>,
+    /// The seccomp profile.
+    profile: Option<LinuxSeccomp>,
     /// The unified cgroup's folder, for `CLONE_INTO_CGROUP`.
     unified: Option<OwnedFd>,
     /// Namespaces to enter, the user namespace first.
@@ -105,6 +109,8 @@ struct ExecPlan {
     enters_user: bool,
     /// Whether the runtime itself has to enter that one, for want of other rights.
     runtime_enters_user: bool,
+    /// The CPUs that the process is to run on.
+    cpus: Option<CpuSet>,
 }
 
 /// Starts `process` in container `id`; returns once its program was executed.
@@ -118,6 +124,7 @@ pub fn exec(
 ) -> Result<ExecProcess> {
     let terminal = process.terminal() == Some(true);
     console::check(terminal, options.console_socket.as_deref(), options.detach)?;
+    check_descriptors(options.preserve_fds)?;
     let state = store.state(id)?;
     let status = state.observed_status();
     let fine = matches!(status, Status::Created | Status::Running)
@@ -130,7 +137,12 @@ pub fn exec(
             wanted: "running",
         });
     }
+    let initial = affinity(process, ExecCPUAffinity::initial)?;
     let plan = plan(store, id, &state, process, options)?;
+    if let Some(cpus) = initial {
+        nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus)
+            .tried("set CPU affinity", "execCPUAffinity.initial")?;
+    }
     // The pid namespace is entered by the children of whoever calls setns: so it is this process that calls it.
     for (kind, fd) in &plan.namespaces {
         let early = *kind == CloneFlags::CLONE_NEWPID
@@ -149,13 +161,13 @@ pub fn exec(
     let (pid, pidfd) = match cloned {
         Cloned::Child => {
             drop(ours);
-            main(plan, &theirs)
+            main(&plan, &theirs)
         }
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(theirs);
     let mut process = ExecProcess { pid, pidfd, terminal: None };
-    match follow(&mut process, &ours, options) {
+    match follow(&mut process, &ours, &state, plan.profile.as_ref(), options) {
         Ok(()) => Ok(process),
         Err(error) => {
             let _ = process.send(SignalNumber::KILL);
@@ -165,7 +177,13 @@ pub fn exec(
     }
 }
 
-fn follow(process: &mut ExecProcess, socket: &Socket, options: &ExecOptions) -> Result<()> {
+fn follow(
+    process: &mut ExecProcess,
+    socket: &Socket,
+    state: &State,
+    profile: Option<&LinuxSeccomp>,
+    options: &ExecOptions,
+) -> Result<()> {
     if let Some(path) = &options.pid_file {
         write_atomically(path, process.pid.to_string().as_bytes(), 0o644)?;
     }
@@ -176,6 +194,11 @@ fn follow(process: &mut ExecProcess, socket: &Socket, options: &ExecOptions) -> 
                 Some(path) => console::send(path, master.as_fd())?,
                 None => process.terminal = Some(Relay::start(master)?),
             },
+            Some((Message::Listener, Some(fd))) => {
+                if let Some(profile) = profile {
+                    listener::hand_over(profile, &oci_state(state), process.pid, fd.as_fd())?;
+                }
+            }
             Some(_) => {}
             None => return Ok(()),
         }
@@ -237,12 +260,30 @@ fn plan(
     Ok(ExecPlan {
         process: plan::program(process, &linux)?,
         preserve_fds: options.preserve_fds,
+        profile: linux.seccomp().clone(),
         cgroups,
         unified,
         enters_user: namespaces.iter().any(|(kind, _)| *kind == CloneFlags::CLONE_NEWUSER),
         runtime_enters_user: !rustix::process::geteuid().is_root(),
+        cpus: affinity(process, ExecCPUAffinity::cpu_affinity_final)?,
         namespaces,
     })
+}
+
+/// One of the two lists of `process.execCPUAffinity`.
+fn affinity(
+    process: &Process,
+    which: fn(&ExecCPUAffinity) -> &Option<String>,
+) -> Result<Option<CpuSet>> {
+    let list = process.exec_cpu_affinity().as_ref().and_then(|both| which(both).as_deref());
+    let Some(list) = list.filter(|list| !list.is_empty()) else { return Ok(None) };
+    let mut set = CpuSet::new();
+    for cpu in number_list("process.execCPUAffinity", list)? {
+        set.set(cpu).map_err(|_| {
+            Error::invalid("process.execCPUAffinity", list, "no machine has a CPU of that number")
+        })?;
+    }
+    Ok(Some(set))
 }
 
 fn flag(kind: &str) -> CloneFlags {
@@ -259,7 +300,7 @@ fn flag(kind: &str) -> CloneFlags {
 }
 
 /// Runs in the new process; never returns.
-fn main(plan: ExecPlan, socket: &Socket) -> ! {
+fn main(plan: &ExecPlan, socket: &Socket) -> ! {
     let _guard = ExitOnDrop;
     match enter_and_execute(plan, socket) {
         Ok(never) => match never {},
@@ -267,15 +308,21 @@ fn main(plan: ExecPlan, socket: &Socket) -> ! {
     }
 }
 
-fn enter_and_execute(plan: ExecPlan, socket: &Socket) -> Result<Infallible, Failure> {
+fn enter_and_execute(plan: &ExecPlan, socket: &Socket) -> Result<Infallible, Failure> {
     // A process of the container may have the same user and see this one in its pid namespace: it must not be able to
     // trace it, or open what it holds, before it has given up its rights (CVE-2016-9962).
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
         .step("make undumpable", "process")?;
-    init::join_cgroups(plan.cgroups)?;
+    init::join_cgroups(&plan.cgroups)?;
     init::reset_signals()?;
     rustix::process::umask(Mode::empty());
     rustix::process::setsid().step("setsid", "session")?;
+    let labels = plan.process.labels.open()?;
+    if let Some(cpus) = &plan.cpus {
+        // In the container's cpuset by now.
+        nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), cpus)
+            .step("set CPU affinity", "execCPUAffinity.final")?;
+    }
     if let Some(adjust) = plan.process.oom_score_adj {
         fs::write("/proc/self/oom_score_adj", adjust.to_string())
             .step("write", "/proc/self/oom_score_adj")?;
@@ -295,6 +342,6 @@ fn enter_and_execute(plan: ExecPlan, socket: &Socket) -> Result<Infallible, Fail
         let master = console::open(terminal, None)?;
         socket.send(&Message::Terminal, Some(master.as_raw_fd())).step("send", "terminal")?;
     }
-    init::become_user(&plan.process)?;
-    init::execute(&plan.process, plan.preserve_fds)
+    init::become_user(&plan.process, socket)?;
+    init::execute(&plan.process, socket, &labels, plan.preserve_fds)
 }

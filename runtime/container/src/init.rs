@@ -4,6 +4,7 @@ use crate::attributes::Attributes;
 use crate::capabilities::Sets;
 use crate::console::TerminalPlan;
 use crate::hooks::{self, InitHooks, OciState};
+use crate::lsm::{Labels, OpenLabels};
 use crate::namespaces::{Join, NamespacePlan};
 use crate::rootfs::{self, RootPlan};
 use crate::seccomp::{self, SeccompError};
@@ -139,26 +140,27 @@ pub(crate) struct ProcessPlan {
     pub oom_score_adj: Option<i32>,
     /// The seccomp filter.
     pub seccomp: Option<seccomp::Filter>,
+    /// Labels of security modules.
+    pub labels: Labels,
 }
 
 /// Descriptors that the runtime opened for the first process.
 pub(crate) struct Inherited {
-    /// This side of the talk.
-    pub socket: Socket,
     /// `tasks` (v1) or `cgroup.procs` (v2) of each cgroup to join, opened for writing.
     pub cgroups: Vec<OwnedFd>,
     /// Standard input, output and error, where they are not the runtime's.
     pub stdio: Option<[OwnedFd; 3]>,
     /// Where to wait for `start`, when the runtime does not stay.
     pub listener: Option<OwnedFd>,
+    /// Idmapped mounts, in the order of the plan's.
+    pub mapped: Vec<Option<OwnedFd>>,
 }
 
 /// Runs in the child of clone3; never returns.
-pub(crate) fn main(plan: &InitPlan, inherited: Inherited) -> ! {
+pub(crate) fn main(plan: &InitPlan, mut socket: Socket, inherited: Inherited) -> ! {
     // An unwinding panic must not run into the parent's code on this copied stack.
     let _guard = ExitOnDrop;
-    let Inherited { mut socket, cgroups, stdio, listener } = inherited;
-    match set_up_and_execute(plan, &mut socket, cgroups, stdio, listener.as_ref()) {
+    match set_up_and_execute(plan, &mut socket, inherited) {
         Ok(never) => match never {},
         // If the runtime is gone there is nobody to tell.
         Err(Some(failure)) => fail(&socket, failure),
@@ -187,7 +189,7 @@ impl Drop for ExitOnDrop {
     }
 }
 
-fn exit_now(code: i32) -> ! {
+pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) runs no destructor or atexit handler; those belong to the parent's copy of the process.
     unsafe { libc::_exit(code) }
 }
@@ -196,17 +198,17 @@ fn exit_now(code: i32) -> ! {
 fn set_up_and_execute(
     plan: &InitPlan,
     socket: &mut Socket,
-    cgroups: Vec<OwnedFd>,
-    stdio: Option<[OwnedFd; 3]>,
-    listener: Option<&OwnedFd>,
+    inherited: Inherited,
 ) -> Result<Infallible, Option<Failure>> {
+    let Inherited { cgroups, stdio, listener, mapped } = inherited;
     if plan.namespaces.join_pid.is_some() {
         // Processes of whoever's pid namespace this is must not be able to trace this one, or open what it holds, before
         // it has given up its rights (CVE-2016-9962).
         rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
             .step("make undumpable", "process")?;
     }
-    join_cgroups(cgroups)?;
+    join_cgroups(&cgroups)?;
+    drop(cgroups);
     if let Some([input, output, error]) = stdio {
         rustix::stdio::dup2_stdin(input).step("redirect", "stdin")?;
         rustix::stdio::dup2_stdout(output).step("redirect", "stdout")?;
@@ -242,7 +244,7 @@ fn set_up_and_execute(
     tell(socket, &Message::Joined, netlink.as_ref())?;
     drop(netlink);
 
-    let root = rootfs::enter(&plan.root, tree)?;
+    let root = rootfs::enter(&plan.root, tree, mapped)?;
     if let Some(name) = &plan.hostname {
         nix::unistd::sethostname(name).step("set host name", name)?;
     }
@@ -255,6 +257,7 @@ fn set_up_and_execute(
         std::fs::write("/proc/self/oom_score_adj", adjust.to_string())
             .step("write", "/proc/self/oom_score_adj")?;
     }
+    let labels = plan.process.labels.open()?;
     if let Some(terminal) = plan.process.terminal {
         let master = crate::console::open(terminal, Some(&root))?;
         tell(socket, &Message::Terminal, Some(&master))?;
@@ -266,9 +269,9 @@ fn set_up_and_execute(
         debug_assert_eq!(message, Message::Resume);
     }
     run_hooks("createContainer", &plan.hooks.create_container, &plan.oci_state, "creating")?;
-    rootfs::pivot(&root, &plan.root.path)?;
+    rootfs::pivot(&root, &plan.root)?;
     drop(root);
-    become_user(&plan.process)?;
+    become_user(&plan.process, socket)?;
     if plan.dies_with_runtime {
         // After the last change of credentials, which would clear it, and before waiting for `Start`, which ends at
         // once when the runtime is gone already.
@@ -281,16 +284,17 @@ fn set_up_and_execute(
         look_for_program(&plan.process)?;
     }
     tell(socket, &Message::Ready, None)?;
-    wait_for_start(socket, listener)?;
+    wait_for_start(socket, listener.as_ref())?;
     run_hooks("startContainer", &plan.hooks.start_container, &plan.oci_state, "created")?;
     if let Some(reaper) = &plan.reaper {
-        return execute_reaper(&plan.process, reaper, plan.preserve_fds).map_err(Some);
+        return execute_reaper(&plan.process, socket, &labels, reaper, plan.preserve_fds)
+            .map_err(Some);
     }
-    execute(&plan.process, plan.preserve_fds).map_err(Some)
+    execute(&plan.process, socket, &labels, plan.preserve_fds).map_err(Some)
 }
 
 /// First of all, so that everything after is charged to the container.
-pub(crate) fn join_cgroups(cgroups: Vec<OwnedFd>) -> Result<(), Failure> {
+pub(crate) fn join_cgroups(cgroups: &[OwnedFd]) -> Result<(), Failure> {
     for tasks in cgroups {
         // `0` is the writer itself. Another process writing our pid into `cgroup.procs` would wait for an RCU
         // grace period (11 ms); writing oneself into `tasks` does not.
@@ -419,11 +423,11 @@ fn sysctl(root: &rootfs::Root, parameters: &[(PathBuf, String)]) -> Result<(), F
 }
 
 /// Takes the user, groups, limits and capabilities of the program, and its working folder.
-pub(crate) fn become_user(process: &ProcessPlan) -> Result<(), Failure> {
+pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<(), Failure> {
     process.attributes.apply()?;
     if !process.no_new_privileges {
         // Without no_new_privs a filter may be loaded by CAP_SYS_ADMIN only, which goes away below.
-        load_filter(process)?;
+        load_filter(process, socket)?;
     }
     for &(resource, soft, hard) in &process.rlimits {
         nix::sys::resource::setrlimit(resource, soft, hard).step_hint(
@@ -456,10 +460,14 @@ pub(crate) fn become_user(process: &ProcessPlan) -> Result<(), Failure> {
     Ok(())
 }
 
-fn load_filter(process: &ProcessPlan) -> Result<(), Failure> {
+fn load_filter(process: &ProcessPlan, socket: &Socket) -> Result<(), Failure> {
     let Some(filter) = &process.seccomp else { return Ok(()) };
     match filter.load() {
-        Ok(_no_listener) => Ok(()),
+        Ok(None) => Ok(()),
+        // The profile holds from here on; calls that it leaves to the agent wait until that has the listener.
+        Ok(Some(listener)) => socket
+            .send(&Message::Listener, Some(listener.as_raw_fd()))
+            .step_hint("hand over", "seccomp listener", "the profile must allow sendmsg"),
         Err(SeccompError::Load { source, hint, .. }) => {
             Err(source).step_hint("load", "seccomp filter", hint)
         }
@@ -489,14 +497,20 @@ fn enter_cwd(cwd: &Path) -> Result<(), Failure> {
 }
 
 /// Replaces this process by the program.
-pub(crate) fn execute(process: &ProcessPlan, preserve_fds: u32) -> Result<Infallible, Failure> {
+pub(crate) fn execute(
+    process: &ProcessPlan,
+    socket: &Socket,
+    labels: &OpenLabels,
+    preserve_fds: u32,
+) -> Result<Infallible, Failure> {
     // Nothing but stdin, stdout, stderr and what was asked for outlives this (CVE-2024-21626). The socket, too, closes
     // on success: that is how the runtime knows.
     close_on_exec_from(3 + preserve_fds).step("set close-on-exec on", "descriptors")?;
     if process.no_new_privileges {
         // As late as can be, so that the profile need not allow what the set-up does.
-        load_filter(process)?;
+        load_filter(process, socket)?;
     }
+    labels.take()?;
     let program = process.args.first().cloned().unwrap_or_default();
     let mut denied = None;
     let mut found = None;
@@ -521,6 +535,8 @@ pub(crate) fn execute(process: &ProcessPlan, preserve_fds: u32) -> Result<Infall
 /// Replaces this process by terrarium's init, which executes the program as its child.
 fn execute_reaper(
     process: &ProcessPlan,
+    socket: &Socket,
+    labels: &OpenLabels,
     reaper: &OwnedFd,
     preserve_fds: u32,
 ) -> Result<Infallible, Failure> {
@@ -528,8 +544,9 @@ fn execute_reaper(
     let program = look_for_program(process)?;
     close_on_exec_from(3 + preserve_fds).step("set close-on-exec on", "descriptors")?;
     if process.no_new_privileges {
-        load_filter(process)?;
+        load_filter(process, socket)?;
     }
+    labels.take()?;
     let mut args = vec![c"terrarium-init".into(), program];
     args.extend(process.args.iter().cloned());
     let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;

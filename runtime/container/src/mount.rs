@@ -31,6 +31,26 @@ pub(crate) struct Mount {
     pub tree_change: MountChange,
     /// Whether the container does without where it cannot be mounted.
     pub optional: bool,
+    /// Whose the files are, where that is not what the file system says.
+    pub idmap: Option<IdMap>,
+}
+
+/// The map of an idmapped mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdMap {
+    /// From ids of the file system to those that are seen; empty: the container's own user namespace's.
+    pub uid: Vec<oci::LinuxIdMapping>,
+    /// The same of groups.
+    pub gid: Vec<oci::LinuxIdMapping>,
+    /// Of the mounts below as well (`ridmap`).
+    pub recursive: bool,
+}
+
+impl IdMap {
+    /// Whether one user namespace serves both.
+    pub(crate) fn same_ids(&self, other: &Self) -> bool {
+        (&self.uid, &self.gid) == (&other.uid, &other.gid)
+    }
 }
 
 /// What is mounted.
@@ -84,6 +104,9 @@ enum Word {
     Bind {
         recursive: bool,
     },
+    IdMap {
+        recursive: bool,
+    },
     /// Options of the superblock that fsconfig takes by the same name.
     Superblock,
     Ignored,
@@ -94,15 +117,15 @@ const ATIME: u64 = MountAttrFlags::MOUNT_ATTR__ATIME.bits() as u64;
 
 /// The options that `mounts[].options` of a spec may have, besides those of a filesystem of its own.
 pub fn mount_options() -> Vec<&'static str> {
-    const KNOWN: [&str; 60] = [
-        "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "iversion",
-        "lazytime", "loud", "mand", "noatime", "nodev", "nodiratime", "noexec", "noiversion",
-        "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid", "nosymfollow", "private",
-        "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount", "rexec", "rnoatime",
-        "rnodev", "rnodiratime", "rnoexec", "rnorelatime", "rnostrictatime", "rnosuid",
-        "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw", "rshared", "rslave",
-        "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared", "silent", "slave",
-        "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
+    const KNOWN: [&str; 62] = [
+        "async", "atime", "bind", "defaults", "dev", "diratime", "dirsync", "exec", "idmap",
+        "iversion", "lazytime", "loud", "mand", "noatime", "nodev", "nodiratime", "noexec",
+        "noiversion", "nolazytime", "nomand", "norelatime", "nostrictatime", "nosuid",
+        "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "remount",
+        "rexec", "ridmap", "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnorelatime",
+        "rnostrictatime", "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime", "rro", "rrw",
+        "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared",
+        "silent", "slave", "strictatime", "suid", "symfollow", "sync", "tmpcopyup", "unbindable",
     ];
     KNOWN.into_iter().filter(|option| !matches!(word(option), Word::Unknown)).collect()
 }
@@ -140,6 +163,8 @@ fn word(option: &str) -> Word {
     match option {
         "bind" => return Word::Bind { recursive: false },
         "rbind" => return Word::Bind { recursive: true },
+        "idmap" => return Word::IdMap { recursive: false },
+        "ridmap" => return Word::IdMap { recursive: true },
         "sync" | "async" | "dirsync" | "lazytime" | "nolazytime" | "mand" | "nomand" => {
             return Word::Superblock;
         }
@@ -186,16 +211,16 @@ impl Mount {
         let refuse = |value: &str, reason: &'static str| {
             Err(Error::invalid(format!("mount on {}", destination.display()), value, reason))
         };
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(Error::unsupported(
-                format!("mount on {}: uidMappings", destination.display()),
-                "terrarium does not support this field yet; remove it",
-            ));
-        }
         let mut change = MountChange::default();
         let mut tree_change = MountChange { recursive: true, ..MountChange::default() };
         let mut bind = None;
         let mut options = Vec::new();
+        let map = |map: &Option<Vec<oci::LinuxIdMapping>>| map.clone().unwrap_or_default();
+        let (uid, gid) = (map(mount.uid_mappings()), map(mount.gid_mappings()));
+        if uid.is_empty() != gid.is_empty() {
+            return refuse("", "uidMappings and gidMappings are given together");
+        }
+        let mut idmap = (!uid.is_empty()).then_some(false);
         for option in mount.options().iter().flatten() {
             match word(option) {
                 Word::Attribute { set, clear } => change.add(set, clear),
@@ -205,6 +230,7 @@ impl Mount {
                     target.propagation = flag.bits();
                 }
                 Word::Bind { recursive } => bind = Some(bind.unwrap_or(false) || recursive),
+                Word::IdMap { recursive } => idmap = Some(idmap == Some(true) || recursive),
                 // What no table knows is the file system's own; it refuses what it does not know either.
                 Word::Superblock | Word::Unknown => options.push(fs_option(option)),
                 Word::Ignored => {}
@@ -253,7 +279,12 @@ impl Mount {
                 copies_up,
             }
         };
-        Ok(Self { destination: destination.clone(), kind, change, tree_change, optional: false })
+        let idmap = idmap.map(|recursive| IdMap { uid, gid, recursive });
+        if idmap.is_some() && !matches!(kind, Kind::Bind { .. }) {
+            return refuse("idmap", "only bind mounts can have ids of their own");
+        }
+        let destination = destination.clone();
+        Ok(Self { destination, kind, change, tree_change, optional: false, idmap })
     }
 
     /// Whether it is a kernel filesystem that must lie on an ordinary folder, not behind a symlink

@@ -10,15 +10,16 @@ use crate::error::{Error, Result};
 use crate::hooks::{InitHooks, OciState};
 use crate::init::{InitPlan, ProcessPlan};
 use crate::layers::{self, Layers};
+use crate::lsm::Labels;
 use crate::mount::Mount;
 use crate::namespaces::NamespacePlan;
 use crate::reaper;
 use crate::rootfs::RootPlan;
-use crate::seccomp::{self, Filter};
+use crate::seccomp::{self, Filter, listener};
 use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
-use oci_spec::runtime::{Linux, LinuxSeccomp, PosixRlimitType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxSeccomp, PosixRlimitType, Process, Spec};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
@@ -88,30 +89,27 @@ fn missing(field: &'static str) -> Error {
 
 fn refuse_unsupported(spec: &Spec) -> Result<()> {
     let linux = spec.linux().as_ref();
-    let process = spec.process().as_ref();
     let table = [
         (
-            "process.apparmorProfile",
-            process.is_some_and(|p| is_given(p.apparmor_profile().as_ref())),
+            "linux.mountLabel",
+            linux.and_then(|l| l.mount_label().as_ref()).is_some_and(|label| !label.is_empty()),
+            "terrarium labels processes, not mounts; remove it",
         ),
-        ("process.selinuxLabel", process.is_some_and(|p| is_given(p.selinux_label().as_ref()))),
-        ("process.execCPUAffinity", process.is_some_and(|p| p.exec_cpu_affinity().is_some())),
-        ("linux.mountLabel", linux.is_some_and(|l| is_given(l.mount_label().as_ref()))),
-        ("linux.intelRdt", linux.is_some_and(|l| l.intel_rdt().is_some())),
-        ("linux.memoryPolicy", linux.is_some_and(|l| l.memory_policy().is_some())),
-        ("linux.netDevices", linux.is_some_and(|l| l.net_devices().is_some())),
+        (
+            "linux.intelRdt",
+            linux.is_some_and(|l| l.intel_rdt().is_some()),
+            "terrarium does not divide caches (resctrl); remove it",
+        ),
+        (
+            "linux.netDevices",
+            linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
+            "terrarium does not move interfaces of the host; remove it, and move them by `ip link set DEVICE netns PID`",
+        ),
     ];
-    match table.iter().find(|(_, present)| *present) {
-        Some((field, _)) => Err(Error::unsupported(
-            *field,
-            "terrarium does not implement this field yet; remove it",
-        )),
+    match table.iter().find(|(_, present, _)| *present) {
+        Some((field, _, reason)) => Err(Error::unsupported(*field, *reason)),
         None => Ok(()),
     }
-}
-
-fn is_given(text: Option<&String>) -> bool {
-    text.is_some_and(|text| !text.is_empty())
 }
 
 fn root(
@@ -126,11 +124,15 @@ fn root(
         .flatten()
         .map(|mount| Mount::from_spec(mount, context.bundle))
         .collect::<Result<Vec<_>>>()?;
+    for mount in &mut mounts {
+        complete_idmap(mount, linux)?;
+    }
     mounts.extend(context.extra_mounts.iter().cloned());
     let propagation = match linux.rootfs_propagation().as_deref() {
         None | Some("" | "private" | "rprivate") => MsFlags::MS_PRIVATE,
         Some("slave" | "rslave") => MsFlags::MS_SLAVE,
-        Some("shared" | "rshared") => MsFlags::MS_SHARED,
+        Some("shared") => MsFlags::MS_SHARED,
+        Some("rshared") => MsFlags::MS_SHARED | MsFlags::MS_REC,
         Some("unbindable" | "runbindable") => MsFlags::MS_UNBINDABLE,
         Some(other) => {
             let reason =
@@ -165,6 +167,21 @@ fn root(
         cgroups: context.cgroups.view(),
         bind_devices: namespaces.has_new(CloneFlags::CLONE_NEWUSER),
     })
+}
+
+/// A mount with `idmap` and no map of its own has the container's (runtime-spec, config.md, "Linux mount options").
+fn complete_idmap(mount: &mut Mount, linux: &Linux) -> Result<()> {
+    let Some(map) = mount.idmap.as_mut().filter(|map| map.uid.is_empty()) else { return Ok(()) };
+    let own = |map: &Option<Vec<LinuxIdMapping>>| map.clone().unwrap_or_default();
+    (map.uid, map.gid) = (own(linux.uid_mappings()), own(linux.gid_mappings()));
+    if map.uid.is_empty() || map.gid.is_empty() {
+        return Err(Error::invalid(
+            format!("mount on {}", mount.destination.display()),
+            "idmap",
+            "without a user namespace it needs uidMappings and gidMappings of its own",
+        ));
+    }
+    Ok(())
 }
 
 /// Kernel parameters that belong to a namespace: others would change the host.
@@ -241,6 +258,7 @@ pub(crate) fn program(process: &Process, linux: &Linux) -> Result<ProcessPlan> {
         oom_score_adj: process.oom_score_adj(),
         terminal: TerminalPlan::from_spec(process),
         attributes: Attributes::from_spec(process, linux)?,
+        labels: Labels::from_spec(process)?,
         seccomp: linux.seccomp().as_ref().map(filter).transpose()?,
     })
 }
@@ -248,10 +266,7 @@ pub(crate) fn program(process: &Process, linux: &Linux) -> Result<ProcessPlan> {
 fn filter(profile: &LinuxSeccomp) -> Result<Filter> {
     let filter = seccomp::compile(profile).map_err(Error::Seccomp)?;
     if filter.notifies() {
-        return Err(Error::unsupported(
-            "SCMP_ACT_NOTIFY",
-            "terrarium does not hand over seccomp listeners yet",
-        ));
+        listener::check(profile)?;
     }
     Ok(filter)
 }

@@ -50,7 +50,8 @@ pub(crate) struct RootPlan {
     pub layers: Option<Layers>,
     /// Whether the root is read-only.
     pub readonly: bool,
-    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or `MS_UNBINDABLE` for the container's own tree.
+    /// `MS_PRIVATE`, `MS_SLAVE`, `MS_SHARED` or `MS_UNBINDABLE` for the container's own tree; with `MS_REC` that of all mounts in
+    /// it, where that can be told apart.
     pub propagation: MsFlags,
     /// In order.
     pub mounts: Vec<Mount>,
@@ -158,8 +159,13 @@ impl Root {
 
 /// Makes the container's tree of mounts and enters it.
 ///
-/// `tree` is a detached copy of the root filesystem that the runtime has made (and idmapped) already.
-pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Failure> {
+/// `tree` is a detached copy of the root filesystem that the runtime has made (and idmapped) already; `mapped` has the
+/// same of mounts, in their order.
+pub(crate) fn enter(
+    plan: &RootPlan,
+    tree: Option<OwnedFd>,
+    mapped: Vec<Option<OwnedFd>>,
+) -> Result<Root, Failure> {
     let slash = rustix::fs::openat(
         CWD,
         c"/",
@@ -192,16 +198,17 @@ pub(crate) fn enter(plan: &RootPlan, tree: Option<OwnedFd>) -> Result<Root, Fail
         }
         None => (bind_root(&plan.path)?, false),
     };
-    let own = MountChange {
-        propagation: plan.propagation.bits(),
-        recursive: true,
-        ..MountChange::default()
-    };
+    // pivot_root takes no shared root: it becomes so afterwards.
+    let propagation =
+        if shares(plan) { MsFlags::MS_PRIVATE } else { plan.propagation - MsFlags::MS_REC };
+    let own =
+        MountChange { propagation: propagation.bits(), recursive: true, ..MountChange::default() };
     change_mount(tree.as_fd(), own).step("set propagation of", plan.path.as_path())?;
     let root = Root { fd: tree, covers_slash };
 
-    for mount in &plan.mounts {
-        match place(&root, mount, plan) {
+    let mapped = mapped.into_iter().chain(std::iter::repeat_with(|| None));
+    for (mount, mapped) in plan.mounts.iter().zip(mapped) {
+        match place(&root, mount, mapped, plan) {
             Err(_) if mount.optional => {}
             result => result?,
         }
@@ -245,7 +252,12 @@ fn bind_root(path: &Path) -> Result<OwnedFd, Failure> {
 }
 
 /// Makes `mount` and puts it in its place.
-fn place(root: &Root, mount: &Mount, plan: &RootPlan) -> Result<(), Failure> {
+fn place(
+    root: &Root,
+    mount: &Mount,
+    mapped: Option<OwnedFd>,
+    plan: &RootPlan,
+) -> Result<(), Failure> {
     let on = mount.destination.as_path();
     let extra =
         if mount.wants_real_folder() { ResolveFlags::NO_SYMLINKS } else { ResolveFlags::empty() };
@@ -273,11 +285,9 @@ fn place(root: &Root, mount: &Mount, plan: &RootPlan) -> Result<(), Failure> {
             }
         }
         Kind::Bind { source, recursive } => {
-            let new = clone_tree(CWD, source.as_path(), *recursive).step_hint(
-                "bind",
-                source.as_path(),
-                "the source of a volume must exist",
-            )?;
+            let new = mapped.map_or_else(|| clone_tree(CWD, source.as_path(), *recursive), Ok);
+            let new =
+                new.step_hint("bind", source.as_path(), "the source of a volume must exist")?;
             let kind = rustix::fs::fstat(new.as_fd()).step("stat", source.as_path())?.st_mode;
             let target = if FileType::from_raw_mode(kind) == FileType::Directory {
                 root.ensure_folder(on, extra)
@@ -461,8 +471,13 @@ fn make_readonly(root: &Root, path: &Path) -> Result<(), Failure> {
     }
 }
 
+fn shares(plan: &RootPlan) -> bool {
+    plan.propagation.contains(MsFlags::MS_SHARED)
+}
+
 /// Makes the container's root the root of this process, and the host's tree unreachable.
-pub(crate) fn pivot(root: &Root, path: &Path) -> Result<(), Failure> {
+pub(crate) fn pivot(root: &Root, plan: &RootPlan) -> Result<(), Failure> {
+    let path = plan.path.as_path();
     rustix::process::fchdir(root.fd.as_fd()).step("enter", path)?;
     match nix::unistd::pivot_root(".", ".") {
         Ok(()) => {
@@ -473,7 +488,16 @@ pub(crate) fn pivot(root: &Root, path: &Path) -> Result<(), Failure> {
         Err(nix::errno::Errno::EINVAL) if is_initial_ramfs() => move_root(root)?,
         Err(error) => return Err(error).step("pivot_root", path),
     }
-    rustix::process::chdir(c"/").step("enter", "/")
+    rustix::process::chdir(c"/").step("enter", "/")?;
+    if shares(plan) {
+        let change = MountChange {
+            propagation: MsFlags::MS_SHARED.bits(),
+            recursive: plan.propagation.contains(MsFlags::MS_REC),
+            ..MountChange::default()
+        };
+        change_mount(root.fd.as_fd(), change).step("set propagation of", "/")?;
+    }
+    Ok(())
 }
 
 /// Whether the root of this mount namespace is the kernel's initial ramfs.

@@ -56,6 +56,14 @@ pub fn stats(store: &Store, id: &ContainerId) -> Result<Value> {
     Ok(json!({ "type": "stats", "id": state.id, "data": data }))
 }
 
+/// How many processes of container `id` the kernel has killed for want of memory (`memory.events`, and `memory.oom_control` of
+/// cgroup v1 since Linux 4.13); `None` where it has no memory cgroup, or is gone.
+pub fn oom_kills(store: &Store, id: &ContainerId) -> Option<u64> {
+    let counters = Counters(Journal::read(&store.folder(id)).ok()?.cgroups);
+    let files = ["memory.events", "memory.oom_control"];
+    files.iter().find_map(|file| counters.table(file).remove("oom_kill"))
+}
+
 fn cpu(counters: &Counters) -> Value {
     let table = counters.table("cpu.stat");
     let get = |name: &str| table.get(name).copied().unwrap_or(0);

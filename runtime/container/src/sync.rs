@@ -12,6 +12,8 @@
 //!                       <- Resume
 //!   Terminal            ->                 takes the master of the terminal, if there is one
 //!   pivots, drops rights
+//!   Listener            ->                 hands the seccomp listener to its agent, if there is one; with
+//!                                          noNewPrivileges it comes behind Start
 //!   Ready               ->
 //!                       <- Start
 //!   execve              -> (end of file)
@@ -48,6 +50,8 @@ pub(crate) enum Message {
     Resume,
     /// Carries the master of the container's terminal.
     Terminal,
+    /// Carries the listener of the seccomp filter.
+    Listener,
     /// Everything is set up.
     Ready,
     /// Execute the program.

@@ -110,14 +110,18 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, change: MountChange) -> io::R
     )
 }
 
-/// Maps the owners of the detached tree `mount` through the user namespace `userns`.
-pub(crate) fn mount_idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<()> {
+/// Maps the owners of the detached `mount`, or of the tree of mounts, through the user namespace `userns`.
+pub(crate) fn mount_idmap(
+    mount: BorrowedFd<'_>,
+    userns: BorrowedFd<'_>,
+    recursive: bool,
+) -> io::Result<()> {
     let attr = MountAttr {
         attr_set: u64::from(MountAttrFlags::MOUNT_ATTR_IDMAP.bits()),
         userns_fd: u64::from(userns.as_raw_fd().cast_unsigned()),
         ..MountAttr::default()
     };
-    mount_setattr_raw(mount, true, &attr)
+    mount_setattr_raw(mount, recursive, &attr)
 }
 
 fn mount_setattr_raw(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -> io::Result<()> {

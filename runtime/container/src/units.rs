@@ -41,6 +41,22 @@ pub fn parse_bytes(option: &'static str, text: &str) -> Result<i64> {
     Ok(bytes)
 }
 
+/// Reads a list of numbers as the kernel writes them: `0-3,7`.
+pub(crate) fn number_list(option: &'static str, text: &str) -> Result<Vec<usize>> {
+    let invalid = || Error::invalid(option, text, "the form is 0-3,7, with numbers below 1024");
+    let mut numbers = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.parse::<usize>().ok().filter(|&number| number < 1024);
+        let (first, last) = (number(first).ok_or_else(invalid)?, number(last).ok_or_else(invalid)?);
+        if first > last {
+            return Err(invalid());
+        }
+        numbers.extend(first..=last);
+    }
+    if numbers.is_empty() { Err(invalid()) } else { Ok(numbers) }
+}
+
 /// Reads `--memory`: at least 6 MiB.
 pub(crate) fn parse_memory(option: &'static str, text: &str) -> Result<i64> {
     let bytes = parse_bytes(option, text)?;

@@ -7,6 +7,7 @@ use crate::id::ContainerId;
 use crate::state::{State, Status, write_atomically};
 use crate::store::{Journal, Store};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use serde_json::Value;
 
 /// Gives container `id` the limits of `new`; what `new` does not name stays as it is.
 ///
@@ -58,7 +59,7 @@ pub fn update(store: &Store, id: &ContainerId, new: &LinuxResources) -> Result<(
         return Err(restored(&cgroups, &old, &new, error));
     }
 
-    let merged = merge(old, &new);
+    let merged = merge(&old, &new)?;
     let mut linux = linux;
     linux.set_resources(Some(merged));
     spec.set_linux(Some(linux));
@@ -105,29 +106,24 @@ fn before(old: &LinuxResources, new: &LinuxResources) -> LinuxResources {
 }
 
 /// `old` with what `new` names.
-fn merge(mut old: LinuxResources, new: &LinuxResources) -> LinuxResources {
-    if let Some(memory) = new.memory() {
-        let had = old.memory().unwrap_or_default();
-        let mut values = had;
-        values
-            .set_limit(memory.limit().or(had.limit()))
-            .set_swap(memory.swap().or(had.swap()))
-            .set_reservation(memory.reservation().or(had.reservation()));
-        old.set_memory(Some(values));
+fn merge(old: &LinuxResources, new: &LinuxResources) -> Result<LinuxResources> {
+    let value = |resources: &LinuxResources| {
+        serde_json::to_value(resources).expect("resources have no map with non-string keys")
+    };
+    let mut merged = value(old);
+    lay_over(&mut merged, value(new));
+    serde_json::from_value(merged)
+        .map_err(|error| Error::invalid("resources", "", error.to_string()))
+}
+
+/// Objects are merged, everything else is replaced.
+fn lay_over(old: &mut Value, new: Value) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (key, value) in new {
+                lay_over(old.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (old, new) => *old = new,
     }
-    if let Some(cpu) = new.cpu() {
-        let had = old.cpu().clone().unwrap_or_default();
-        let mut values = had.clone();
-        values
-            .set_shares(cpu.shares().or(had.shares()))
-            .set_quota(cpu.quota().or(had.quota()))
-            .set_period(cpu.period().or(had.period()))
-            .set_cpus(cpu.cpus().clone().or(had.cpus().clone()))
-            .set_mems(cpu.mems().clone().or(had.mems().clone()));
-        old.set_cpu(Some(values));
-    }
-    if let Some(pids) = new.pids() {
-        old.set_pids(Some(*pids));
-    }
-    old
 }

@@ -1,13 +1,16 @@
 //! Podman and containerd as clients.
 
-use std::fs;
+use nix::pty::{Winsize, openpty};
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use terrarium_tests::deadline::within;
 use terrarium_tests::kernel_state::remove_cgroups_with;
-use terrarium_tests::process::{Outcome, Process};
-use terrarium_tests::{TestBed, eventually, require};
+use terrarium_tests::process::{self, Outcome, Process};
+use terrarium_tests::requirement::skip;
+use terrarium_tests::{NetworkNamespace, TestBed, eventually, require};
 
 /// Podman with everything it keeps in the test's own folder.
 struct Podman<'a> {
@@ -16,13 +19,17 @@ struct Podman<'a> {
 
 impl Podman<'_> {
     fn call(&self, words: &[&str]) -> Outcome {
+        self.bed.finish(self.command(Command::new("podman")).args(words))
+    }
+
+    /// The command line, to be completed, of `command`: Podman, or what executes it.
+    fn command(&self, mut command: Command) -> Command {
         let folder = |name: &str| self.bed.folder().join("podman").join(name);
-        let mut command = Command::new("podman");
         command.arg("--root").arg(folder("root")).arg("--runroot").arg(folder("run"));
         command.arg("--tmpdir").arg(folder("tmp")).args(["--storage-driver", "vfs"]);
         command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
-        command.arg("--runtime").arg(self.bed.terrarium().get_program()).args(words);
-        self.bed.finish(&mut command)
+        command.arg("--runtime").arg(self.bed.terrarium().get_program());
+        command
     }
 
     /// Podman puts its monitor there too, and leaves all of it behind.
@@ -31,6 +38,11 @@ impl Podman<'_> {
     }
 
     fn run(&self, name: &str, options: &[&str], command: &[&str]) -> Outcome {
+        let words = self.run_words(name, options, command);
+        self.bed.finish(self.command(Command::new("podman")).args(words))
+    }
+
+    fn run_words(&self, name: &str, options: &[&str], command: &[&str]) -> Vec<String> {
         let (name, rootfs) = (self.bed.unique(name), self.bed.rootfs());
         // Its own limits are more than a host without CAP_SYS_RESOURCE can give.
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"];
@@ -40,7 +52,7 @@ impl Podman<'_> {
         words.extend(options);
         words.extend(["--rootfs", rootfs.to_str().expect("paths of tests are UTF-8")]);
         words.extend(command);
-        self.call(&words)
+        words.into_iter().map(str::to_owned).collect()
     }
 }
 
@@ -100,6 +112,96 @@ fn podman_runs_stops_and_removes_containers() {
     let code = podman.call(&["inspect", &two, "--format", "{{.State.ExitCode}}"]).success();
     assert_eq!(code, "3\n");
     podman.call(&["rm", &two]).success();
+}
+
+#[test]
+fn podman_gives_a_terminal() {
+    require!(Root, Program("busybox"), Program("podman"));
+    let bed = TestBed::new();
+    let podman = Podman { bed: &bed };
+    let size = Winsize { ws_row: 30, ws_col: 97, ws_xpixel: 0, ws_ypixel: 0 };
+    let pty = openpty(Some(&size), None).unwrap();
+    let (mut master, slave) = (File::from(pty.master), pty.slave);
+    let script = "stty size; read line; echo got $line; exit 7";
+    let words = podman.run_words("tty", &["-it", "--net", "none"], &["sh", "-c", script]);
+    let mut command = podman.command(Command::new("podman"));
+    command.args(words);
+    command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+    let mut process = bed.spawn(&mut command);
+    // The slave's last owner on this side.
+    drop(command);
+    let mut text = String::new();
+    let mut wait_for = |master: &mut File, word: &str| {
+        let mut bytes = [0; 4096];
+        while !text.contains(word) {
+            let n = master.read(&mut bytes).unwrap_or_else(|error| panic!("{error} after {text}"));
+            text.push_str(&String::from_utf8_lossy(&bytes[..n]));
+        }
+    };
+    wait_for(&mut master, "30 97");
+    master.write_all(b"hello\r").unwrap();
+    wait_for(&mut master, "got hello");
+    assert_eq!(process.wait(), 7);
+}
+
+#[test]
+fn podman_publishes_ports_and_asks_for_health() {
+    require!(Root, Program("busybox"), Program("podman"), Program("iptables"), Program("unshare"));
+    let plugins = std::path::Path::new("/usr/lib/cni/portmap");
+    if !plugins.exists() {
+        let name = "engines::podman_publishes_ports_and_asks_for_health";
+        return skip(name, &"needs the plugins of CNI (Debian's containernetworking-plugins)");
+    }
+    let bed = TestBed::new();
+    let podman = Podman { bed: &bed };
+    // Bridge and rules, which Podman leaves behind, go with the namespace; leases, with the folder.
+    let host = NetworkNamespace::new();
+    let leases = bed.folder().join("leases");
+    fs::create_dir(&leases).unwrap();
+    let mut command = Command::new("unshare");
+    let script = "mount --bind \"$0\" /var/lib && exec sleep 1000";
+    command.args(["--mount", "sh", "-c", script]).arg(&leases);
+    let holder = bed.spawn(command.stdin(Stdio::null()));
+    let of_holder = format!("/proc/{}", holder.pid());
+    eventually("the folder of leases is mounted", || {
+        let mounts = fs::read_to_string(format!("{of_holder}/mountinfo"));
+        let mounts = mounts.map_err(|error| error.to_string())?;
+        if mounts.contains(" /var/lib ") { Ok(()) } else { Err(mounts) }
+    });
+    let call = |words: &[String]| {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--mount={of_holder}/ns/mnt")).arg("podman");
+        let mut command = podman.command(command);
+        command.arg("--network-config-dir").arg(bed.folder().join("networks")).args(words);
+        host.enter(|| process::run(&mut command))
+    };
+    let options = [
+        "-d", "-p", "127.0.0.1:8123:80", "--health-cmd", "cat /dev/shm/well", "--health-interval",
+        "disable", "--health-retries", "1",
+    ];
+    let script = "touch /dev/shm/well; while :; do echo hello | nc -l -p 80; done";
+    call(&podman.run_words("web", &options, &["sh", "-c", script])).success();
+    eventually("the port answers", || {
+        let mut command = Command::new("busybox");
+        command.args(["nc", "-w", "2", "127.0.0.1", "8123"]).stdin(Stdio::null());
+        let outcome = host.enter(|| process::run(&mut command));
+        if outcome.stdout == "hello\n" { Ok(()) } else { Err(format!("{outcome:?}")) }
+    });
+    let words = |words: &[&str]| {
+        let words = words.iter().map(|&word| word.to_owned()).chain([bed.unique("web")]);
+        words.collect::<Vec<_>>()
+    };
+    call(&words(&["healthcheck", "run"])).success();
+    call(
+        &words(&["exec"])
+            .into_iter()
+            .chain(["rm", "/dev/shm/well"].map(String::from))
+            .collect::<Vec<_>>(),
+    )
+    .success();
+    let ill = call(&words(&["healthcheck", "run"]));
+    assert_eq!(ill.code, 1, "{ill:?}");
+    call(&words(&["rm", "--force", "--time", "0"])).success();
 }
 
 /// A containerd that keeps everything in the test's own folder.

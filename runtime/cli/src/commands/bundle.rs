@@ -2,6 +2,9 @@
 
 use crate::{CgroupManager, Global};
 use anyhow::Context;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use terrarium_container::{CreateOptions, OciSpec};
 
@@ -38,7 +41,7 @@ impl BundleArgs {
         let path = bundle.join("config.json");
         let bytes = std::fs::read(&path)
             .with_context(|| format!("read {} (--bundle names its folder)", path.display()))?;
-        let spec = serde_json::from_slice(&bytes)
+        let spec = parse(&bytes, "/process/capabilities")
             .with_context(|| format!("read {}: it is not an OCI spec", path.display()))?;
         Ok((bundle, spec))
     }
@@ -54,6 +57,36 @@ impl BundleArgs {
             ..CreateOptions::default()
         })
     }
+}
+
+/// Reads a document of the specification. Capabilities that nobody here knows are left out with a warning: an engine may be
+/// younger than this program.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8], capabilities: &str) -> serde_json::Result<T> {
+    let error = match serde_json::from_slice(bytes) {
+        Ok(document) => return Ok(document),
+        Err(error) => error,
+    };
+    let mut document: Value = serde_json::from_slice(bytes)?;
+    let known = terrarium_container::capability_names();
+    let mut unknown = BTreeSet::new();
+    let sets = document.pointer_mut(capabilities).and_then(Value::as_object_mut);
+    for set in sets.into_iter().flat_map(|sets| sets.values_mut()).filter_map(Value::as_array_mut) {
+        set.retain(|name| {
+            let name = name.as_str().unwrap_or_default();
+            let keep = known.iter().any(|one| *one == name);
+            if !keep {
+                unknown.insert(name.to_owned());
+            }
+            keep
+        });
+    }
+    if unknown.is_empty() {
+        return Err(error);
+    }
+    let document = serde_json::from_value(document)?;
+    let names = unknown.into_iter().collect::<Vec<_>>().join(", ");
+    eprintln!("terrarium: warning: unknown capabilities are left out: {names}");
+    Ok(document)
 }
 
 /// `--preserve-fds`, and what socket activation (`sd_listen_fds(3)`) passes.

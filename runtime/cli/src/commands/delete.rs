@@ -10,6 +10,9 @@ pub struct Args {
     /// Kill its processes first; a container that does not exist is no error
     #[arg(long, short)]
     pub(super) force: bool,
+    /// ID is a regular expression, and every container whose id it matches is removed
+    #[arg(long, short)]
+    pub(super) regex: bool,
     /// The containers
     #[arg(required = true)]
     pub(super) id: Vec<String>,
@@ -17,19 +20,14 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let ids = args.id.iter().map(|id| ContainerId::new(id.as_str())).collect::<Result<Vec<_>, _>>();
-    let ids = super::usage(ids)?;
     let store = Store::open(&global.root)?;
-    let mut first = None;
-    for id in &ids {
-        if let Err(error) = terrarium_container::delete(&store, id, args.force)
-            && let Some(earlier) = first.replace(error)
-        {
-            eprintln!("terrarium: {earlier}");
+    let mut ids = Vec::new();
+    for text in &args.id {
+        if args.regex {
+            ids.extend(super::matching(&store, text)?);
+        } else {
+            ids.push(super::usage(ContainerId::new(text.as_str()))?);
         }
     }
-    match first {
-        None => Ok(ExitCode::SUCCESS),
-        Some(error) => Err(error.into()),
-    }
+    super::each(&ids, |id| Ok(terrarium_container::delete(&store, id, args.force)?))
 }

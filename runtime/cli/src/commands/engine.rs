@@ -75,11 +75,15 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Option<(Global, Engine)> {
             let all = words.flag("--all", "-a");
             let id = words.plain()?;
             let signal = if words.0.is_empty() { "TERM".to_owned() } else { words.only()? };
-            Engine::Command(Command::Kill(kill::Args { all, id, signal }))
+            Engine::Command(Command::Kill(kill::Args { all, regex: false, id, signal }))
         }
         "delete" => {
             let force = words.flag("--force", "-f");
-            Engine::Command(Command::Delete(delete::Args { force, id: vec![words.only()?] }))
+            Engine::Command(Command::Delete(delete::Args {
+                force,
+                regex: false,
+                id: vec![words.only()?],
+            }))
         }
         _ => return None,
     };

@@ -5,12 +5,12 @@ use crate::Global;
 use crate::exit::WithCode;
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use terrarium_container::{ContainerId, Error, Store};
 
 /// How to print
@@ -62,6 +62,9 @@ pub struct Events {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9750")]
     url: String,
 }
+
+/// How long after the kernel killed for want of memory it is told.
+const OOM_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Runs the command.
 pub fn run(args: &Events, global: &Global) -> anyhow::Result<ExitCode> {
@@ -115,8 +118,20 @@ fn statistics(args: &Events, id: &str, global: &Global) -> anyhow::Result<ExitCo
     if args.stats {
         return Ok(ExitCode::SUCCESS);
     }
+    let mut kills = terrarium_container::oom_kills(&store, &id).unwrap_or(0);
     loop {
-        std::thread::sleep(Duration::from_millis(milliseconds));
+        let next = Instant::now() + Duration::from_millis(milliseconds);
+        while let Some(left) = next.checked_duration_since(Instant::now()) {
+            std::thread::sleep(left.min(OOM_INTERVAL));
+            let now = terrarium_container::oom_kills(&store, &id).unwrap_or(kills);
+            for _ in kills..now {
+                super::print(&json!({ "type": "oom", "id": id.as_str() }).to_string())?;
+            }
+            kills = now;
+            if !store.state(&id).is_ok_and(|state| state.is_alive()) {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
         match terrarium_container::stats(&store, &id) {
             Ok(stats) => super::print(&stats.to_string())?,
             // It has ended, and so has this.

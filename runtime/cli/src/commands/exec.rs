@@ -116,7 +116,7 @@ fn process(args: &Args, store: &Store, id: &ContainerId) -> anyhow::Result<OciPr
     if let Some(path) = &args.process {
         let bytes =
             std::fs::read(path).with_context(|| format!("read process: {}", path.display()))?;
-        let mut process: OciProcess = serde_json::from_slice(&bytes)
+        let mut process: OciProcess = super::bundle::parse(&bytes, "/capabilities")
             .with_context(|| format!("read {}: it is not an OCI process", path.display()))?;
         if args.tty {
             process.set_terminal(Some(true));

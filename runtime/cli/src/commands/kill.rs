@@ -2,7 +2,7 @@
 
 use crate::Global;
 use std::process::ExitCode;
-use terrarium_container::{ContainerId, SignalNumber, Store};
+use terrarium_container::{ContainerId, Error, SignalNumber, Store};
 
 /// Send a signal to a container's first process.
 ///
@@ -13,6 +13,9 @@ pub struct Args {
     /// Every process of the container, not the first one alone
     #[arg(long, short)]
     pub(super) all: bool,
+    /// ID is a regular expression, and every running container whose id it matches gets the signal
+    #[arg(long, short)]
+    pub(super) regex: bool,
     /// The container
     pub(super) id: String,
     /// Name or number, such as TERM, SIGUSR1, 9, RTMIN+3
@@ -23,12 +26,22 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let signal = super::usage(SignalNumber::parse(&args.signal))?;
-    let id = super::usage(ContainerId::new(args.id.as_str()))?;
     let store = Store::open(&global.root)?;
-    if args.all {
-        terrarium_container::kill_all(&store, &id, signal)?;
-    } else {
-        terrarium_container::kill(&store, &id, signal)?;
+    let kill = |id: &ContainerId| {
+        if args.all {
+            terrarium_container::kill_all(&store, id, signal)
+        } else {
+            terrarium_container::kill(&store, id, signal)
+        }
+    };
+    if !args.regex {
+        kill(&super::usage(ContainerId::new(args.id.as_str()))?)?;
+        return Ok(ExitCode::SUCCESS);
     }
-    Ok(ExitCode::SUCCESS)
+    let ids = super::matching(&store, &args.id)?;
+    super::each(&ids, |id| match kill(id) {
+        // It has stopped, or went meanwhile: there is nobody to signal.
+        Err(Error::NotRunning { .. } | Error::DoesNotExist { .. }) => Ok(()),
+        result => Ok(result?),
+    })
 }

@@ -247,6 +247,35 @@ fn named(store: &Store, text: &str) -> anyhow::Result<ContainerId> {
     }
 }
 
+/// The containers whose id the regular expression `text` matches, anywhere in it.
+fn matching(store: &Store, text: &str) -> anyhow::Result<Vec<ContainerId>> {
+    let expression = regex_lite::Regex::new(text).map_err(|error| {
+        WithCode::error(
+            2,
+            anyhow::anyhow!("--regex {text:?}: it is no regular expression: {error}"),
+        )
+    })?;
+    let (states, _) = store.containers()?;
+    let ids = states.iter().filter(|state| expression.is_match(&state.id));
+    ids.map(|state| Ok(ContainerId::new(state.id.as_str())?)).collect()
+}
+
+/// Does `act` for each of `ids`; the failure of one does not keep the others from it.
+fn each(
+    ids: &[ContainerId],
+    mut act: impl FnMut(&ContainerId) -> anyhow::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let mut first = None;
+    for id in ids {
+        if let Err(error) = act(id)
+            && let Some(earlier) = first.replace(error)
+        {
+            eprintln!("terrarium: {earlier:#}");
+        }
+    }
+    first.map_or(Ok(ExitCode::SUCCESS), Err)
+}
+
 /// Does `act` for each container of `names`; the failure of one does not keep the others from it.
 fn for_each(
     store: &Store,
@@ -283,6 +312,7 @@ mod tests {
             "terrarium state run",
             "terrarium kill --all x KILL",
             "terrarium delete -f x",
+            "terrarium kill --regex ^x KILL",
             "terrarium exec -t x create",
         ] {
             let alone = parse_alone(words(line).into_iter()).unwrap_or_else(|| panic!("{line}"));

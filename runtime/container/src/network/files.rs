@@ -27,6 +27,7 @@ pub(crate) fn mounts(folder: &Path) -> Vec<Mount> {
             change: MountChange::default(),
             tree_change: MountChange { recursive: true, ..MountChange::default() },
             optional: true,
+            idmap: None,
         })
         .collect()
 }

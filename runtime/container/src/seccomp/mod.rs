@@ -14,6 +14,7 @@
 mod arch;
 mod assembler;
 mod compile;
+pub(crate) mod listener;
 mod load;
 mod profile;
 
