@@ -5,7 +5,8 @@ use crate::console::with_short_path;
 use crate::error::{Error, Result, Tried};
 use crate::hooks::OciState;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, socket,
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, send, sendmsg,
+    socket,
 };
 use oci_spec::runtime::LinuxSeccomp;
 use serde_json::json;
@@ -49,7 +50,12 @@ pub(crate) fn hand_over(
     let data = [IoSlice::new(words.as_bytes())];
     let sent = sendmsg::<()>(stream.as_raw_fd(), &data, &rights, MsgFlags::MSG_NOSIGNAL, None);
     let sent = sent.tried("send seccomp listener to", path)?;
-    // A stream may take part of it; the descriptor goes with the first byte.
-    nix::unistd::write(&stream, &words.as_bytes()[sent..]).tried("write to", path)?;
+    // A stream may take part of it; the descriptor goes with the first byte. An agent that has all of it may have gone already.
+    let mut rest = &words.as_bytes()[sent..];
+    while !rest.is_empty() {
+        let sent =
+            send(stream.as_raw_fd(), rest, MsgFlags::MSG_NOSIGNAL).tried("write to", path)?;
+        rest = &rest[sent..];
+    }
     Ok(())
 }
