@@ -45,6 +45,12 @@ pub fn queries(file: &str, dashboard: &Value) -> Vec<Query> {
             });
         }
     }
+    for annotation in dashboard["annotations"]["list"].as_array().into_iter().flatten() {
+        queries.push(Query {
+            place: format!("{file}: annotation {}", annotation["name"].as_str().unwrap_or("?")),
+            expression: annotation["expr"].as_str().unwrap_or_default().to_owned(),
+        });
+    }
     for variable in dashboard["templating"]["list"].as_array().into_iter().flatten() {
         if variable["type"] == "query" {
             let definition = variable["query"]["query"]
@@ -83,6 +89,33 @@ fn label_values(definition: &str) -> String {
             || definition.to_owned(),
             |(metric, label)| format!("count by ({}) ({})", label.trim(), metric.trim()),
         )
+}
+
+/// The metrics that a query or a rule names, without what a histogram puts behind its name.
+pub fn metrics(expression: &str) -> Vec<String> {
+    let prefixes = ["terrarium_", "container_", "machine_", "process_"];
+    // Every other piece is within quotes.
+    expression
+        .split('"')
+        .step_by(2)
+        .flat_map(|piece| piece.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':'))
+        .filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)))
+        .map(|word| {
+            let ends = ["_bucket", "_sum", "_count"];
+            ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word).to_owned()
+        })
+        .collect()
+}
+
+/// The metrics that the code declares, from the page that is written from it.
+pub fn declared() -> Vec<String> {
+    let file = repository().join("docs/METRICS.md");
+    let text = fs::read_to_string(&file)
+        .unwrap_or_else(|error| panic!("read {}: {error}", file.display()));
+    text.lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once('`'))
+        .map(|(name, _)| name.to_owned())
+        .collect()
 }
 
 /// `expression` with Grafana's variables replaced by the values given and by those of a one-second scrape.
@@ -127,6 +160,16 @@ mod tests {
         ]
         .map(|(place, expression)| (place.to_owned(), expression.to_owned()));
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn metrics_are_found_in_expressions() {
+        assert_eq!(
+            metrics(
+                "sum by (name) (rate(terrarium_a_seconds_bucket{x=~\"container_b\"}[5m])) / container_c"
+            ),
+            ["terrarium_a_seconds", "container_c"]
+        );
     }
 
     #[test]

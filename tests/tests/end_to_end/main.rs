@@ -10,6 +10,7 @@ mod engine_habits;
 mod engines;
 mod errors;
 mod escapes;
+mod faq;
 mod fields;
 mod filters;
 mod guard;

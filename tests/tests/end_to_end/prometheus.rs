@@ -1,5 +1,6 @@
 //! Every query of every dashboard gives data from a Prometheus that scrapes a live observatory.
 
+use terrarium_tests::binaries::repository;
 use terrarium_tests::dashboard::{self, Query};
 use terrarium_tests::prometheus::{Prometheus, configuration};
 use terrarium_tests::{Observatory, TestBed, eventually, http, process, require, requirement};
@@ -10,7 +11,7 @@ fn every_query_of_every_dashboard_gives_data() {
     let bed = TestBed::new();
     let observatory = Observatory::start(&bed, &[]);
     let prometheus = Prometheus::start(bed.folder(), observatory.address());
-    let options = ["--cap-add", "SYS_ADMIN", "--memory", "32m", "--net", "bridge"];
+    let options = ["--cap-add=SYS_ADMIN", "--memory=32m", "--pids-limit=64", "--net=bridge"];
     let mut container = bed.container("seen").with(options).follow();
     observatory.wait_for(container.name());
 
@@ -84,6 +85,35 @@ fn dashboards_name_no_data_source_of_anybodys_and_explain_each_panel() {
             }
         }
     }
+}
+
+#[test]
+fn dashboards_and_rules_name_only_metrics_that_the_code_declares() {
+    let declared = dashboard::declared();
+    assert!(declared.len() > 30, "{declared:?}");
+    let rules = repository().join("dashboards/prometheus/rules.yml");
+    let rules = std::fs::read_to_string(rules).expect("the rules are there");
+    let expressions = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+    let of_rules = expressions.map(|expression| ("rules.yml".to_owned(), expression.to_owned()));
+    let of_dashboards = dashboard::all().into_iter().flat_map(|(file, dashboard)| {
+        let queries = dashboard::queries(&file, &dashboard).into_iter();
+        queries.map(|query| (query.place, query.expression)).collect::<Vec<_>>()
+    });
+    for (place, expression) in of_rules.chain(of_dashboards) {
+        for metric in dashboard::metrics(&expression) {
+            let known = declared.contains(&metric) || metric.starts_with("process_");
+            assert!(known, "{place}: {metric} is not declared");
+        }
+    }
+}
+
+#[test]
+fn promtool_passes_the_tests_of_the_rules() {
+    require!(Program("promtool"));
+    let promtool = requirement::program("promtool").expect("it is required");
+    let folder = repository().join("dashboards/prometheus");
+    let mut test = std::process::Command::new(promtool);
+    process::run(test.args(["test", "rules", "rules-test.yml"]).current_dir(folder)).success();
 }
 
 #[test]
