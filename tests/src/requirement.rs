@@ -21,6 +21,8 @@ pub enum Requirement {
     Ipv6,
     /// A program is in `PATH`.
     Program(&'static str),
+    /// A variable of the environment names something that `cargo xtask test` has made.
+    Made(&'static str),
 }
 
 impl Requirement {
@@ -52,6 +54,10 @@ impl Requirement {
                 translates_ipv6(),
                 "needs a kernel with IPv6 and nftables' NAT for it (modprobe ipv6 nft_fib_ipv6)"
                     .to_owned(),
+            ),
+            Self::Made(name) => (
+                std::env::var_os(name).is_some(),
+                format!("needs {name} (cargo xtask test makes it, where mmdebstrap is installed)"),
             ),
             Self::Program(name) => (
                 program(name).is_some(),

@@ -6,6 +6,7 @@
 mod bench;
 mod build;
 mod demo;
+mod dist;
 mod kernels;
 mod leftovers;
 mod lint;
@@ -42,6 +43,7 @@ enum Command {
     Bench(bench::Args),
     Lint(lint::Args),
     Screenshots(screenshots::Args),
+    Dist(dist::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Screenshots(args) => screenshots::run(&args),
+        Command::Dist(args) => dist::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

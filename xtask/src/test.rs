@@ -5,11 +5,13 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::build;
+use crate::dist;
 use crate::kernels;
 use crate::leftovers::Leftovers;
 use crate::setup::{self, Needs};
@@ -56,13 +58,16 @@ pub fn run(args: &Args) -> Result<()> {
         setup::ensure(&[Needs::Build, Needs::Run, Needs::Peers, Needs::Machine], args.yes)?;
     }
     let workspace = Workspace::find()?;
-    let programs = [
+    let mut programs = vec![
         ("TERRARIUM_BIN", build::binary(&workspace, false)?),
         (
             "TERRARIUM_WORKLOAD",
             build::static_binary(&workspace, "terrarium-tests", "terrarium-workload", false)?,
         ),
     ];
+    if args.filters.is_empty() || args.filters.iter().any(|filter| filter.contains("package")) {
+        programs.extend(packages(&workspace)?);
+    }
     let skips = tempfile::NamedTempFile::new().context("create the file for skipped tests")?;
     let prepare = |cargo: &mut Command| {
         cargo.env("TERRARIUM_SKIP_LOG", skips.path()).envs(programs.iter().cloned());
@@ -97,6 +102,29 @@ pub fn run(args: &Args) -> Result<()> {
 
     count.failed += problems.len();
     conclude(&workspace, args, &count, &problems, &skipped)
+}
+
+/// What the tests of the packages look at, where this machine can make it.
+fn packages(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
+    if shell::program("mmdebstrap").is_none() {
+        return Ok(Vec::new());
+    }
+    let dist = dist::make(workspace, true)?;
+    let debian = match dist::clean_debian(workspace) {
+        Ok(root) => root,
+        Err(error) => {
+            // A mirror that does not answer is no fault of the packages'; the tests say that they skipped.
+            shell::note(&format!("no Debian to install in: {error:#}"));
+            return Ok(Vec::new());
+        }
+    };
+    let mut found = vec![
+        ("TERRARIUM_DIST_TARBALL", dist.tarball),
+        ("TERRARIUM_DIST_IMAGE", dist.image),
+        ("TERRARIUM_DIST_DEBIAN", debian),
+    ];
+    found.extend(dist.deb.map(|deb| ("TERRARIUM_DIST_DEB", deb)));
+    Ok(found)
 }
 
 /// The other kernels, as far as this run boots them. A guest that does not boot is one failure.

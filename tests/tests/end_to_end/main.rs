@@ -27,6 +27,7 @@ mod observe;
 mod oci;
 mod options;
 mod page;
+mod packages;
 mod prometheus;
 mod resources;
 mod restart;

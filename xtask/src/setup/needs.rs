@@ -121,6 +121,7 @@ pub fn all() -> Vec<Need> {
         peer("podman", "tests drive terrarium with it", &["podman", "iptables"]),
         peer("newuidmap", "tests map ranges of ids with it", &["uidmap"]),
         peer("ctr", "tests drive terrarium with it", &["containerd"]),
+        peer("mmdebstrap", "tests install the packages in a Debian of its making", &["mmdebstrap"]),
         peer("docker-registry", "tests pull images from it", &["docker-registry"]),
         Need {
             name: QEMU,
