@@ -129,3 +129,20 @@ fn without_an_observatory_or_a_terminal_it_says_so() {
     let outcome = process::run(top.args(["top", "--observatory", "ftp://x"]));
     assert_eq!(outcome.code, 2, "{}", outcome.stderr);
 }
+
+#[test]
+fn it_ends_with_its_terminal() {
+    require!(Root, CgroupV2, Btf, Program("busybox"), Program("tmux"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let top = || {
+        let all = kernel_state::processes_with(observatory.address());
+        all.into_iter().find(|process| process.command.contains(" top "))
+    };
+    let terminal = Terminal::open(bed.folder(), 100, 30, &[]);
+    terminal.line(&command(observatory.address()));
+    terminal.wait(&["RUNTIME", "q quit"]);
+    assert!(top().is_some());
+    drop(terminal);
+    eventually("top has ended", || top().map_or(Ok(()), |top| Err(format!("{top:?}"))));
+}

@@ -14,6 +14,7 @@ use ratatui::crossterm::event::{
     self, DisableMouseCapture, EnableMouseCapture, Event, KeyEventKind, MouseEventKind,
 };
 use ratatui::crossterm::execute;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -60,6 +61,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     for signal in signal_hook::consts::TERM_SIGNALS.iter().chain(&[signal_hook::consts::SIGHUP]) {
         signal_hook::flag::register(*signal, Arc::clone(&told)).context("watch for signals")?;
     }
+    leave_with_the_terminal(Arc::clone(&told));
     // From here on a panic gives the terminal back before it is told.
     let mut terminal = ratatui::try_init().context("prepare the terminal")?;
     let mouse = args.mouse && execute!(std::io::stdout(), EnableMouseCapture).is_ok();
@@ -72,6 +74,27 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     ratatui::restore();
     done?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Ends the program when its terminal has gone, or when it was told to and does not.
+///
+/// crossterm's `poll` does not return when the terminal hangs up: it reads the end of the input for ever, and what the
+/// signals have told is never looked at.
+fn leave_with_the_terminal(told: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        let stdin = std::io::stdin();
+        let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+        loop {
+            let was_told = told.load(Ordering::Relaxed);
+            let mut terminal = [PollFd::new(&stdin, PollFlags::empty())];
+            // EINTR: a signal, which the next round sees.
+            let _ = poll(&mut terminal, Some(&second));
+            if was_told || terminal[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+                ratatui::restore();
+                std::process::exit(0);
+            }
+        }
+    });
 }
 
 fn show(
