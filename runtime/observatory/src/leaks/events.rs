@@ -1,8 +1,9 @@
 //! What containers do, judged as a running observatory sees it, and what their state was at the last look.
 //!
 //! The runtime's own steps are no findings. Which they are follows from what was seen of a process: it is the container's
-//! own from its first execve under the container's cgroup on, and so are its children; one whose start nobody saw has been
-//! there before, and is the container's if it is in its cgroup.
+//! own from its first execve in the container's cgroup on, and so are its children; one whose start nobody saw has been
+//! there before, and is the container's if it is in its cgroup. It is the cgroup that is noted, since whose it is may be
+//! known only later, from the state file.
 
 use super::finding::{ContainerName, Evidence, Finding, Severity, Source};
 use super::mounts::is_within;
@@ -74,8 +75,15 @@ const CLONE_THREAD: u64 = 0x0001_0000;
 enum Standing {
     /// Its start, by no process of a container's: a runtime's, or the host's.
     Outside,
-    /// It is a container's own: the path of its cgroup.
-    Own(String),
+    /// It has executed a program in these cgroups, or is the child of one that had.
+    In(Cgroups),
+}
+
+/// The ids of a process's cgroups: in the unified hierarchy and in that of the memory controller.
+type Cgroups = (u64, u64);
+
+fn cgroups(header: &Header) -> Cgroups {
+    (header.cgroup_id, header.memory_cgroup_id)
 }
 
 /// Findings of a running observatory.
@@ -125,35 +133,25 @@ impl Log {
                 if task.flags & CLONE_THREAD != 0 {
                     return;
                 }
-                let together = task.caller_cgroup_id == header.cgroup_id;
-                let own = container.is_some_and(|_| match self.tasks.get(&task.caller_pid) {
-                    Some(Standing::Own(_)) => true,
+                let now = cgroups(header);
+                let own = match self.tasks.get(&task.caller_pid) {
+                    Some(Standing::In(before)) => *before == now,
                     Some(Standing::Outside) => false,
-                    None => together,
-                });
-                if let Some(container) = container.filter(|_| own) {
-                    self.follow(header.pid, Standing::Own(container.path.clone()));
-                    let made = task.to[NsKind::User as usize];
-                    if made != 0 {
-                        let what = format!("clone with CLONE_NEWUSER made user:[{made}]");
-                        self.add(
-                            &USER_NAMESPACE_CREATED,
-                            Severity::Medium,
-                            container,
-                            header,
-                            "clone",
-                            what,
-                        );
-                    }
-                } else {
+                    None => task.caller_cgroup_id == header.cgroup_id,
+                };
+                if !own {
                     self.follow(header.pid, Standing::Outside);
+                    return;
+                }
+                self.follow(header.pid, Standing::In(now));
+                let made = task.to[NsKind::User as usize];
+                if let Some(container) = container.filter(|_| made != 0) {
+                    let what = format!("clone with CLONE_NEWUSER made user:[{made}]");
+                    let check = &USER_NAMESPACE_CREATED;
+                    self.add(check, Severity::Medium, container, header, "clone", what);
                 }
             }
-            Record::Exec(_) => {
-                if let Some(container) = container {
-                    self.follow(header.pid, Standing::Own(container.path.clone()));
-                }
-            }
+            Record::Exec(_) => self.follow(header.pid, Standing::In(cgroups(header))),
             Record::Exit(_) if header.pid == header.tid => {
                 self.tasks.remove(&header.pid);
             }
@@ -181,11 +179,9 @@ impl Log {
                 }
             }
             Record::CgroupAttach(moved) => {
-                let Some(Standing::Own(own)) = self.tasks.get(&header.pid) else { return };
                 let to = text(&moved.path).into_owned();
-                let Some(container) = container.filter(|c| c.path == *own) else {
-                    return;
-                };
+                let Some(container) = self.own(header, container) else { return };
+                let own = &container.path;
                 if !is_within(&to, own) {
                     let what = format!("moved to cgroup {to} by process {}", moved.mover_pid);
                     self.add(&CGROUP_ESCAPE, Severity::Critical, container, header, &to, what);
@@ -205,7 +201,11 @@ impl Log {
 
     /// The container, if the process is its own.
     fn own<'c>(&self, header: &Header, container: Option<&'c Container>) -> Option<&'c Container> {
-        container.filter(|_| self.tasks.get(&header.pid) != Some(&Standing::Outside))
+        container.filter(|_| match self.tasks.get(&header.pid) {
+            Some(Standing::In(before)) => *before == cgroups(header),
+            Some(Standing::Outside) => false,
+            None => true,
+        })
     }
 
     fn namespaces(&mut self, change: &NsChange, container: &Container, initial: &[u32; 8]) {

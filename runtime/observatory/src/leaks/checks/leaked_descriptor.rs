@@ -50,7 +50,9 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
         let links = ["cwd", "root"].iter().filter_map(|name| host.proc().open_link(pid, name));
         for open in descriptors.into_iter().chain(links) {
             let Some((place, whose)) = outside(host, container, &open) else { continue };
-            let stream = streams.contains(&(open.target.clone(), open.mount));
+            // What execve would close was not passed on by it: a shell puts its stream aside so while it redirects.
+            let aside = open.flags & libc::O_CLOEXEC.unsigned_abs() != 0;
+            let stream = aside || streams.contains(&(open.target.clone(), open.mount));
             let folder = !open.name.starts_with("fd/") || is_folder(host, pid, &open);
             if stream && !folder && is_passed_on(&open) {
                 continue;

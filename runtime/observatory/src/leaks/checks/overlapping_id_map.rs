@@ -35,7 +35,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
             theirs.iter().find_map(|(other_first, other_count)| {
                 let start = *first.max(other_first);
                 let end = end.min(other_first.saturating_add(*other_count));
-                (start < end).then_some((start, end - start))
+                (start < end).then(|| (start, end - start))
             })
         });
         let Some((first, count)) = common else { continue };
