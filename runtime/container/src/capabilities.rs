@@ -127,6 +127,16 @@ pub(crate) struct Sets {
 }
 
 impl Sets {
+    /// The bounding set as setpriv(1) takes it: `-all,+chown,+kill`.
+    pub(crate) fn bounding_words(&self) -> String {
+        let has = |number: usize| self.bounding.bits() >> number & 1 == 1;
+        let names = capability_names().into_iter().enumerate().filter(|(number, _)| has(*number));
+        let added = names.map(|(_, name)| {
+            format!("+{}", name.to_lowercase().trim_start_matches("cap_").to_owned())
+        });
+        std::iter::once("-all".to_owned()).chain(added).collect::<Vec<_>>().join(",")
+    }
+
     /// Reads the spec's sets; a missing one is empty.
     pub(crate) fn from_spec(capabilities: &LinuxCapabilities) -> Self {
         Self {

@@ -7,6 +7,7 @@
 
 use crate::device_filter::DeviceFilter;
 use crate::error::{Error, Result, Tried};
+use crate::explain;
 use crate::resource_files;
 use crate::rootfs::{CgroupFolder, CgroupView};
 use crate::state::CgroupState;
@@ -330,7 +331,11 @@ impl Cgroups {
     pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<Vec<CgroupState>> {
         let mut states = Vec::new();
         for member in &self.members {
+            let timer = explain::timer();
             make_folder(member)?;
+            timer.note("cgroup", || {
+                format!("mkdir -p {}", explain::word(&member.folder.to_string_lossy()))
+            });
             let id = fs::metadata(&member.folder).tried("stat", &member.folder)?.ino();
             let path = member.hierarchy.kernel_path(&self.path);
             if member.hierarchy.is_unified() {
@@ -343,7 +348,16 @@ impl Cgroups {
                 }));
             }
             if let Some(resources) = resources {
+                let timer = explain::timer();
                 limit(member, resources)?;
+                let commands = if explain::is_recording() {
+                    shell_commands(member, resources)
+                } else {
+                    Vec::new()
+                };
+                if !commands.is_empty() {
+                    timer.note("limits", || commands.join(" && "));
+                }
             }
         }
         if let Some(resources) = resources {
@@ -677,6 +691,51 @@ fn hand_down(folder: &Path, controllers: &[&str]) -> Result<()> {
         _ => "",
     };
     result.tried_hint(format!("enable {}", missing.join(" ")), &path, hint)
+}
+
+/// What sets the same limits in a shell, but for the devices, whose rules are many.
+fn shell_commands(member: &Member, resources: &LinuxResources) -> Vec<String> {
+    let v2 = member.hierarchy.is_unified();
+    let has = |controller: &str| member.controllers.contains(controller);
+    let mut commands = Vec::new();
+    let mut echo = |value: String, v1_file: &str, v2_file: &str| {
+        let file = member.folder.join(if v2 { v2_file } else { v1_file });
+        commands.push(format!("echo {value} > {}", explain::word(&file.to_string_lossy())));
+    };
+    if let Some(memory) = resources.memory().as_ref().filter(|_| has("memory")) {
+        if let Some(limit) = memory.limit() {
+            echo(limit.to_string(), "memory.limit_in_bytes", "memory.max");
+        }
+        if let (Some(swap), false) = (memory.swap(), v2) {
+            echo(swap.to_string(), "memory.memsw.limit_in_bytes", "");
+        }
+        if let Some(soft) = memory.reservation() {
+            echo(soft.to_string(), "memory.soft_limit_in_bytes", "memory.low");
+        }
+    }
+    if let Some(pids) = resources.pids().as_ref().filter(|_| has("pids")) {
+        let limit = pids.limit();
+        echo(if limit > 0 { limit.to_string() } else { "max".to_owned() }, "pids.max", "pids.max");
+    }
+    if let Some(cpu) = resources.cpu() {
+        if let (Some(quota), true) = (cpu.quota(), has("cpu")) {
+            let period = cpu.period().unwrap_or(100_000);
+            let value = if v2 { format!("'{quota} {period}'") } else { quota.to_string() };
+            echo(value, "cpu.cfs_quota_us", "cpu.max");
+        }
+        if let (Some(shares), true) = (cpu.shares(), has("cpu")) {
+            let value = if v2 { weight_of_shares(shares) } else { shares };
+            echo(value.to_string(), "cpu.shares", "cpu.weight");
+        }
+        if let (Some(cpus), true) = (cpu.cpus(), has("cpuset")) {
+            echo(cpus.clone(), "cpuset.cpus", "cpuset.cpus");
+        }
+    }
+    if has("devices") {
+        let deny = member.folder.join("devices.deny");
+        commands.push(format!("echo a > {}", explain::word(&deny.to_string_lossy())));
+    }
+    commands
 }
 
 /// Sets the limits that belong to `member`.

@@ -3,6 +3,7 @@
 use crate::cgroup::{self, Cgroups, Hierarchies};
 use crate::console::{self, Relay};
 use crate::error::{Error, Result, Tried};
+use crate::explain;
 use crate::freeze;
 use crate::hooks::{self, OciState};
 use crate::id::ContainerId;
@@ -235,7 +236,10 @@ impl Container {
         loop {
             match self.socket.receive().tried("read from", "the container's first process")? {
                 Some((Message::Failed(report), _)) => return Err(failure(report)),
-                None if self.ready => break,
+                None if self.ready => {
+                    explain::executed();
+                    break;
+                }
                 None => return Err(self.died()),
                 Some((message, fd)) => self.heed(&message, fd)?,
             }
@@ -248,6 +252,15 @@ impl Container {
         self.folder = None;
         after_start(&self.spec, &self.state);
         Ok(())
+    }
+
+    /// Waits until the first process is set up. [`Self::start`] does so, too.
+    pub fn prepare(&mut self) -> Result<()> {
+        let result = self.wait_until_ready();
+        if result.is_err() {
+            self.abandon();
+        }
+        result
     }
 
     /// Waits until the first process is set up.
@@ -266,6 +279,7 @@ impl Container {
     fn heed(&mut self, message: &Message, fd: Option<OwnedFd>) -> Result<()> {
         match (message, fd) {
             (Message::Ready, _) => self.ready = true,
+            (Message::Step(step), _) => explain::add(step.clone()),
             (Message::Terminal, Some(master)) => match &self.console_socket {
                 Some(path) => console::send(path, master.as_fd())?,
                 None if self.log_output => {
@@ -540,6 +554,7 @@ impl Creation<'_> {
                     break;
                 }
                 Some((Message::Failed(report), _)) => return Err(failure(report)),
+                Some((Message::Step(step), _)) => explain::add(step),
                 Some(_) => {}
                 None => {
                     return Err(Error::InitDied { how: "early".to_owned() });
@@ -597,6 +612,7 @@ impl Creation<'_> {
         let unified = self.cgroups.open_unified()?;
         let mut joins = self.cgroups.open_joins(false)?;
         self.plan.namespaces.with_pid_namespace(|| {
+            let timer = explain::timer();
             let mut cloned = clone3(flags, unified.as_ref().map(AsFd::as_fd));
             if let (Err(error), Some(_)) = (&cloned, &unified)
                 && matches!(error.raw_os_error(), Some(libc::E2BIG | libc::EINVAL | libc::EOPNOTSUPP))
@@ -604,6 +620,9 @@ impl Creation<'_> {
                 // Before Linux 5.7 there is no CLONE_INTO_CGROUP: the process writes itself into it.
                 joins = self.cgroups.open_joins(true)?;
                 cloned = clone3(flags, None);
+            }
+            if matches!(cloned, Ok(Cloned::Parent { .. })) {
+                timer.note("clone3", || self.plan.namespaces.shell_command());
             }
             let cloned = cloned.tried_hint(
                 "clone3",
@@ -613,6 +632,7 @@ impl Creation<'_> {
             )?;
             match cloned {
                 Cloned::Child => {
+                    explain::enter();
                     drop(ours);
                     let cgroups = joins;
                     let inherited = Inherited { cgroups, stdio, listener, mapped };

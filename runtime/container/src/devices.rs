@@ -161,6 +161,21 @@ fn bind_node(folder: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<()
     attach(node.as_fd(), target.as_fd()).step("bind on", on)
 }
 
+/// What makes the same nodes in a shell, below `root`.
+pub(crate) fn shell_command(devices: &[Device], root: &Path) -> String {
+    let command = |device: &Device| {
+        let path = root.join(device.path.strip_prefix("/").unwrap_or(&device.path));
+        let kind = match device.kind {
+            FileType::BlockDevice => "b",
+            FileType::Fifo => "p",
+            _ => "c",
+        };
+        let path = crate::explain::word(&path.to_string_lossy());
+        format!("mknod -m {:o} {path} {kind} {} {}", device.mode, device.major, device.minor)
+    };
+    devices.iter().map(command).collect::<Vec<_>>().join(" && ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,7 @@
 use crate::attributes::Attributes;
 use crate::capabilities::Sets;
 use crate::console::TerminalPlan;
+use crate::explain;
 use crate::hooks::{self, InitHooks, OciState};
 use crate::lsm::{Labels, OpenLabels};
 use crate::namespaces::{Join, NamespacePlan};
@@ -228,14 +229,23 @@ fn set_up_and_execute(
     }
     // After the cgroups were joined: the cgroup that a task is in now becomes the namespace's root.
     if plan.namespaces.has_new(CloneFlags::CLONE_NEWCGROUP) {
+        let timer = explain::timer();
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("unshare", "cgroup namespace")?;
+        timer.note("unshare", || "unshare --cgroup".to_owned());
     }
     for Join { kind, path, fd } in &plan.namespaces.join {
+        let timer = explain::timer();
         nix::sched::setns(fd.as_fd(), *kind).step("join namespace", path.as_path())?;
+        timer.note("setns", || {
+            let kind = path.file_name().unwrap_or_default().to_string_lossy();
+            format!("nsenter --{kind}={}", explain::word(&path.to_string_lossy()))
+        });
     }
     plan.namespaces.enter_new_time()?;
     let netlink = if plan.namespaces.has_new(CloneFlags::CLONE_NEWNET) {
+        let timer = explain::timer();
         crate::network::loopback::up().step("bring up", "lo")?;
+        timer.note("link", || "ip link set lo up".to_owned());
         plan.wants_netlink.then(crate::network::loopback::netlink_socket).transpose()
     } else {
         Ok(None)
@@ -246,7 +256,9 @@ fn set_up_and_execute(
 
     let root = rootfs::enter(&plan.root, tree, mapped)?;
     if let Some(name) = &plan.hostname {
+        let timer = explain::timer();
         nix::unistd::sethostname(name).step("set host name", name)?;
+        timer.note("sethostname", || format!("hostname {}", explain::word(name)));
     }
     if let Some(name) = &plan.domainname {
         rustix::system::setdomainname(name.as_bytes()).step("set domain name", name)?;
@@ -283,6 +295,7 @@ fn set_up_and_execute(
         // Engines expect `create` to fail where `start` is bound to.
         look_for_program(&plan.process)?;
     }
+    tell_steps(socket)?;
     tell(socket, &Message::Ready, None)?;
     wait_for_start(socket, listener.as_ref())?;
     run_hooks("startContainer", &plan.hooks.start_container, &plan.oci_state, "created")?;
@@ -293,12 +306,27 @@ fn set_up_and_execute(
     execute(&plan.process, socket, &labels, plan.preserve_fds).map_err(Some)
 }
 
+/// Sends what was recorded for `--explain`, nothing unless somebody asked for it.
+fn tell_steps(socket: &Socket) -> Result<(), Option<Failure>> {
+    if explain::is_recording() {
+        for step in explain::take() {
+            tell(socket, &Message::Step(step), None)?;
+        }
+    }
+    Ok(())
+}
+
 /// First of all, so that everything after is charged to the container.
 pub(crate) fn join_cgroups(cgroups: &[OwnedFd]) -> Result<(), Failure> {
     for tasks in cgroups {
+        let timer = explain::timer();
         // `0` is the writer itself. Another process writing our pid into `cgroup.procs` would wait for an RCU
         // grace period (11 ms); writing oneself into `tasks` does not.
         rustix::io::write(tasks.as_fd(), b"0").step("join cgroup", "tasks")?;
+        timer.note("join cgroup", || {
+            let path = std::fs::read_link(format!("/proc/self/fd/{}", tasks.as_raw_fd()));
+            format!("echo 0 > {}", explain::word(&path.unwrap_or_default().to_string_lossy()))
+        });
     }
     Ok(())
 }
@@ -440,6 +468,7 @@ pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<(), 
         sets.bound()?;
         rustix::thread::set_keep_capabilities(true).step("keep", "capabilities")?;
     }
+    let timer = explain::timer();
     let groups: Vec<Gid> = process.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
     match rustix::thread::set_thread_groups(&groups) {
         // A user namespace with `setgroups` denied keeps the (unmapped) groups it was made with.
@@ -455,15 +484,42 @@ pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<(), 
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
     }
+    timer.note("capset", || rights_command(process));
     enter_cwd(&process.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
     Ok(())
 }
 
+/// What gives a program the same user and rights in a shell.
+fn rights_command(process: &ProcessPlan) -> String {
+    let mut words = vec![format!("setpriv --reuid {} --regid {}", process.uid, process.gid)];
+    let groups: Vec<String> = process.groups.iter().map(u32::to_string).collect();
+    words.push(if groups.is_empty() {
+        "--clear-groups".to_owned()
+    } else {
+        format!("--groups {}", groups.join(","))
+    });
+    if let Some(sets) = &process.capabilities {
+        words.push(format!("--inh-caps -all --bounding-set {}", sets.bounding_words()));
+    }
+    words.extend(process.no_new_privileges.then(|| "--no-new-privs".to_owned()));
+    words.push(explain::word(
+        &process.args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default(),
+    ));
+    words.join(" ")
+}
+
 fn load_filter(process: &ProcessPlan, socket: &Socket) -> Result<(), Failure> {
     let Some(filter) = &process.seccomp else { return Ok(()) };
+    let timer = explain::timer();
     match filter.load() {
-        Ok(None) => Ok(()),
+        Ok(None) => {
+            timer.note("seccomp", || {
+                let number = filter.instructions();
+                format!("# seccomp(SECCOMP_SET_MODE_FILTER), {number} instructions: no program of a shell does this")
+            });
+            Ok(())
+        }
         // The profile holds from here on; calls that it leaves to the agent wait until that has the listener.
         Ok(Some(listener)) => socket
             .send(&Message::Listener, Some(listener.as_raw_fd()))
@@ -511,6 +567,10 @@ pub(crate) fn execute(
         load_filter(process, socket)?;
     }
     labels.take()?;
+    explain::timer().note(explain::EXECVE, || exec_command(process));
+    if let Err(Some(failure)) = tell_steps(socket) {
+        return Err(failure);
+    }
     let program = process.args.first().cloned().unwrap_or_default();
     let mut denied = None;
     let mut found = None;
@@ -552,6 +612,11 @@ fn execute_reaper(
     let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
     nix::unistd::execveat(reaper.as_fd(), c"", &args, &process.env, flags)
         .step("execute", "terrarium-init")
+}
+
+fn exec_command(process: &ProcessPlan) -> String {
+    let words = process.args.iter().map(|arg| explain::word(&arg.to_string_lossy()));
+    std::iter::once("exec".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 fn not_found(program: CString, found: Option<CString>) -> Failure {

@@ -34,6 +34,16 @@ impl Layers {
         self.place.join("rootfs")
     }
 
+    /// What mounts them in a shell.
+    pub(crate) fn shell_command(&self) -> String {
+        let lower: Vec<_> = self.lower.iter().map(|path| path.to_string_lossy()).collect();
+        let (upper, work) = (self.upper(), self.work());
+        let (upper, work, root) = (upper.display(), work.display(), self.root());
+        let options = format!("lowerdir={},upperdir={upper},workdir={work}", lower.join(":"));
+        let options = crate::explain::word(&options);
+        format!("mount -t overlay -o {options} overlay {}", root.display())
+    }
+
     fn upper(&self) -> PathBuf {
         self.place.join("upper")
     }

@@ -19,6 +19,7 @@ mod device_filter;
 mod devices;
 mod error;
 mod exec;
+pub mod explain;
 mod freeze;
 mod hooks;
 mod id;

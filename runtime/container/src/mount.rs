@@ -87,6 +87,17 @@ pub(crate) enum FsOption {
     Value(CString, CString),
 }
 
+impl std::fmt::Display for FsOption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Flag(name) => f.write_str(&name.to_string_lossy()),
+            Self::Value(name, value) => {
+                write!(f, "{}={}", name.to_string_lossy(), value.to_string_lossy())
+            }
+        }
+    }
+}
+
 /// What one word of `options` means.
 enum Word {
     Attribute {

@@ -1,6 +1,7 @@
 //! Namespaces: which are new, which are joined by path, which stay the host's; and id maps.
 
 use crate::error::{Error, Result, Tried};
+use crate::explain;
 use crate::id_maps;
 use crate::init::{Failure, Step};
 use nix::sched::CloneFlags;
@@ -143,6 +144,23 @@ impl NamespacePlan {
         u64::from(flags.bits().cast_unsigned())
     }
 
+    /// What makes the same namespaces in a shell.
+    pub(crate) fn shell_command(&self) -> String {
+        let mut words = vec!["unshare".to_owned()];
+        for (flag, option) in [
+            (CloneFlags::CLONE_NEWUSER, "--user"),
+            (CloneFlags::CLONE_NEWNS, "--mount"),
+            (CloneFlags::CLONE_NEWUTS, "--uts"),
+            (CloneFlags::CLONE_NEWIPC, "--ipc"),
+            (CloneFlags::CLONE_NEWNET, "--net"),
+            (CloneFlags::CLONE_NEWPID, "--pid"),
+        ] {
+            words.extend(self.has_new(flag).then(|| option.to_owned()));
+        }
+        words.push("--fork".to_owned());
+        words.join(" ")
+    }
+
     /// Does `work` with the pid namespace to be joined, if there is one, as that of this process's children.
     pub(crate) fn with_pid_namespace<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let Some(Join { kind, path, fd }) = &self.join_pid else { return work() };
@@ -165,7 +183,9 @@ impl NamespacePlan {
         if !self.new.contains(CLONE_NEWTIME) {
             return Ok(());
         }
+        let timer = explain::timer();
         nix::sched::unshare(CLONE_NEWTIME).step("unshare", "time namespace")?;
+        timer.note("unshare", || "unshare --time".to_owned());
         if !self.time_offsets.is_empty() {
             std::fs::write("/proc/self/timens_offsets", &self.time_offsets).step_hint(
                 "write",
@@ -196,8 +216,14 @@ impl NamespacePlan {
             // user_namespaces(7): without privileges, gid_map may be written only after this.
             write("setgroups", "deny")?;
         }
-        write("gid_map", &id_maps::text(&self.gid_map))?;
-        write("uid_map", &id_maps::text(&self.uid_map))
+        for (file, map) in [("gid_map", &self.gid_map), ("uid_map", &self.uid_map)] {
+            let (timer, text) = (explain::timer(), id_maps::text(map));
+            write(file, &text)?;
+            timer.note(file, || {
+                format!("echo {} > /proc/{pid}/{file}", explain::word(text.trim_end()))
+            });
+        }
+        Ok(())
     }
 
     /// Whether ids inside differ from those outside for the ids of a root filesystem.

@@ -6,6 +6,7 @@
 
 use crate::copy_up::copy_up;
 use crate::devices::{self, Device};
+use crate::explain;
 use crate::init::{Failure, Step};
 use crate::layers::Layers;
 use crate::mount::{
@@ -182,6 +183,7 @@ pub(crate) fn enter(
     };
     change_mount(slash.as_fd(), slave).step("make mounts slaves of the host's", "/")?;
 
+    let timer = explain::timer();
     let tree = match (tree, &plan.layers) {
         (Some(tree), _) => Some(tree),
         (None, Some(layers)) => Some(layers.mount()?),
@@ -194,6 +196,10 @@ pub(crate) fn enter(
             // still lead into the old root: looking up starts below what covers it.
             attach(tree.as_fd(), slash.as_fd())
                 .step("mount root filesystem", plan.path.as_path())?;
+            timer.note("mount", || match &plan.layers {
+                Some(layers) => layers.shell_command(),
+                None => format!("mount --rbind {0} {0}", shell_path(&plan.path)),
+            });
             (tree, true)
         }
         None => (bind_root(&plan.path)?, false),
@@ -208,20 +214,42 @@ pub(crate) fn enter(
 
     let mapped = mapped.into_iter().chain(std::iter::repeat_with(|| None));
     for (mount, mapped) in plan.mounts.iter().zip(mapped) {
+        let timer = explain::timer();
         match place(&root, mount, mapped, plan) {
             Err(_) if mount.optional => {}
-            result => result?,
+            result => {
+                result?;
+                timer.note("mount", || mount_command(mount, &plan.path));
+            }
         }
     }
+    let timer = explain::timer();
     devices::make(&root, &plan.devices, plan.bind_devices)?;
+    timer.note("mknod", || devices::shell_command(&plan.devices, &plan.path));
     Ok(root)
 }
 
 /// Hides and protects what the spec wants hidden and protected. After everything that writes there.
 pub(crate) fn restrict(root: &Root, plan: &RootPlan) -> Result<(), Failure> {
+    let timer = explain::timer();
     mask(root, &plan.masked)?;
+    if !plan.masked.is_empty() {
+        let command =
+            |path: &PathBuf| format!("mount --bind /dev/null {}", below(&plan.path, path));
+        timer.note("mask", || plan.masked.iter().map(command).collect::<Vec<_>>().join("; "));
+    }
+    let timer = explain::timer();
     for path in &plan.readonly_paths {
         make_readonly(root, path)?;
+    }
+    if !plan.readonly_paths.is_empty() {
+        let command = |path: &PathBuf| {
+            let path = below(&plan.path, path);
+            format!("mount --bind {path} {path} && mount -o remount,bind,ro {path}")
+        };
+        timer.note("read-only", || {
+            plan.readonly_paths.iter().map(command).collect::<Vec<_>>().join("; ")
+        });
     }
     if plan.readonly {
         let change = MountChange {
@@ -231,6 +259,47 @@ pub(crate) fn restrict(root: &Root, plan: &RootPlan) -> Result<(), Failure> {
         change_mount(root.fd.as_fd(), change).step("make read-only", plan.path.as_path())?;
     }
     Ok(())
+}
+
+/// A path of the host as a word of a shell.
+fn shell_path(path: &Path) -> String {
+    explain::word(&path.to_string_lossy())
+}
+
+/// `path` of the container, below its root on the host.
+fn below(root: &Path, path: &Path) -> String {
+    shell_path(&root.join(path.strip_prefix("/").unwrap_or(path)))
+}
+
+/// What mounts the same in a shell.
+fn mount_command(mount: &Mount, root: &Path) -> String {
+    let target = below(root, &mount.destination);
+    match &mount.kind {
+        Kind::Filesystem { fstype, source, options, .. } => {
+            let mut words: Vec<String> = attribute_names(mount.change.set);
+            words.extend(options.iter().map(ToString::to_string));
+            let options =
+                if words.is_empty() { String::new() } else { format!("-o {} ", words.join(",")) };
+            let (fstype, source) = (fstype.to_string_lossy(), source.to_string_lossy());
+            format!("mkdir -p {target} && mount -t {fstype} {options}{source} {target}")
+        }
+        Kind::Bind { source, recursive } => {
+            let how = if *recursive { "--rbind" } else { "--bind" };
+            format!("mount {how} {} {target}", shell_path(source))
+        }
+        Kind::Cgroup => format!("mount --rbind /sys/fs/cgroup {target}"),
+    }
+}
+
+fn attribute_names(set: u64) -> Vec<String> {
+    let known = [
+        (MountAttrFlags::MOUNT_ATTR_RDONLY, "ro"),
+        (MountAttrFlags::MOUNT_ATTR_NOSUID, "nosuid"),
+        (MountAttrFlags::MOUNT_ATTR_NODEV, "nodev"),
+        (MountAttrFlags::MOUNT_ATTR_NOEXEC, "noexec"),
+    ];
+    let has = |flag: MountAttrFlags| set & u64::from(flag.bits()) != 0;
+    known.into_iter().filter(|(flag, _)| has(*flag)).map(|(_, name)| name.to_owned()).collect()
 }
 
 /// A detached copy of the root filesystem's mounts; none where the kernel lacks `open_tree`.
@@ -478,6 +547,7 @@ fn shares(plan: &RootPlan) -> bool {
 /// Makes the container's root the root of this process, and the host's tree unreachable.
 pub(crate) fn pivot(root: &Root, plan: &RootPlan) -> Result<(), Failure> {
     let path = plan.path.as_path();
+    let timer = explain::timer();
     rustix::process::fchdir(root.fd.as_fd()).step("enter", path)?;
     match nix::unistd::pivot_root(".", ".") {
         Ok(()) => {
@@ -489,6 +559,9 @@ pub(crate) fn pivot(root: &Root, plan: &RootPlan) -> Result<(), Failure> {
         Err(error) => return Err(error).step("pivot_root", path),
     }
     rustix::process::chdir(c"/").step("enter", "/")?;
+    timer.note("pivot_root", || {
+        format!("cd {} && pivot_root . . && umount -l . && cd /", shell_path(path))
+    });
     if shares(plan) {
         let change = MountChange {
             propagation: MsFlags::MS_SHARED.bits(),

@@ -25,6 +25,7 @@
 //! After `create` nobody is there any more: the first process listens on the socket `start.sock` in the container's
 //! folder, and goes on with whoever connects: `start`.
 
+use crate::explain::Step;
 use nix::cmsg_space;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
@@ -52,6 +53,8 @@ pub(crate) enum Message {
     Terminal,
     /// Carries the listener of the seccomp filter.
     Listener,
+    /// What the first process did (`--explain`).
+    Step(Step),
     /// Everything is set up.
     Ready,
     /// Execute the program.

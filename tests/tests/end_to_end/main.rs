@@ -11,6 +11,7 @@ mod engines;
 mod errors;
 mod escapes;
 mod faq;
+mod explain;
 mod fields;
 mod filters;
 mod guard;

@@ -35,7 +35,7 @@ pub struct AuditArgs {
     /// Fail with 125 when it left anything behind
     #[arg(long, conflicts_with = "detach", help_heading = "Audit")]
     assert_clean: bool,
-    /// Where the observatory listens that --audit asks
+    /// Where the observatory listens that --audit and --explain ask
     #[arg(
         long,
         value_name = "URL",
@@ -60,6 +60,11 @@ pub struct Audit {
 }
 
 impl AuditArgs {
+    /// The URL of the observatory.
+    pub fn observatory(&self) -> &str {
+        &self.observatory
+    }
+
     /// Begins, if it is wanted, for the container `id` whose folder lies below `root`.
     pub fn begin(&self, root: &Path, id: &str) -> Option<Audit> {
         if !self.audit && !self.assert_clean {

@@ -181,6 +181,18 @@ fn path(args: &Events) -> String {
     path
 }
 
+/// The path that asks for all events of `container` that are kept.
+pub(super) fn path_of(container: &str) -> String {
+    format!("/api/v1/events?follow=false&container={}", percent(container))
+}
+
+/// The events that the observatory at `address` answers with on `path`; what is no event is left out.
+pub(super) fn all(address: &str, path: &str) -> anyhow::Result<Vec<Value>> {
+    let lines = request(address, path, "events", "--observatory")?.lines();
+    let lines = lines.map(|line| line.with_context(|| format!("read events from {address}")));
+    lines.filter_map(|line| line.map(|line| serde_json::from_str(&line).ok()).transpose()).collect()
+}
+
 /// Escapes all but letters, digits and a few marks.
 pub fn percent(text: &str) -> String {
     text.bytes().fold(String::new(), |mut out, byte| {

@@ -9,6 +9,7 @@ mod doctor;
 mod engine;
 mod events;
 mod exec;
+mod explain;
 mod features;
 mod gc;
 mod image;

@@ -2,6 +2,7 @@
 
 use super::audit::{Audit, AuditArgs};
 use super::bundle::BundleArgs;
+use super::explain::{self, Explanation};
 use super::image::{ForRun, Location};
 use super::stop;
 use crate::exit::WithCode;
@@ -38,6 +39,10 @@ pub struct Args {
     /// Write its id there; the file must not exist
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
+    /// Print each step of making it to standard error, with what one would type for it in a shell, what it cost, and the
+    /// event that an observatory saw for it
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "table", value_name = "FORMAT")]
+    explain: Option<explain::Format>,
     /// Limit memory, such as 32m or 1g (no swap unless --memory-swap says so)
     #[arg(long, short, value_name = "BYTES", help_heading = "Limits")]
     memory: Option<String>,
@@ -488,11 +493,23 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         ..CreateOptions::default()
     };
     let id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
+    let mut explanation = args
+        .explain
+        .map(|format| Explanation::begin(format, args.audit.observatory(), id.as_str()));
     let mut container = Container::create(&store, &id, &spec, &options)?;
     if let Some(path) = &args.bundle.pid_file {
         container.write_pid_file(path)?;
     }
+    if let Some(explanation) = &mut explanation {
+        // Before the program writes anything of its own.
+        container.prepare()?;
+        explanation.print();
+    }
     container.start()?;
+    if let Some(explanation) = &mut explanation {
+        explanation.print();
+        explanation.end();
+    }
     if let Some(file) = id_file {
         file.keep(&id)?;
     }

@@ -19,6 +19,7 @@ mod subnet;
 pub(crate) mod veth;
 
 use crate::error::{Error, Result, Tried};
+use crate::explain;
 use crate::id::ContainerId;
 use crate::state::write_atomically;
 use crate::store::{JournalNetwork, LockedFolder, Store, lock_shared};
@@ -274,10 +275,30 @@ impl Network {
             // One that has gone meanwhile is not terrarium's to make.
             return bridge::index_of(&self.bridge).map(|_| ());
         }
+        let timer = explain::timer();
         netlink::run(async {
             bridge::ensure(&netlink::host()?, &self.bridge, &self.places()).await
         })?;
+        let (bridge, gateway, prefix) = (
+            &self.bridge,
+            self.gateway.unwrap_or_else(|| self.subnet.gateway()),
+            self.subnet.prefix(),
+        );
+        timer.note("bridge", || {
+            format!(
+                "ip link add {bridge} up type bridge && ip address add {gateway}/{prefix} dev {bridge}"
+            )
+        });
+        let timer = explain::timer();
         self.make_rules(folder)?;
+        timer.note("nftables", || {
+            let table = nft::table_name(bridge);
+            format!(
+                "nft add table ip {table} && nft add chain ip {table} postrouting '{{ type nat hook postrouting \
+                 priority srcnat; }}' && nft add rule ip {table} postrouting ip saddr {} oifname != {bridge} masquerade",
+                self.subnet
+            )
+        });
         forwarding::acquire(&self.bridge, Family::Ipv4)?;
         if self.subnet6.is_some() {
             forwarding::acquire(&self.bridge, Family::Ipv6)?;

@@ -4,6 +4,7 @@ use super::Subnet;
 use super::bridge::{add_address, index_of};
 use super::netlink::{self, Asked};
 use crate::error::{Error, Result};
+use crate::explain;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -78,7 +79,14 @@ pub(crate) fn connect(endpoint: &Endpoint, pid: i32, socket: OwnedFd) -> Result<
             .controller(index_of(&endpoint.bridge)?)
             .up()
             .build();
+        let timer = explain::timer();
         host.link().add(pair).execute().await.asked("create veth pair", &endpoint.veth, "")?;
+        let Endpoint { bridge, veth, .. } = endpoint;
+        timer.note("veth", || {
+            format!(
+                "ip link add {veth} master {bridge} up type veth peer name {INSIDE} netns {pid}"
+            )
+        });
 
         let inside = netlink::through(socket);
         let link = inside
@@ -97,9 +105,16 @@ pub(crate) fn connect(endpoint: &Endpoint, pid: i32, socket: OwnedFd) -> Result<
             })?;
         let index = link.header.index;
         let up = LinkUnspec::new_with_index(index).up().build();
+        let timer = explain::timer();
         inside.link().set(up).execute().await.asked("bring up", INSIDE, "")?;
+        timer.note("link", || format!("nsenter -t {pid} -n ip link set {INSIDE} up"));
         for Place { subnet, address, .. } in &endpoint.places {
+            let timer = explain::timer();
             add_address(&inside, index, *address, *subnet, "add address to", INSIDE).await?;
+            timer.note("address", || {
+                let prefix = subnet.prefix();
+                format!("nsenter -t {pid} -n ip address add {address}/{prefix} dev {INSIDE}")
+            });
         }
         if endpoint.is_internal {
             return Ok(());
@@ -115,8 +130,12 @@ pub(crate) fn connect(endpoint: &Endpoint, pid: i32, socket: OwnedFd) -> Result<
                     .output_interface(index)
                     .build(),
             };
+            let timer = explain::timer();
             let added = inside.route().add(route).execute().await;
             added.asked("add default route by", INSIDE, "")?;
+            timer.note("route", || {
+                format!("nsenter -t {pid} -n ip route add default via {gateway}")
+            });
         }
         Ok(())
     })
