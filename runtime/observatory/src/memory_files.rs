@@ -2,7 +2,8 @@
 //! (v1). They are exported beside what the probes count, as a second, independent number.
 
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
-use std::path::Path;
+use crate::resources::{Budget, KeptFile};
+use std::sync::Arc;
 
 /// Events of one memory cgroup, as the kernel counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,19 +71,47 @@ impl MemoryEvents {
     }
 }
 
-/// Reads them; none when the cgroup is gone.
-pub fn read(mounts: &CgroupMounts, hierarchy: Hierarchy, path: &str) -> Option<MemoryEvents> {
-    let folder = mounts.point(hierarchy)?.join(path.trim_start_matches('/'));
-    match hierarchy {
-        Hierarchy::Unified => read_v2(&folder),
-        Hierarchy::Memory => read_v1(&folder),
+/// The files of one memory cgroup, kept open.
+pub struct MemoryFiles {
+    hierarchy: Hierarchy,
+    files: Vec<KeptFile>,
+}
+
+impl MemoryFiles {
+    /// Those of the cgroup with this path; none where its hierarchy is not mounted.
+    pub fn new(
+        mounts: &CgroupMounts,
+        hierarchy: Hierarchy,
+        path: &str,
+        budget: &Arc<Budget>,
+    ) -> Option<Self> {
+        let folder = mounts.point(hierarchy)?.join(path.trim_start_matches('/'));
+        let names: &[&str] = match hierarchy {
+            Hierarchy::Unified => &["memory.events"],
+            Hierarchy::Memory => &["memory.failcnt", "memory.oom_control"],
+        };
+        let kept = |name: &&str| KeptFile::new(folder.join(name), Arc::clone(budget));
+        Some(Self { hierarchy, files: names.iter().map(kept).collect() })
+    }
+
+    /// What they say now; none when the cgroup is gone.
+    pub fn read(&mut self) -> Option<MemoryEvents> {
+        let mut buffer = Vec::new();
+        match (self.hierarchy, self.files.as_mut_slice()) {
+            (Hierarchy::Unified, [events]) => Some(v2(events.read_again(&mut buffer)?)),
+            (Hierarchy::Memory, [failcnt, control]) => {
+                let max = failcnt.read_again(&mut buffer)?.trim().parse().ok()?;
+                let oom_kill = field(control.read_again(&mut buffer)?, "oom_kill").unwrap_or(0);
+                Some(MemoryEvents { max, oom_kill, ..MemoryEvents::default() })
+            }
+            _ => None,
+        }
     }
 }
 
-fn read_v2(folder: &Path) -> Option<MemoryEvents> {
-    let text = std::fs::read_to_string(folder.join("memory.events")).ok()?;
-    let value = |name| field(&text, name).unwrap_or(0);
-    Some(MemoryEvents {
+fn v2(text: &str) -> MemoryEvents {
+    let value = |name| field(text, name).unwrap_or(0);
+    MemoryEvents {
         low: value("low"),
         high: value("high"),
         max: value("max"),
@@ -90,17 +119,7 @@ fn read_v2(folder: &Path) -> Option<MemoryEvents> {
         oom_kill: value("oom_kill"),
         oom_group_kill: value("oom_group_kill"),
         last: [0; 6],
-    })
-}
-
-fn read_v1(folder: &Path) -> Option<MemoryEvents> {
-    let failcnt = std::fs::read_to_string(folder.join("memory.failcnt")).ok()?;
-    let control = std::fs::read_to_string(folder.join("memory.oom_control")).ok()?;
-    Some(MemoryEvents {
-        max: failcnt.trim().parse().ok()?,
-        oom_kill: field(&control, "oom_kill").unwrap_or(0),
-        ..MemoryEvents::default()
-    })
+    }
 }
 
 /// The number after a name, one pair a line.
@@ -113,6 +132,10 @@ fn field(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(mounts: &CgroupMounts, hierarchy: Hierarchy, path: &str) -> Option<MemoryEvents> {
+        MemoryFiles::new(mounts, hierarchy, path, &Budget::new(2))?.read()
+    }
 
     #[test]
     fn files_of_both_versions() {

@@ -2,26 +2,31 @@
 
 use crate::attribution::Registry;
 use crate::attribution::registry::NewCgroups;
+use crate::attribution::state_file;
 use crate::ebpf_log::EbpfLog;
 use crate::event::History;
 use crate::event::decode::text;
 use crate::event::history::Bounds;
 use crate::event::json::Context;
+use crate::event::store::{Keep, Store};
+use crate::export::{Collector, EventsFile, Export, Sink};
 use crate::http;
 use crate::kernel::cgroup_mounts::Hierarchy;
 use crate::leaks::{self, Places, Wanted};
 use crate::metrics::{Metrics, MetricsError, Shown};
+use crate::notify;
+use crate::privileges;
 use crate::probe::{HookReport, LoadError, Probes, Settings};
 use crate::pump::{CgroupNotes, Pump};
 use crate::shared::Shared;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use terrarium_abi::CgroupKey;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -40,6 +45,14 @@ pub struct Options {
     pub grace: Duration,
     /// What `/metrics` shows.
     pub shown: Shown,
+    /// Where events are kept on disk, if they are.
+    pub history: Option<(PathBuf, Keep)>,
+    /// File to write events to, `-` for stdout, and how large it may become, bytes.
+    pub events_file: Option<(PathBuf, u64)>,
+    /// An `OpenTelemetry` collector to send events to.
+    pub collector: Option<String>,
+    /// Whether rights that are not needed any more are given up; not where others share the process.
+    pub drop_capabilities: bool,
 }
 
 /// Why an observatory does not run.
@@ -111,11 +124,17 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
 
     let mut running = Running::start(options)?;
+    let exports = running.export(options)?;
+    let keeper =
+        options.history.as_ref().map(|(folder, keep)| running.keep(folder, *keep)).transpose()?;
     let metrics = Arc::new(Metrics::new(Arc::clone(&running.shared), options.shown.clone())?);
     let (stop, stopping) = watch::channel(false);
     let server =
         tokio::spawn(http::serve(listener, Arc::clone(&running.shared), metrics, stopping));
     ready(address, &running.shared.reports);
+    if let Err(error) = notify::ready(&format!("listening on {address}")) {
+        tracing::warn!(%error, "cannot tell systemd that the observatory is ready");
+    }
 
     let mut check = tokio::time::interval(Duration::from_secs(1));
     let ended = loop {
@@ -134,6 +153,14 @@ async fn serve(
         tracing::error!(%error, "the HTTP side ended badly");
     }
     let pumped = running.stop();
+    drop(exports);
+    if let Some((keeper, end)) = keeper {
+        drop(end);
+        // The last events come with the end of the pump.
+        if keeper.join().is_err() {
+            tracing::error!("the writer of the history panicked");
+        }
+    }
     match (ended, pumped) {
         (Ok(()), Ok(())) => Ok(()),
         (_, Err(error)) => Err(ObserveError::System { what: "read events", error }),
@@ -208,13 +235,19 @@ impl Running {
             .transpose()
             .map_err(system("read the programs' log"))?;
         let context = Context::read(probes.initial_namespaces());
+        let roots = state_file::roots(&options.root, Path::new("/run"));
         // The walk comes after attaching: a cgroup made meanwhile is either found by it or told by the probe.
-        let registry = Registry::new(mounts, options.root.clone(), options.grace, look_up);
+        let registry = Registry::new(mounts, roots.clone(), options.grace, look_up);
         let history = Arc::new(History::new(Bounds::default()));
         let shared =
             Arc::new(Shared::new(registry, counters, history, probes.reports().to_vec(), context));
         let (stopped, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
             .map_err(|e| system("make a pipe")(e.into()))?;
+        // The last moment at which this is the only thread: what it has the others inherit.
+        if options.drop_capabilities {
+            privileges::drop_others()
+                .map_err(|error| system("drop capabilities")(io::Error::other(error)))?;
+        }
         let pump = Pump {
             ring,
             armed,
@@ -222,20 +255,75 @@ impl Running {
             log,
             shared: Arc::clone(&shared),
             stop: stopped,
-            root: options.root.clone(),
+            roots,
             watched: probes.take_watched(),
         };
         let pump = std::thread::Builder::new()
             .name("events".to_owned())
             .spawn(move || pump.run())
             .map_err(system("start a thread"))?;
-        let (looks, looking) = std::sync::mpsc::channel();
+        let (looks, looking) = mpsc::channel();
         let looker = (Arc::clone(&shared), Places::live(&options.root));
         std::thread::Builder::new()
             .name("leaks".to_owned())
             .spawn(move || look_for_leaks(&looker.0, &looker.1, &looking))
             .map_err(system("start a thread"))?;
         Ok(Self { shared, probes, pump: Some(pump), stop: Some(stop), _looks: looks })
+    }
+
+    /// Starts the threads that hand events on. They end, after a last attempt, when they are dropped.
+    fn export(&self, options: &Options) -> Result<Vec<Export>, ObserveError> {
+        let mut sinks: Vec<(&'static str, Box<dyn Sink>)> = Vec::new();
+        if let Some((path, max_bytes)) = &options.events_file {
+            let file = EventsFile::open(path, *max_bytes);
+            sinks.push(("events file", Box::new(file.map_err(system("open --events-file"))?)));
+        }
+        if let Some(url) = &options.collector {
+            let collector = Collector::new(url).map_err(io::Error::other);
+            sinks.push(("collector", Box::new(collector.map_err(system("read --otlp"))?)));
+        }
+        let shared = &self.shared;
+        sinks
+            .into_iter()
+            .map(|(name, sink)| {
+                Export::start(name, sink, &shared.history, shared.context.clone())
+                    .map_err(system("start a thread"))
+            })
+            .collect()
+    }
+
+    /// Starts the thread that keeps events on disk. It ends, after a last write, when the sender goes.
+    fn keep(
+        &self,
+        folder: &Path,
+        keep: Keep,
+    ) -> Result<(JoinHandle<()>, Sender<()>), ObserveError> {
+        let (history, context) = (&self.shared.history, self.shared.context.clone());
+        let mut store = Store::open(folder, keep, history, context)
+            .map_err(system("open the folder of --history"))?;
+        let (end, ended) = mpsc::channel();
+        let write = move || {
+            let mut last = None;
+            loop {
+                let going =
+                    ended.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout);
+                let result = store.write().and_then(|()| {
+                    if last.is_none_or(|at: Instant| at.elapsed() > Duration::from_mins(1)) {
+                        last = Some(Instant::now());
+                        store.expire()?;
+                    }
+                    Ok(())
+                });
+                if let Err(error) = result {
+                    tracing::error!(%error, "cannot keep events on disk");
+                }
+                if !going {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("history".to_owned()).spawn(write);
+        Ok((thread.map_err(system("start a thread"))?, end))
     }
 
     /// Ends the thread and detaches everything.

@@ -4,7 +4,7 @@
 //! nothing is left: an idle host wakes it once a second at most, a busy one 200 times a second, whatever the number
 //! of records.
 
-use crate::attribution::state_file;
+use crate::attribution::state_file::{self, Root};
 use crate::ebpf_log::EbpfLog;
 use crate::event::decode::{Record, text};
 use crate::event::history::Event;
@@ -53,7 +53,7 @@ pub struct Pump {
     /// Readable or closed when the thread has to end.
     pub stop: OwnedFd,
     /// Where the state files are.
-    pub root: PathBuf,
+    pub roots: Vec<Root>,
     /// The cgroups that are watched, where some are left out.
     pub watched: Option<Watched>,
 }
@@ -61,7 +61,7 @@ pub struct Pump {
 impl Pump {
     /// Runs until `stop` is closed at its other end.
     pub fn run(mut self) -> io::Result<()> {
-        let mut watch = StateWatch::new(&self.root);
+        let mut watch = StateWatch::new(self.roots.clone());
         let mut last_tick = Instant::now();
         loop {
             let read = self.drain();
@@ -108,7 +108,9 @@ impl Pump {
 
     fn follow_state_files(&mut self) {
         if let Some(watched) = &mut self.watched {
-            watched.follow_state_files(&self.root);
+            for root in &self.roots {
+                watched.follow_state_files(root);
+            }
         }
     }
 
@@ -252,20 +254,20 @@ fn wait(fds: &[BorrowedFd<'_>], timeout: Duration) -> io::Result<Vec<bool>> {
 
 /// Watches the folders of state files, as far as they exist.
 struct StateWatch {
-    root: PathBuf,
+    roots: Vec<Root>,
     inotify: Option<Inotify>,
     watched: Vec<PathBuf>,
 }
 
 impl StateWatch {
-    fn new(root: &Path) -> Self {
+    fn new(roots: Vec<Root>) -> Self {
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let inotify = Inotify::init(flags)
             .inspect_err(|error| {
                 tracing::warn!(%error, "cannot watch state files; they are read once a second");
             })
             .ok();
-        let mut watch = Self { root: root.to_owned(), inotify, watched: Vec::new() };
+        let mut watch = Self { roots, inotify, watched: Vec::new() };
         watch.renew();
         watch
     }
@@ -277,12 +279,12 @@ impl StateWatch {
     /// Watches what has been made since.
     fn renew(&mut self) {
         let Some(inotify) = &self.inotify else { return };
-        let mut wanted = vec![self.root.clone()];
-        wanted.extend(
-            state_file::list(&self.root)
-                .into_iter()
-                .filter_map(|(file, _)| file.parent().map(Path::to_owned)),
-        );
+        let mut wanted: Vec<PathBuf> = Vec::new();
+        for root in &self.roots {
+            wanted.push(root.folder().to_owned());
+            let files = state_file::list(root);
+            wanted.extend(files.iter().filter_map(|(file, _)| file.parent().map(Path::to_owned)));
+        }
         self.watched.retain(|path| wanted.contains(path) && path.exists());
         for path in wanted {
             if !self.watched.contains(&path) {

@@ -39,8 +39,8 @@ pub struct Observed {
 }
 
 impl Sample {
-    /// Looks now.
-    pub fn take(shared: &Shared) -> Self {
+    /// Looks now; at what containers use only if that is wanted, for it is most of the work.
+    pub fn take(shared: &Shared, with_usage: bool) -> Self {
         // One lock over both: otherwise counters could move from a removed cgroup to its container's totals between
         // the two, and count twice or not at all.
         let mut registry = shared.registry();
@@ -55,8 +55,11 @@ impl Sample {
             snapshots.iter().flat_map(|s| &s.memory).map(|(_, path)| path.as_str()).collect();
         shared.keep_memory_events(|path| known.contains(path));
         let mut resources = shared.resources();
-        let usages = resources.read(&snapshots);
-        let machine = resources.read_host();
+        let (usages, machine) = if with_usage {
+            (resources.read(&snapshots), resources.read_host())
+        } else {
+            (vec![Usage::default(); snapshots.len()], Usage::default())
+        };
         drop(resources);
         let containers = snapshots
             .into_iter()

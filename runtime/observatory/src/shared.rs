@@ -5,7 +5,7 @@ use crate::event::history::History;
 use crate::event::json::Context;
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use crate::leaks::events::Log;
-use crate::memory_files::{self, MemoryEvents};
+use crate::memory_files::{MemoryEvents, MemoryFiles};
 use crate::metrics::Exemplar;
 use crate::probe::HookReport;
 use crate::probe::counts::{Counters, ProbeStats};
@@ -22,7 +22,8 @@ pub struct Shared {
     counters: Mutex<Counters>,
     resources: Mutex<Resources>,
     /// The kernel's own numbers, by path of the cgroup, as last read.
-    memory_events: Mutex<HashMap<String, MemoryEvents>>,
+    memory_events: Mutex<HashMap<String, (MemoryEvents, Option<MemoryFiles>)>>,
+    budget: Arc<Budget>,
     /// What was found of leaks.
     leaks: Mutex<Log>,
     /// The last events.
@@ -55,7 +56,12 @@ impl Shared {
         let mounts = registry.mounts().clone();
         let budget = Budget::of_this_process();
         Self {
-            resources: Mutex::new(Resources::new(mounts.clone(), Path::new("/proc"), budget)),
+            resources: Mutex::new(Resources::new(
+                mounts.clone(),
+                Path::new("/proc"),
+                Arc::clone(&budget),
+            )),
+            budget,
             mounts,
             registry: Mutex::new(registry),
             counters: Mutex::new(counters),
@@ -161,9 +167,12 @@ impl Shared {
         let mut all = self.memory_events.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = MemoryEvents::default();
         for (hierarchy, path) in places {
-            let known = all.entry(path.clone()).or_default();
+            let (known, files) = all.entry(path.clone()).or_insert_with(|| {
+                let files = MemoryFiles::new(&self.mounts, *hierarchy, path, &self.budget);
+                (MemoryEvents::default(), files)
+            });
             // Numbers never go down for a cgroup that was made again under the same path.
-            if let Some(now) = memory_files::read(&self.mounts, *hierarchy, path) {
+            if let Some(now) = files.as_mut().and_then(MemoryFiles::read) {
                 *known = known.followed_by(now);
             }
             sum = sum.and(known);

@@ -3,6 +3,7 @@
 //! One executable, because each more costs a link; nextest still runs every test in a process of its own.
 
 mod api;
+mod attribution;
 mod cgroup_example;
 mod counts;
 mod crash;
@@ -12,9 +13,12 @@ mod errors;
 mod escapes;
 mod faq;
 mod explain;
+mod export;
 mod fields;
 mod filters;
 mod guard;
+mod history;
+mod hostile;
 mod images;
 mod interop;
 mod isolation;
@@ -33,5 +37,6 @@ mod prometheus;
 mod resources;
 mod restart;
 mod rootless;
+mod selftest;
 mod top;
 mod usage;

@@ -56,7 +56,7 @@ fn network_counters_are_those_of_the_containers_own_interface() {
     let bed = TestBed::new();
     let observatory = Observatory::start(&bed, &[]);
     let options = ["--net", "bridge"];
-    let loud = "ping -c 5 -i 0.1 -s 1000 10.77.0.1 >/dev/null; read -r line < /dev/zero";
+    let loud = "ping -c 5 -i 0.1 -s 1000 10.77.0.1 >/dev/null; cat > /dev/null";
     let container = bed.container("wired").with(options).start(["sh", "-c", loud]);
     observatory.wait_for(container.name());
     let eth0 = [("name", container.name()), ("interface", "eth0")];
@@ -74,6 +74,7 @@ fn network_counters_are_those_of_the_containers_own_interface() {
             Err(format!("{received} received, {sent} sent, {packets} packets"))
         }
     });
+    container.finish();
 }
 
 #[test]

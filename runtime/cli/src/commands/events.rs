@@ -3,15 +3,18 @@
 use super::terminal::{harmless, is_harmful};
 use crate::Global;
 use crate::exit::WithCode;
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use terrarium_container::{ContainerId, Error, Store};
+use terrarium_observatory::event::select::{Query, Selection};
+use terrarium_observatory::event::store;
 
 /// How to print
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,6 +49,9 @@ pub struct Events {
     /// Only events before then
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
+    /// Read what an observatory keeps in this folder, running or not
+    #[arg(long, value_name = "DIR", conflicts_with = "follow")]
+    history: Option<PathBuf>,
     /// How to print
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
@@ -74,14 +80,42 @@ pub fn run(args: &Events, global: &Global) -> anyhow::Result<ExitCode> {
     if let Some(probe) = &args.probe {
         super::observe::probes(std::slice::from_ref(probe))?;
     }
-    let address = address("--url", &args.url)?;
-    let mut lines = request(&address, &path(args), "events", "--url")?;
+    let query = query(args);
+    let selection = query.clone().selection().map_err(|e| WithCode::error(2, anyhow!("--{e}")))?;
     let mut out = std::io::stdout().lock();
-    if args.format == Format::Table
-        && let Err(error) = writeln!(out, "{}", header())
-    {
-        return closed(error);
+    let mut wants_header = args.format == Format::Table;
+    let mut print = |line: &str| {
+        if std::mem::take(&mut wants_header) {
+            writeln!(out, "{}", header())?;
+        }
+        let text = match args.format {
+            Format::Json => harmless_json(line),
+            Format::Table => match serde_json::from_str(line) {
+                Ok(event) => row(&event),
+                Err(error) => return Err(std::io::Error::other(format!("not an event: {error}"))),
+            },
+        };
+        writeln!(out, "{text}").and_then(|()| out.flush())
+    };
+    let usual = Path::new(super::observe::HISTORY);
+    // A time in the past is what the history is for; a running observatory remembers the last minutes only.
+    let stored = match &args.history {
+        Some(folder) => Some(folder.as_path()),
+        None if args.follow || args.since.is_none() && args.until.is_none() => None,
+        None => Some(usual).filter(|folder| folder.is_dir()),
+    };
+    if let Some(folder) = stored {
+        return from_store(folder, &selection, &mut print);
     }
+    let address = address("--url", &args.url)?;
+    let mut lines = match request(&address, &path(args), "events", "--url") {
+        Ok(lines) => lines,
+        Err(error) if !args.follow && error.is::<NobodyListens>() && usual.is_dir() => {
+            eprintln!("terrarium: {error:#}; these are the events that it kept");
+            return from_store(usual, &selection, &mut print);
+        }
+        Err(error) => return Err(error),
+    };
     let mut line = String::new();
     loop {
         line.clear();
@@ -90,17 +124,53 @@ pub fn run(args: &Events, global: &Global) -> anyhow::Result<ExitCode> {
         if read == 0 {
             return Ok(ExitCode::SUCCESS);
         }
-        let text = match args.format {
-            Format::Json => harmless_json(line.trim_end()),
-            Format::Table => match serde_json::from_str(&line) {
-                Ok(event) => row(&event),
-                Err(error) => bail!("read events from {address}: not an event: {error}"),
-            },
-        };
-        if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
+        if let Err(error) = print(line.trim_end()) {
             return closed(error);
         }
     }
+}
+
+/// What is asked for, in the terms of the HTTP side.
+fn query(args: &Events) -> Query {
+    Query {
+        follow: Some(args.follow),
+        container: args.container.clone(),
+        probe: args.probe.clone(),
+        errno: args.errno.clone(),
+        kind: args.kind.clone(),
+        since: args.since.clone(),
+        until: args.until.clone(),
+    }
+}
+
+/// Prints what an observatory has kept on disk.
+fn from_store(
+    folder: &Path,
+    selection: &Selection,
+    print: &mut dyn FnMut(&str) -> std::io::Result<()>,
+) -> anyhow::Result<ExitCode> {
+    let mut closed_early = None;
+    let result = store::read(folder, selection, &mut |line| {
+        print(line).inspect_err(|error| closed_early = Some(error.kind()))
+    });
+    match result {
+        Err(_) if closed_early == Some(ErrorKind::BrokenPipe) => Ok(ExitCode::SUCCESS),
+        result => result
+            .map(|()| ExitCode::SUCCESS)
+            .with_context(|| format!("read the events kept in {}", folder.display())),
+    }
+}
+
+/// No observatory answers at this address.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "ask the observatory at {address} for {what}: {error} (is `terrarium observe` running? see {option})"
+)]
+struct NobodyListens {
+    address: String,
+    what: String,
+    option: String,
+    error: std::io::Error,
 }
 
 /// `events ID` as OCI engines call it: runc's JSON, an object a line.
@@ -245,7 +315,14 @@ pub fn request(
         .next()
         .with_context(|| format!("find the address of {address}"))?;
     let mut stream =
-        TcpStream::connect_timeout(&resolved, Duration::from_secs(5)).with_context(hint)?;
+        TcpStream::connect_timeout(&resolved, Duration::from_secs(5)).map_err(|error| {
+            NobodyListens {
+                address: address.to_owned(),
+                what: what.to_owned(),
+                option: option.to_owned(),
+                error,
+            }
+        })?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").with_context(hint)?;
     let mut answer = BufReader::new(stream);
     let mut status = String::new();

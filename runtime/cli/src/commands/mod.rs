@@ -27,6 +27,7 @@ mod ps;
 mod pull;
 mod rename;
 mod run;
+mod selftest;
 mod spec;
 mod start;
 mod state;
@@ -61,7 +62,7 @@ pub enum Command {
     #[command(display_order = 5)]
     Gc(gc::Args),
     #[command(display_order = 6)]
-    Observe(observe::Observe),
+    Observe(Box<observe::Observe>),
     #[command(display_order = 7)]
     Events(events::Events),
     #[command(display_order = 8)]
@@ -70,6 +71,8 @@ pub enum Command {
     Leaks(leaks::Args),
     #[command(display_order = 9)]
     Doctor(doctor::Doctor),
+    #[command(display_order = 8)]
+    Selftest(selftest::Selftest),
     #[command(display_order = 20)]
     Exec(Box<exec::Args>),
     #[command(display_order = 21)]
@@ -170,11 +173,12 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Kill(args) => kill::run(&args, global),
         Command::Delete(args) => delete::run(&args, global),
         Command::Gc(args) => gc::run(&args, global),
-        Command::Observe(args) => observe::run(args, global),
+        Command::Observe(args) => observe::run(*args, global),
         Command::Events(args) => events::run(&args, global),
         Command::Top(args) => top::run(&args),
         Command::Leaks(args) => leaks::run(&args, global),
         Command::Doctor(args) => doctor::run(&args, global),
+        Command::Selftest(args) => selftest::run(&args, global),
         Command::Exec(args) => exec::run(&args, global),
         Command::Pause(args) => pause::pause(&args, global),
         Command::Resume(args) => pause::resume(&args, global),

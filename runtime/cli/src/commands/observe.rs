@@ -6,11 +6,13 @@ use anyhow::anyhow;
 use clap::Args;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
+use terrarium_observatory::event::store::Keep;
 use terrarium_observatory::metrics::Shown;
 use terrarium_observatory::observe::{self, Options};
+use terrarium_observatory::privileges;
 use terrarium_observatory::probe::plan::{probe_by_name, probe_name};
 use terrarium_observatory::probe::{Choice, HookReport, Mechanism, Probe, Settings, Watch};
 
@@ -62,7 +64,31 @@ pub struct Observe {
     /// The most series about containers in one answer; 0 is no bound
     #[arg(long, value_name = "N", default_value_t = 50_000)]
     max_series: usize,
+    /// Folder in which the last events of every container are kept, where `terrarium events` finds them
+    #[arg(long, value_name = "DIR", conflicts_with = "no_history")]
+    history: Option<PathBuf>,
+    /// Keep no events on disk
+    #[arg(long)]
+    no_history: bool,
+    /// How long the events of a container that is gone are kept
+    #[arg(long, value_name = "TIME", default_value = "168h", value_parser = duration)]
+    history_age: Duration,
+    /// How much is kept in all, MiB
+    #[arg(long, value_name = "MIB", default_value_t = 256)]
+    history_size: u64,
+    /// File to write events to as JSON lines, `-` for stdout
+    #[arg(long, value_name = "FILE")]
+    events_file: Option<PathBuf>,
+    /// Size at which that file is renamed to FILE.1, MiB
+    #[arg(long, value_name = "MIB", default_value_t = 100)]
+    events_file_max: u64,
+    /// `OpenTelemetry` collector to send events to, by OTLP over HTTP
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
 }
+
+/// Where events are kept unless told otherwise.
+pub const HISTORY: &str = "/var/lib/terrarium/history";
 
 /// Runs the command.
 pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
@@ -77,9 +103,17 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
         log: args.ebpf_log,
         ..Settings::default()
     };
+    let root = args.root.unwrap_or_else(|| global.root.clone());
+    // One folder belongs to one observatory: another root has none unless told.
+    let usual = (root == Path::new("/run/terrarium") && !args.no_history).then(|| HISTORY.into());
+    let keep = Keep { age: args.history_age, bytes: args.history_size << 20 };
     let options = Options {
         listen: args.listen,
-        root: args.root.unwrap_or_else(|| global.root.clone()),
+        root,
+        events_file: args.events_file.map(|file| (file, args.events_file_max << 20)),
+        collector: args.otlp,
+        drop_capabilities: true,
+        history: args.history.or(usual).map(|folder| (folder, keep)),
         settings,
         grace: args.grace,
         shown: Shown {
@@ -132,6 +166,9 @@ fn started(address: SocketAddr, reports: &[HookReport]) {
              (see `terrarium doctor`)"
         );
     }
+    let kept: Vec<String> =
+        privileges::kept().iter().map(|(name, why)| format!("{name} ({why})")).collect();
+    eprintln!("terrarium: keeps of its capabilities {}", kept.join(", "));
     let mut out = std::io::stdout();
     // Whoever waits for this line may have gone; that is no reason to stop observing.
     let _ = writeln!(out, "listening on http://{address}");

@@ -1,5 +1,6 @@
 //! Which container a kernel id belongs to.
 
+pub mod engines;
 pub mod handle;
 pub mod patterns;
 pub mod registry;

@@ -5,9 +5,10 @@
 //! handle. Which container a cgroup belongs to follows from its path: the longest path that a state file declares,
 //! else the patterns of engines, else the host.
 
+use crate::attribution::engines;
 use crate::attribution::handle;
 use crate::attribution::patterns;
-use crate::attribution::state_file::{self, StateFile, Version};
+use crate::attribution::state_file::{self, Root, StateFile, Version};
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
@@ -213,7 +214,14 @@ struct Entry {
     pid: Option<u32>,
     started: OffsetDateTime,
     elsewhere: BTreeMap<String, String>,
+    /// Where its OCI bundle is, where the runtime below an engine has told.
+    bundle: Option<PathBuf>,
+    /// How often its engine's files will still be asked for its name.
+    look_ups_left: u32,
 }
+
+/// How often, a second apart, an engine's files are asked for the name of a container: some come after its cgroup.
+const LOOK_UPS: u32 = 10;
 
 /// Gives the path of a new cgroup that the kernel has noted down, see the map `CGROUPS`.
 pub type NewCgroups = Box<dyn FnMut(Hierarchy, u64) -> Option<String> + Send>;
@@ -221,7 +229,7 @@ pub type NewCgroups = Box<dyn FnMut(Hierarchy, u64) -> Option<String> + Send>;
 /// The table.
 pub struct Registry {
     mounts: CgroupMounts,
-    root: PathBuf,
+    roots: Vec<Root>,
     grace: Duration,
     cgroups: HashMap<(Hierarchy, u64), Known>,
     /// The same by path, so that those below one are found without looking at all.
@@ -237,22 +245,24 @@ pub struct Registry {
     outcomes: HashMap<Outcome, u64>,
     /// Cgroups that have been forgotten since somebody last asked.
     forgotten: Vec<(Hierarchy, u64)>,
+    /// `/`, but for tests: where the engines' files are.
+    engine_root: PathBuf,
     /// When the cgroup that the walk at the start has found was made.
     made_at: Option<OffsetDateTime>,
 }
 
 impl Registry {
-    /// A table of what exists now: every cgroup, and every container that a state file below `root` tells of. The
+    /// A table of what exists now: every cgroup, and every container that a state file below `roots` tells of. The
     /// series of a removed container stay for `grace`.
     pub fn new(
         mounts: CgroupMounts,
-        root: PathBuf,
+        roots: Vec<Root>,
         grace: Duration,
         new_cgroups: NewCgroups,
     ) -> Self {
         let mut registry = Self {
             mounts,
-            root,
+            roots,
             grace,
             cgroups: HashMap::new(),
             by_path: BTreeSet::new(),
@@ -264,6 +274,7 @@ impl Registry {
             new_cgroups,
             outcomes: HashMap::new(),
             forgotten: Vec::new(),
+            engine_root: PathBuf::from("/"),
             made_at: None,
         };
         registry.read_state_files();
@@ -284,7 +295,12 @@ impl Registry {
         self.misses.remove(&key);
         let owner = self.owner_of(hierarchy, path);
         if let Some(owner) = &owner {
+            let is_new = !self.containers.contains_key(owner);
             let entry = self.entry(owner, path);
+            if entry.live.is_empty() && entry.ended.is_some() {
+                // Another container may have taken the path.
+                entry.look_ups_left = LOOK_UPS;
+            }
             entry.live.insert(key);
             if entry.ended.take().is_some() {
                 let mut info = (*entry.info).clone();
@@ -302,6 +318,9 @@ impl Registry {
                 && !entry.memory.contains(&place)
             {
                 entry.memory.push(place);
+            }
+            if is_new {
+                self.name_by_engine(owner);
             }
         }
         let path: Arc<str> = Arc::from(path);
@@ -332,8 +351,12 @@ impl Registry {
 
     /// Reads the state files that have changed.
     pub fn read_state_files(&mut self) {
-        let files = state_file::list(&self.root);
-        let there: HashSet<&PathBuf> = files.iter().map(|(file, _)| file).collect();
+        let roots = self.roots.clone();
+        let mut files = Vec::new();
+        for root in &roots {
+            files.extend(state_file::list(root).into_iter().map(|(path, v)| (root, path, v)));
+        }
+        let there: HashSet<&PathBuf> = files.iter().map(|(_, file, _)| file).collect();
         let gone: Vec<PathBuf> =
             self.files.keys().filter(|path| !there.contains(path)).cloned().collect();
         for path in gone {
@@ -341,19 +364,61 @@ impl Registry {
                 self.undeclare(&owner);
             }
         }
-        for (path, version) in files {
+        let mounts = self.mounts.clone();
+        let point = |name: &str| match name {
+            "unified" => mounts.unified.clone(),
+            controller => mounts.v1.get(controller).cloned(),
+        };
+        for (root, path, version) in files {
             if self.files.get(&path).is_some_and(|(known, _)| *known == version) {
                 continue;
             }
             // A file that is being removed, or is not of this format, tells nothing.
-            let Ok(state) = state_file::read(&path) else { continue };
-            if let Some(owner) = self.declare(&state) {
+            let Ok(state) = state_file::read(root, &path, &point) else { continue };
+            if let Some(owner) = self.declare(&state, root.runtime) {
                 self.files.insert(path, (version, owner));
             }
         }
     }
 
-    fn declare(&mut self, state: &StateFile) -> Option<String> {
+    /// Notes what the runtime below an engine tells of a container whose path shows that it is the engine's.
+    fn note_engine(&mut self, owner: &str, state: &StateFile) {
+        if let Some(entry) = self.containers.get_mut(owner) {
+            entry.pid = state.pid;
+            entry.bundle = Some(state.bundle.clone());
+            entry.look_ups_left = LOOK_UPS;
+        }
+        self.name_by_engine(owner);
+    }
+
+    /// Asks the engine's files for the name of a container, as long as they may still come.
+    fn name_by_engine(&mut self, owner: &str) {
+        let Some(entry) = self.containers.get_mut(owner) else { return };
+        if entry.declared || entry.look_ups_left == 0 {
+            return;
+        }
+        entry.look_ups_left -= 1;
+        let bundle = entry.bundle.as_deref();
+        let found =
+            engines::look_up(&self.engine_root, &entry.info.runtime, &entry.info.id, bundle);
+        let Some(details) = found else { return };
+        entry.look_ups_left = 0;
+        let mut info = (*entry.info).clone();
+        for (field, value) in [
+            (&mut info.name, details.name),
+            (&mut info.image, details.image),
+            (&mut info.pod, details.pod),
+            (&mut info.pod_namespace, details.pod_namespace),
+        ] {
+            if !value.is_empty() {
+                *field = value;
+            }
+        }
+        info.labels = details.labels;
+        entry.info = Arc::new(info);
+    }
+
+    fn declare(&mut self, state: &StateFile, runtime: &str) -> Option<String> {
         let hierarchy = |name: &str| match name {
             "unified" => Some(Hierarchy::Unified),
             "memory" => Some(Hierarchy::Memory),
@@ -369,6 +434,19 @@ impl Registry {
             .collect();
         let (_, owner, _) = *cgroups.iter().min_by_key(|(hierarchy, _, _)| *hierarchy)?;
         let owner = owner.to_owned();
+        if runtime != "terrarium"
+            && let Some(found) =
+                patterns::recognise(&owner).filter(patterns::Recognised::is_of_engine)
+        {
+            let owner = found.path.to_owned();
+            for (hierarchy, path, id) in cgroups {
+                if !self.cgroups.contains_key(&(hierarchy, id)) {
+                    self.cgroup_made(hierarchy, id, path);
+                }
+            }
+            self.note_engine(&owner, state);
+            return Some(owner);
+        }
         let name = if state.name.is_empty() { &state.id } else { &state.name };
         let is_new = !self.containers.contains_key(&owner);
         let entry = self.entry(&owner, &owner);
@@ -377,7 +455,7 @@ impl Registry {
             id: state.id.clone(),
             name: name.clone(),
             image: state.image.clone(),
-            runtime: "terrarium".to_owned(),
+            runtime: runtime.to_owned(),
             cgroup_driver: entry.info.cgroup_driver.clone(),
             generation: entry.info.generation,
             labels: state.labels.clone(),
@@ -544,8 +622,9 @@ impl Registry {
         self.containers.entry(owner.to_owned()).or_insert_with(|| {
             let found = patterns::recognise(path);
             let id = found.as_ref().map_or(owner, |found| found.id);
+            let unescaped = patterns::unescape(id);
             // Long ids are shortened as their engines do.
-            let name = if id.len() == 64 { &id[..12] } else { id };
+            let name = if id.len() == 64 { &id[..12] } else { &*unescaped };
             let info = Container {
                 path: owner.to_owned(),
                 id: id.to_owned(),
@@ -566,6 +645,8 @@ impl Registry {
                 pid: None,
                 started,
                 elsewhere: BTreeMap::new(),
+                bundle: None,
+                look_ups_left: LOOK_UPS,
             }
         })
     }
@@ -650,6 +731,15 @@ impl Registry {
                 }
             }
             self.forgotten.extend(due);
+        }
+        let unnamed: Vec<String> = self
+            .containers
+            .iter()
+            .filter(|(_, entry)| !entry.declared && entry.look_ups_left > 0)
+            .map(|(path, _)| path.clone())
+            .collect();
+        for path in unnamed {
+            self.name_by_engine(&path);
         }
         let grace = self.grace;
         let forgotten: Vec<String> = self

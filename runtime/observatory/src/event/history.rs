@@ -161,12 +161,18 @@ pub struct Batch {
 impl Reader {
     /// The next events, at most `max` of those it looks at; empty when there are no more yet.
     pub fn read(&mut self, max: usize) -> Batch {
+        let batch = self.read_quietly(max);
+        self.history.missed.fetch_add(batch.missed, Ordering::Relaxed);
+        batch
+    }
+
+    /// The same, without counting what was missed as a loss of the stream.
+    pub fn read_quietly(&mut self, max: usize) -> Batch {
         let list = self.history.list();
         let mut batch = Batch::default();
         let Some(first) = list.events.front().map(|event| event.number) else { return batch };
         if self.next < first {
             batch.missed = first - self.next;
-            self.history.missed.fetch_add(batch.missed, Ordering::Relaxed);
             self.next = first;
         }
         let start = usize::try_from(self.next - first).unwrap_or(usize::MAX);

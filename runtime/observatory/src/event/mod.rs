@@ -7,6 +7,7 @@ pub mod history;
 pub mod json;
 mod mount;
 pub mod select;
+pub mod store;
 
 pub use decode::{DecodeError, Record};
 pub use history::{Event, Filter, History, Reader};

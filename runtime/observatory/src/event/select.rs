@@ -1,8 +1,10 @@
 //! Which events somebody wants to see: the same for the stream, for the store, and for `terrarium events`.
 
 use super::history::Filter;
-use crate::probe::plan::probe_by_name;
+use crate::probe::plan::{probe_by_name, probe_name};
 use serde::Deserialize;
+use serde_json::Value;
+use terrarium_abi::Probe;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -60,6 +62,28 @@ impl Query {
             until: time("until", self.until)?,
         };
         Ok(Selection { filter: Filter { container: self.container, probe }, lines })
+    }
+}
+
+impl Selection {
+    /// Whether a line of the store is wanted.
+    pub fn wants_line(&self, line: &str) -> bool {
+        if !self.lines.wants(line) {
+            return false;
+        }
+        let Filter { container, probe } = &self.filter;
+        if container.is_none() && probe.is_none() {
+            return true;
+        }
+        let Ok(event) = serde_json::from_str::<Value>(line) else { return false };
+        let is = |pointer: &str, wanted: &str| event.pointer(pointer).is_some_and(|v| v == wanted);
+        container.as_ref().is_none_or(|wanted| {
+            ["/container/name", "/container/id", "/cgroup/path"].iter().any(|at| is(at, wanted))
+        }) && probe.is_none_or(|probe| {
+            let domain = event["type"].as_str().and_then(|kind| kind.split('.').next());
+            // All that this probe tells of is named after it, but for tasks.
+            domain == Some(if probe == Probe::Task { "process" } else { probe_name(probe) })
+        })
     }
 }
 

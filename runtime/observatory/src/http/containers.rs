@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 pub async fn containers(State(app): State<App>) -> Response {
     let page_bytes = app.shared.context.page_bytes;
     let shared = app.shared;
-    match tokio::task::spawn_blocking(move || Sample::take(&shared)).await {
+    match tokio::task::spawn_blocking(move || Sample::take(&shared, true)).await {
         Ok(sample) => {
             let all: Vec<Value> =
                 sample.containers.iter().map(|container| view(container, page_bytes)).collect();

@@ -133,7 +133,7 @@ impl Metrics {
     pub fn answer(&self, format: Format) -> Result<Vec<u8>, MetricsError> {
         let start = Instant::now();
         let mut layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
-        let sample = Sample::take(&self.shared);
+        let sample = Sample::take(&self.shared, self.shown.cadvisor_names);
         let page = self.containers(&mut layout, &sample, format);
         drop(layout);
         {

@@ -1,6 +1,6 @@
 //! Which cgroups are watched: the kernel side counts and reports only what happens in them.
 
-use crate::attribution::state_file::{self, Version};
+use crate::attribution::state_file::{self, Root, Version};
 use crate::kernel::cgroup_mounts::CgroupMounts;
 use crate::probe::load::LoadError;
 use aya::Ebpf;
@@ -113,8 +113,8 @@ impl Watched {
     }
 
     /// Watches the containers whose state files are new or have changed.
-    pub fn follow_state_files(&mut self, root: &Path) {
-        if !self.terrarium {
+    pub fn follow_state_files(&mut self, root: &Root) {
+        if !self.terrarium || root.runtime != "terrarium" {
             return;
         }
         let files = state_file::list(root);
@@ -124,7 +124,8 @@ impl Watched {
                 continue;
             }
             // One that is gone by now names nothing that could be watched.
-            let Ok(state) = state_file::read(&path) else { continue };
+            // terrarium's own file has the ids of its cgroups.
+            let Ok(state) = state_file::read(root, &path, &|_| None) else { continue };
             for cgroup in state.cgroups.iter().filter(|cgroup| cgroup.id != 0) {
                 match cgroup.hierarchy.as_str() {
                     "unified" => self.add(cgroup.id),

@@ -19,12 +19,12 @@ impl Budget {
         Arc::new(Self { left: AtomicUsize::new(files) })
     }
 
-    /// Half of the descriptors that this process may have, after raising that to what it may raise it to.
+    /// Four fifths of the descriptors that this process may have, after raising that to what it may raise it to.
     pub fn of_this_process() -> Arc<Self> {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(512, |(soft, hard)| {
             let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
-            usize::try_from(if raised { hard } else { soft } / 2).unwrap_or(usize::MAX)
+            usize::try_from(if raised { hard } else { soft } / 5 * 4).unwrap_or(usize::MAX)
         });
         Self::new(files)
     }
@@ -75,6 +75,12 @@ impl KeptFile {
             self.file = Some(file);
         }
         std::str::from_utf8(&buffer[..length]).ok()
+    }
+
+    /// The same, for a file that may come again after it has gone.
+    pub fn read_again<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Option<&'b str> {
+        self.absent = false;
+        self.read(buffer)
     }
 
     fn close(&mut self) {

@@ -6,12 +6,11 @@
 mod kept_file;
 mod usage;
 
-pub use kept_file::Budget;
+pub use kept_file::{Budget, KeptFile};
 pub use usage::{DeviceIo, InterfaceCounters, Limits, MemoryStat, Pressure, Usage};
 
 use crate::attribution::registry::{Snapshot, State};
 use crate::kernel::cgroup_mounts::CgroupMounts;
-use kept_file::KeptFile;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,0 +1,190 @@
+//! Containers that terrarium has not made: who they are, and that what they do is counted as theirs.
+
+use serde_json::{Value, json};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use terrarium_tests::deadline::within;
+use terrarium_tests::kernel_state::{cgroup_mounts, remove_cgroups_with};
+use terrarium_tests::process::{self, Process};
+use terrarium_tests::{Observatory, TestBed, eventually, http, require};
+
+fn containers(observatory: &Observatory) -> Vec<Value> {
+    let response = http::get(&observatory.url("/api/v1/containers")).expect("it serves");
+    serde_json::from_str(&response.body).expect("JSON")
+}
+
+/// Waits until a container for which `wanted` is true is listed.
+fn listed(observatory: &Observatory, wanted: impl Fn(&Value) -> bool) -> Value {
+    eventually("the container is listed", || {
+        let all = containers(observatory);
+        let names: Vec<String> = all.iter().map(|c| c["name"].to_string()).collect();
+        all.into_iter().find(|c| wanted(c)).ok_or(format!("only {names:?}"))
+    })
+}
+
+/// Cgroups in every hierarchy that an observatory reads, gone with this.
+struct Tree<'a> {
+    bed: &'a TestBed,
+    folders: Vec<PathBuf>,
+}
+
+impl<'a> Tree<'a> {
+    /// `path` below a cgroup that is the test's own.
+    fn new(bed: &'a TestBed, path: &str) -> Self {
+        let mut folders = Vec::new();
+        for mount in cgroup_mounts() {
+            let read = mount.version == 2
+                || mount.controllers.iter().any(|c| ["memory", "pids"].contains(&c.as_str()));
+            let folder = mount.path.join(bed.unique("tree")).join(path);
+            if read && !folders.contains(&folder) {
+                fs::create_dir_all(&folder).expect("make cgroups");
+                folders.push(folder);
+            }
+        }
+        Self { bed, folders }
+    }
+
+    /// Runs a shell script in these cgroups to its end.
+    fn run(&self, script: &str) {
+        let mut enter = String::new();
+        for folder in &self.folders {
+            enter.push_str("echo $$ > ");
+            enter.push_str(&folder.join("cgroup.procs").display().to_string());
+            enter.push_str("; ");
+        }
+        process::run(Command::new("sh").args(["-ec", &(enter + script)])).success();
+    }
+}
+
+impl Drop for Tree<'_> {
+    fn drop(&mut self) {
+        let _ = within(std::time::Duration::from_secs(5), || {
+            remove_cgroups_with(&self.bed.unique("tree")).map_err(|error| error.to_string())
+        });
+    }
+}
+
+#[test]
+fn trees_as_engines_make_them_are_told_by_their_paths_and_nested_ones_fold() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let hex = "5eed".repeat(16);
+    let uid = "1c2d3e4f-0000-1111-2222-333344445555";
+    for (path, runtime, pod) in [
+        (format!("docker/{hex}/nested/deep"), "docker", ""),
+        (format!("kubepods/burstable/pod{uid}/{hex}"), "containerd", uid),
+        (format!("machine.slice/libpod-{hex}.scope/container"), "podman", ""),
+    ] {
+        let tree = Tree::new(&bed, &path);
+        // Each pair of brackets is a process.
+        tree.run("for n in 1 2 3 4 5 6 7; do (:); done");
+        let found = listed(&observatory, |c| {
+            let own = c["cgroup"].as_str().is_some_and(|path| path.contains(&bed.unique("tree")));
+            own && c["runtime"] == runtime
+        });
+        assert_eq!((&found["id"], &found["name"]), (&json!(hex), &json!(hex[..12])));
+        assert_eq!(found["pod"], pod);
+        eventually("its processes are counted", || {
+            let cgroup = found["cgroup"].as_str().expect("a path");
+            let count = observatory
+                .metrics()
+                .count("terrarium_clone_total", &[("id", cgroup), ("kind", "process")]);
+            if count == 7 { Ok(()) } else { Err(format!("{count} of 7")) }
+        });
+    }
+}
+
+#[test]
+fn a_bare_container_of_runc_has_its_name_its_labels_and_its_counts() {
+    require!(Root, CgroupV2, Btf, Program("busybox"), Program("runc"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let bundle = bed.folder().join("bundle");
+    fs::create_dir(&bundle).expect("make folder");
+    process::run(Command::new("runc").arg("spec").arg("--bundle").arg(&bundle)).success();
+    let file = bundle.join("config.json");
+    let mut spec: Value =
+        serde_json::from_slice(&fs::read(&file).expect("runc wrote it")).expect("JSON");
+    let script = "for n in 1 2 3 4 5; do (:); done; exec sleep 100";
+    spec["process"]["args"] = json!(["/bin/sh", "-c", script]);
+    spec["process"]["terminal"] = json!(false);
+    spec["process"].as_object_mut().expect("an object").remove("rlimits");
+    spec["root"] = json!({"path": bed.rootfs(), "readonly": true});
+    spec["annotations"] = json!({"team": "blue"});
+    spec["linux"]["cgroupsPath"] = json!(format!("/{}", bed.unique("bare")));
+    fs::write(&file, spec.to_string()).expect("write file");
+    let name = bed.unique("box");
+    // Its own root would be where no observatory looks.
+    let mut command = Command::new("runc");
+    command.args(["run", "--bundle"]).arg(&bundle).arg(&name);
+    let mut running = Process::spawn(&mut command);
+    let found = listed(&observatory, |c| c["name"] == *name);
+    assert_eq!((&found["runtime"], &found["kind"]), (&json!("runc"), &json!("container")));
+    assert_eq!(found["labels"]["team"], "blue");
+    assert!(found["pid"].is_u64(), "{found:#}");
+    eventually("its processes are counted, the first included", || {
+        let wanted = [("name", name.as_str()), ("kind", "process")];
+        let count = observatory.metrics().count("terrarium_clone_total", &wanted);
+        if count >= 5 { Ok(()) } else { Err(format!("{count} of 5")) }
+    });
+    process::run(Command::new("runc").args(["delete", "--force", &name])).success();
+    running.wait();
+}
+
+#[test]
+fn a_container_of_podman_has_the_name_and_the_image_that_podman_gave_it() {
+    require!(Root, CgroupV2, Btf, Program("busybox"), Program("podman"), Program("runc"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let folder = |name: &str| bed.folder().join("podman").join(name);
+    let podman = |words: &[&str]| {
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(folder("root")).arg("--runroot").arg(folder("run"));
+        command.arg("--tmpdir").arg(folder("tmp")).args(["--storage-driver", "vfs"]);
+        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
+        bed.finish(command.args(["--runtime", "runc"]).args(words))
+    };
+    let (name, rootfs) = (bed.unique("pod"), bed.rootfs());
+    let parent = format!("/{}", bed.unique("podman"));
+    let rootfs = rootfs.to_str().expect("paths of tests are UTF-8");
+    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"];
+    let mut words = vec!["run", "-d", "--name", &name, "--cgroup-parent", &parent];
+    words.extend(["--net", "none", "--label", "team=blue"]);
+    words.extend(limits);
+    words.extend(["--rootfs", rootfs, "sh", "-c", "for n in 1 2 3; do (:); done; exec sleep 100"]);
+    podman(&words).success();
+    let found = listed(&observatory, |c| c["name"] == *name);
+    assert_eq!((&found["runtime"], &found["state"]), (&json!("podman"), &json!("running")));
+    podman(&["rm", "--all", "--force", "--time", "0"]).success();
+    let _ = within(std::time::Duration::from_secs(10), || {
+        remove_cgroups_with(&bed.unique("podman")).map_err(|error| error.to_string())
+    });
+}
+
+#[test]
+fn two_hundred_short_lives_are_all_attributed() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let hex = "feed".repeat(16);
+    // The same path again and again: made, one process in it, gone.
+    let tree = Tree::new(&bed, "docker");
+    let unified = tree.folders.iter().find(|folder| {
+        cgroup_mounts().iter().any(|m| m.version == 2 && folder.starts_with(&m.path))
+    });
+    let folder = unified.expect("a v2 hierarchy").join(&hex);
+    let script = format!(
+        "n=0; while [ $n -lt 200 ]; do mkdir {0}; sh -c 'echo $$ > {0}/cgroup.procs; (:); :'; rmdir {0}; n=$((n+1)); done",
+        folder.display()
+    );
+    process::run(Command::new("sh").args(["-ec", &script])).success();
+    eventually("each life has left its count", || {
+        let wanted = [("name", &hex[..12]), ("kind", "process")];
+        let count = observatory.metrics().count("terrarium_clone_total", &wanted);
+        if count == 200 { Ok(()) } else { Err(format!("{count} of 200")) }
+    });
+    let found = listed(&observatory, |c| c["id"] == *hex);
+    assert_eq!(found["generation"], 200, "{found:#}");
+}
