@@ -185,14 +185,22 @@ struct Running {
 /// Between two looks for leaks. One costs some milliseconds and 0.2 more for each container.
 const LEAK_PACE: Duration = Duration::from_secs(10);
 
+/// How soon it is looked when something was seen of which it is not known whose it is.
+const LEAK_HASTE: Duration = Duration::from_millis(500);
+
 /// Looks for leaks in the state of all containers until the sender is gone.
 fn look_for_leaks(shared: &Shared, places: &Places, stop: &Receiver<()>) {
+    let mut last = None;
     loop {
-        match leaks::judge(places, &Wanted::All, |_| true) {
-            Ok(report) => shared.leaks().looked(report.findings),
-            Err(error) => tracing::warn!(%error, "cannot look for leaks"),
+        let due = last.is_none_or(|last: Instant| last.elapsed() >= LEAK_PACE);
+        if due || shared.leaks().has_nameless() {
+            match leaks::judge(places, &Wanted::All, |_| true) {
+                Ok(report) => shared.leaks().looked(report),
+                Err(error) => tracing::warn!(%error, "cannot look for leaks"),
+            }
+            last = Some(Instant::now());
         }
-        match stop.recv_timeout(LEAK_PACE) {
+        match stop.recv_timeout(LEAK_HASTE) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }

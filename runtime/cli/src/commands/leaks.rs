@@ -159,7 +159,7 @@ fn left_of(places: &Places, chosen: &[String], id: String) -> anyhow::Result<Rep
         return Err(LookError::NoContainer(id).into());
     };
     findings.retain(|finding| chosen.is_empty() || chosen.iter().any(|id| id == finding.check));
-    Ok(Report { containers: vec![name], findings })
+    Ok(Report { containers: vec![name], findings, ..Report::default() })
 }
 
 fn with_code(error: LookError) -> anyhow::Error {

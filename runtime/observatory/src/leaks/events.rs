@@ -5,6 +5,7 @@
 //! there before, and is the container's if it is in its cgroup. It is the cgroup that is noted, since whose it is may be
 //! known only later, from the state file.
 
+use super::Report;
 use super::finding::{ContainerName, Evidence, Finding, Severity, Source};
 use super::mounts::is_within;
 use crate::attribution::{Attribution, Container};
@@ -64,6 +65,9 @@ pub static EVENT_CHECKS: [EventCheck; 5] =
 /// More findings of events are not kept; the oldest go.
 const MOST_FINDINGS: usize = 4096;
 
+/// What no look but so many has found the container of is none's.
+const MOST_LOOKS: u8 = 3;
+
 /// More processes are not followed.
 const MOST_TASKS: usize = 65_536;
 
@@ -92,13 +96,36 @@ pub struct Log {
     tasks: HashMap<u32, Standing>,
     /// By check, container and what tells two of them apart.
     events: BTreeMap<(&'static str, String, String), Finding>,
+    /// Those of `events` in cgroups of which nobody has said yet whose they are, and at how many looks.
+    nameless: BTreeMap<(&'static str, String, String), u8>,
     /// Of the last look.
     state: Vec<Finding>,
 }
 
 impl Log {
-    /// Takes the findings of a look at the state; what was there before keeps the time at which it was first seen.
-    pub fn looked(&mut self, mut findings: Vec<Finding>) {
+    /// Whether something was seen of which only a look at the containers can tell whose it is.
+    pub fn has_nameless(&self) -> bool {
+        !self.nameless.is_empty()
+    }
+
+    /// Takes what a look at all containers found; what was there before keeps the time at which it was first seen.
+    pub fn looked(&mut self, report: Report) {
+        let mut findings = report.findings;
+        let events = &mut self.events;
+        self.nameless.retain(|key, looks| {
+            let owner = report.cgroups.iter().find(|(path, _)| is_within(&key.1, path));
+            if let (Some((_, name)), Some(finding)) = (owner, events.get_mut(key)) {
+                finding.container = name.clone();
+                return false;
+            }
+            *looks += 1;
+            let wait = *looks < MOST_LOOKS;
+            if !wait {
+                // No container's.
+                events.remove(key);
+            }
+            wait
+        });
         for finding in &mut findings {
             if let Some(before) = self.state.iter().find(|before| before.key() == finding.key()) {
                 finding.first_seen.clone_from(&before.first_seen);
@@ -116,8 +143,8 @@ impl Log {
                 event.check == finding.check && event.container.id == finding.container.id
             })
         };
-        let mut all: Vec<Finding> =
-            self.events.values().chain(self.state.iter().filter(told)).cloned().collect();
+        let events = self.events.values().filter(|finding| !finding.container.id.is_empty());
+        let mut all: Vec<Finding> = events.chain(self.state.iter().filter(told)).cloned().collect();
         all.sort_by(|a, b| {
             (b.severity, &a.container.id, a.check).cmp(&(a.severity, &b.container.id, b.check))
         });
@@ -127,7 +154,10 @@ impl Log {
     /// Judges one record; `initial` are the inodes of the host's namespaces.
     pub fn take(&mut self, record: &Record, attribution: &Attribution, initial: &[u32; 8]) {
         let header = record.header();
-        let container = attribution.container.as_deref();
+        // A cgroup that nobody knows yet may be one of a container that is told of in a moment.
+        let unknown = (attribution.container.is_none() && attribution.path.len() > 1)
+            .then(|| Container { path: attribution.path.to_string(), ..Container::default() });
+        let container = attribution.container.as_deref().or(unknown.as_ref());
         match record {
             Record::NewTask(task) => {
                 if task.flags & CLONE_THREAD != 0 {
@@ -257,13 +287,19 @@ impl Log {
         if self.events.len() >= MOST_FINDINGS {
             let oldest = self.events.iter().min_by_key(|(_, finding)| finding.last_seen.clone());
             let oldest = oldest.map(|(key, _)| key.clone());
-            self.events.retain(|key, _| Some(key) != oldest.as_ref());
+            if let Some(oldest) = oldest {
+                self.events.remove(&oldest);
+                self.nameless.remove(&oldest);
+            }
         }
         let evidence = Evidence {
             kind: "event",
             path: format!("process {pid}, child of {}, uid {}", header.ppid, header.uid),
             value: what,
         };
+        if container.id.is_empty() {
+            self.nameless.insert(key.clone(), 0);
+        }
         self.events.insert(
             key,
             Finding {

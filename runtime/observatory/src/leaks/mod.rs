@@ -48,6 +48,8 @@ impl Places {
 pub struct Report {
     /// The containers that were judged.
     pub containers: Vec<ContainerName>,
+    /// The paths of their cgroups, and whose they are.
+    pub cgroups: Vec<(String, ContainerName)>,
     /// The findings, the worst first.
     pub findings: Vec<Finding>,
 }
@@ -104,6 +106,8 @@ fn look(
         drop_summed_up(&mut findings);
         findings.retain(|finding| checks::by_id(finding.check).is_some_and(chosen));
         report.containers.push(container.name.clone());
+        let paths = container.cgroups.iter().map(|(_, path)| path.clone());
+        report.cgroups.extend(paths.map(|path| (path, container.name.clone())));
         report.findings.extend(findings);
     }
     report.findings.sort_by(|a, b| {
