@@ -202,13 +202,13 @@ fn argument(arguments: &Arguments, index: usize) -> u64 {
 
 #[inline(always)]
 fn ends(shape: &Shape, result: i64) {
-    let Some((call, duration_ns)) = Call::ends() else { return };
+    let Some((arguments, duration_ns)) = Call::ends_with_arguments() else { return };
     if restarts(result) {
         return;
     }
     let task = current_task();
     let cgroups = task_cgroups::<Probed>(task);
-    let flags = argument(&call.arguments, shape.flags);
+    let flags = argument(&arguments, shape.flags);
     let op = match shape.op {
         MountOp::Mount => MountOp::of_mount_flags(flags),
         op => op,
@@ -221,7 +221,7 @@ fn ends(shape: &Shape, result: i64) {
         record.duration_ns = duration_ns;
         record.result = result as i32;
         record.op = op as u32;
-        let arguments = &call.arguments;
+        let arguments = &arguments;
         record.header.flags |=
             read_user_text(&mut record.source, argument(arguments, shape.source))
                 | read_user_text(&mut record.target, argument(arguments, shape.target))

@@ -116,7 +116,7 @@ fn no_color_means_none() {
 fn without_an_observatory_or_a_terminal_it_says_so() {
     require!(Program("tmux"));
     let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
-    let terminal = Terminal::open(folder.path(), 120, 24, &[]);
+    let terminal = Terminal::open(folder.path(), 160, 24, &[]);
     // Nobody listens on the port of discard.
     terminal.line(&command("127.0.0.1:9"));
     let screen = terminal.wait(&["code=1"]);
