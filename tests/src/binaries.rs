@@ -54,10 +54,12 @@ fn given(variable: &str) -> Option<PathBuf> {
     Some(path)
 }
 
-/// `target/debug`, from `target/debug/deps/test-0123456789abcdef`.
+/// `target/debug`, from `target/debug/deps/test-0123456789abcdef`, or from a program in it.
 fn profile_folder() -> PathBuf {
-    let test = std::env::current_exe().expect("/proc/self/exe is readable");
-    test.ancestors().nth(2).expect("a test lies in target/PROFILE/deps").to_owned()
+    let program = std::env::current_exe().expect("/proc/self/exe is readable");
+    let folder = program.parent().expect("a program lies in a folder");
+    let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    profile.expect("a test lies in target/PROFILE/deps").to_owned()
 }
 
 fn cargo(command: &mut Command) {

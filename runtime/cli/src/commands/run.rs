@@ -33,7 +33,7 @@ pub struct Args {
     /// Forget the container when it has ended
     #[arg(long)]
     rm: bool,
-    /// Start it again when it has ended, after a pause that doubles from 0.1 s to a minute: no, on-failure[:N] or always
+    /// Start it again when it has ended, after a pause that doubles from 0.1 s to a minute: `no`, `on-failure[:N]` or `always`
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
     /// Write its id there; the file must not exist

