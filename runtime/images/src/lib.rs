@@ -1,6 +1,6 @@
 //! Container images: a name becomes a stack of folders that any number of containers share.
 //!
-//! An image comes from a registry ([`pull`]), or from a file ([`import`]): an OCI layout, a docker-archive, or the tar archive of a
+//! An image comes from a registry ([`pull()`]), or from a file ([`import()`]): an OCI layout, a docker-archive, or the tar archive of a
 //! root filesystem. Each layer is unpacked once, into a folder of its own, for overlayfs to stack (`layer`); what a
 //! layer deletes is a whiteout in it. Everything is checked against its digest before it is given a name, so that no
 //! half image is ever used.
