@@ -21,6 +21,10 @@ pub enum Requirement {
     Ipv6,
     /// A program is in `PATH`.
     Program(&'static str),
+    /// The repository that the tests were built from is here.
+    Sources,
+    /// unshare(1) and its like are util-linux's: busybox's know fewer options.
+    UtilLinux,
     /// A variable of the environment names something that `cargo xtask test` has made.
     Made(&'static str),
 }
@@ -54,6 +58,18 @@ impl Requirement {
                 translates_ipv6(),
                 "needs a kernel with IPv6 and nftables' NAT for it (modprobe ipv6 nft_fib_ipv6)"
                     .to_owned(),
+            ),
+            Self::Sources => (
+                crate::binaries::repository().join("README.md").is_file(),
+                "needs the sources of terrarium, which are on the machine that built the tests"
+                    .to_owned(),
+            ),
+            Self::UtilLinux => (
+                std::process::Command::new("unshare")
+                    .arg("--version")
+                    .output()
+                    .is_ok_and(|said| String::from_utf8_lossy(&said.stdout).contains("util-linux")),
+                "needs unshare of util-linux (busybox's knows fewer options)".to_owned(),
             ),
             Self::Made(name) => (
                 std::env::var_os(name).is_some(),

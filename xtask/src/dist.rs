@@ -220,6 +220,8 @@ fn append<W: Write>(
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
     header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_mtime(time);
     header.set_size(bytes.len() as u64);
     archive.append_data(&mut header, name, bytes).with_context(|| format!("add {name}"))

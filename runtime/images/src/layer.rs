@@ -241,8 +241,13 @@ impl Unpacker {
         if self.privileged {
             // More than 32 bits are no id of Linux.
             let id = |id: io::Result<u64>| id.ok().and_then(|id| u32::try_from(id).ok());
-            let uid = id(header.uid()).filter(|id| *id != u32::MAX).ok_or("no valid uid")?;
-            let gid = id(header.gid()).filter(|id| *id != u32::MAX).ok_or("no valid gid")?;
+            let old = header.as_old();
+            let uid = id(or_blank(&old.uid, header.uid()))
+                .filter(|id| *id != u32::MAX)
+                .ok_or("no valid uid")?;
+            let gid = id(or_blank(&old.gid, header.gid()))
+                .filter(|id| *id != u32::MAX)
+                .ok_or("no valid gid")?;
             rustix::fs::chownat(
                 handle.as_fd(),
                 "",
@@ -281,6 +286,12 @@ impl Unpacker {
     }
 }
 
+/// A number of a header; a field that was left blank is 0, as other readers of archives take it.
+fn or_blank(field: &[u8], number: io::Result<u64>) -> io::Result<u64> {
+    let blank = field.iter().all(|byte| matches!(byte, 0 | b' '));
+    number.or_else(|error| if blank { Ok(0) } else { Err(error) })
+}
+
 /// Attributes that a layer may set: `user.*` and file capabilities. Not overlayfs's own: they could make a folder show
 /// another layer's.
 fn may_set(name: &str, privileged: bool) -> bool {
@@ -307,4 +318,31 @@ pub(crate) fn new_folder(path: &Path) -> Result<()> {
     std::fs::create_dir(path).tried("create", path)?;
     let mode = Permissions::from_mode(0o755);
     std::fs::set_permissions(path, mode).tried("set mode of", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blank_number_is_zero_and_junk_is_an_error() {
+        let junk = || Err(io::Error::other("not octal"));
+        assert_eq!(or_blank(&[0; 8], junk()).unwrap(), 0);
+        assert_eq!(or_blank(b"       ", junk()).unwrap(), 0);
+        assert_eq!(or_blank(b"0000007", Ok(7)).unwrap(), 7);
+        assert!(or_blank(b"xyz\0\0\0\0\0", junk()).is_err());
+    }
+
+    #[test]
+    fn names_stay_below_the_layer() {
+        for (name, expected) in [
+            ("./bin/sh", Some("bin/sh")),
+            ("/etc/passwd", Some("etc/passwd")),
+            ("./", Some("")),
+            ("a/../b", None),
+            ("..", None),
+        ] {
+            assert_eq!(inside(name.as_bytes()), expected.map(PathBuf::from), "{name}");
+        }
+    }
 }

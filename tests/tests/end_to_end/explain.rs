@@ -98,7 +98,7 @@ fn a_running_observatory_has_seen_the_steps() {
 /// Those commands that `--explain` prints are not decoration: typed one after the other they make the same container.
 #[test]
 fn the_commands_that_it_prints_make_a_container_by_hand() {
-    require!(Root, Program("busybox"), Program("unshare"), Program("setpriv"), MemoryController);
+    require!(Root, Program("busybox"), UtilLinux, Program("setpriv"), MemoryController);
     let bed = TestBed::new();
     let options = ["--explain=json", "--memory", "32m", "--hostname", "by-hand"];
     let outcome = bed.container("hand").with(options).run(["hostname"]);

@@ -4,7 +4,7 @@ use terrarium_tests::{TestBed, binaries, process, require};
 
 #[test]
 fn every_command_of_the_faq_prints_what_the_faq_says() {
-    require!(Root, Program("busybox"));
+    require!(Root, Sources, Program("busybox"));
     let file = binaries::repository().join("docs/FAQ.md");
     let text = std::fs::read_to_string(&file).expect("the page is there");
     let bed = TestBed::new();

@@ -88,7 +88,7 @@ fn the_image_of_terrarium_runs_under_terrarium() {
 
 #[test]
 fn the_unit_is_what_systemd_understands() {
-    require!(Program("systemd-analyze"));
+    require!(Sources, Program("systemd-analyze"));
     let unit = terrarium_tests::binaries::repository().join("xtask/dist/terrarium-observe.service");
     let text = fs::read_to_string(unit).unwrap();
     let folder = tempfile::tempdir().unwrap();

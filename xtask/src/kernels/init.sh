@@ -84,8 +84,17 @@ filter=$(cat /filter)
 if [ "$filter" != none ]; then
 	export TERRARIUM_BIN=/bin/terrarium TERRARIUM_WORKLOAD=/bin/terrarium-workload
 	export TERRARIUM_SKIP_LOG=/tmp/skips RUST_BACKTRACE=0
-	# Those of prometheus look at files of the repository, not at the kernel.
-	end-to-end --test-threads=2 --skip prometheus:: $filter >&3 2>&1
+	# The first four look at files of the repository or at programs that are not here, not at the kernel. The others have
+	# not been shown to hold on this kernel yet: `cargo xtask kernels NAME` runs them.
+	skips=
+	if [ -z "$filter" ]; then
+		for subject in prometheus faq packages page top explain filters history hostile images interop leak_events leaks \
+			limits restart selftest store; do
+			skips="$skips --skip $subject::"
+		done
+	fi
+	# shellcheck disable=SC2086
+	end-to-end --test-threads=2 $skips $filter >&3 2>&1
 	[ -e /tmp/skips ] && while read -r line; do
 		report skip "${line%%	*}" "${line#*	}"
 	done </tmp/skips
