@@ -30,7 +30,7 @@ core::arch::global_asm!(
 );
 
 /// Commands that [`crate::commands::may_execute_images`] means.
-const NAMES: [&CStr; 3] = [c"run", c"create", c"exec"];
+const NAMES: [&CStr; 4] = [c"run", c"create", c"exec", c"restart"];
 
 /// `struct mount_attr` (include/uapi/linux/mount.h).
 #[repr(C)]

@@ -110,9 +110,7 @@ impl Global {
 fn main() -> ExitCode {
     if commands::may_execute_images(std::env::args_os()) {
         // Before anything is parsed: it would be parsed twice.
-        let sealed = terrarium_container::run_sealed()
-            .context("protect the executable from containers: execute it from a read-only mount");
-        if let Err(error) = sealed {
+        if let Err(error) = run_sealed() {
             return exit::report(&error);
         }
     }
@@ -125,6 +123,12 @@ fn main() -> ExitCode {
         Err(error) => return exit::usage(&error),
     };
     conclude(commands::run(cli.command, &cli.global), &cli.global)
+}
+
+/// Executes this program again from where no container can write to it, unless that is so already.
+fn run_sealed() -> anyhow::Result<()> {
+    terrarium_container::run_sealed()
+        .context("protect the executable from containers: execute it from a read-only mount")
 }
 
 fn conclude(result: anyhow::Result<ExitCode>, global: &Global) -> ExitCode {

@@ -16,6 +16,13 @@ fn detach(bed: &TestBed, id: &str, options: &[&str], script: &str) {
     bed.finish(command.args(["sh", "-c", script])).success();
 }
 
+/// CVE-2019-5736: the runtime that makes a container anew cannot be written to by it either.
+fn assert_supervisor_is_sealed(state: &Value) {
+    let own = format!("/proc/{}/exe", state["supervisor_pid"]);
+    let mount = nix::sys::statvfs::statvfs(own.as_str()).expect("it runs");
+    assert!(mount.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY), "{state}");
+}
+
 #[test]
 fn a_program_that_fails_is_started_again_as_often_as_asked_for() {
     require!(Root, Program("busybox"));
@@ -61,11 +68,13 @@ fn stop_ends_a_container_that_is_always_restarted() {
 
     // `start` and `restart` bring it back, with the same log.
     bed.run(["start", &id]).success();
+    assert_supervisor_is_sealed(&inspect(&bed, &id));
     eventually("it runs again", || {
         let log = bed.run(["logs", &id]).success();
         if log.len() > runs.len() { Ok(()) } else { Err(log) }
     });
     assert_eq!(bed.run(["restart", "--time", "1", &id]).success(), format!("{id}\n"));
+    assert_supervisor_is_sealed(&inspect(&bed, &id));
     bed.run(["delete", "--force", &id]).success();
     bed.assert_nothing_left();
 

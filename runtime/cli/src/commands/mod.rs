@@ -125,7 +125,7 @@ pub enum Command {
 
 /// Whether `args` may be a command whose children execute what images bring: such a command's name is one of them.
 pub fn may_execute_images(mut args: impl Iterator<Item = OsString>) -> bool {
-    args.any(|arg| ["run", "create", "exec"].iter().any(|name| arg == *name))
+    args.any(|arg| ["run", "create", "exec", "restart"].iter().any(|name| arg == *name))
 }
 
 /// Parses the commands that engines call a hundred times for each that a person types, without describing all the

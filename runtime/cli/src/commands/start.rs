@@ -17,6 +17,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let store = Store::open(&global.root)?;
     let state = store.state(&id)?;
     if state.observed_status() == Status::Stopped && state.supervisor_pid > 0 && !state.remove {
+        // From here on it does what `run` does, whose children execute what the image brings. An engine's `start`
+        // executes nothing, and is spared this.
+        crate::run_sealed()?;
         super::run::start_again(&store, &id)?;
         return Ok(ExitCode::SUCCESS);
     }
