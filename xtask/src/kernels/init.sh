@@ -84,7 +84,7 @@ filter=$(cat /filter)
 if [ "$filter" != none ]; then
 	export TERRARIUM_BIN=/bin/terrarium TERRARIUM_WORKLOAD=/bin/terrarium-workload
 	export TERRARIUM_SKIP_LOG=/tmp/skips RUST_BACKTRACE=0
-	# The first four look at files of the repository or at programs that are not here, not at the kernel. The others have
+	# The first five look at files of the repository or at programs that are not here, not at the kernel. The others have
 	# not been shown to hold on this kernel yet: `cargo xtask kernels NAME` runs them.
 	skips=
 	if [ -z "$filter" ]; then
