@@ -82,10 +82,17 @@ impl<'a> Puller<'a> {
             protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
             ..ClientConfig::default()
         };
+        // Not `new`, which panics on a machine without certificate authorities.
+        let client = Client::try_from(config).map_err(|error| Error::Registry {
+            image: name.to_string(),
+            reason: format!(
+                "{error} (are the certificate authorities installed? Debian: ca-certificates)"
+            ),
+        })?;
         Ok(Self {
             store,
             name,
-            client: Client::new(config),
+            client,
             auth: credentials::find(name.reference().registry(), what.credentials.as_deref())?,
         })
     }

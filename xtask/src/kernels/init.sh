@@ -88,7 +88,7 @@ if [ "$filter" != none ]; then
 	# not been shown to hold on this kernel yet: `cargo xtask kernels NAME` runs them.
 	skips=
 	if [ -z "$filter" ]; then
-		for subject in prometheus faq packages page top explain images leak_events; do
+		for subject in prometheus faq packages page top images; do
 			skips="$skips --skip $subject::"
 		done
 	fi
