@@ -233,7 +233,7 @@ fn base(bed: &TestBed, id: &str) -> Value {
                 &["nosuid", "noexec", "nodev", "relatime", "ro"]),
         ],
         "linux": {
-            "cgroupsPath": format!("/terrarium-leaks/{id}"),
+            "cgroupsPath": format!("/terrarium-leaks-{id}"),
             "resources": {
                 "memory": { "limit": 64 << 20 },
                 "pids": { "limit": 128 },
