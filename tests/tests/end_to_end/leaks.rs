@@ -327,7 +327,7 @@ fn limits() {
         let case = LeakCase::start(&bed, runtime, "limit", &json!({}));
         let mount = terrarium_tests::kernel_state::cgroup_mount_of("memory").expect("required");
         let file = if mount.version == 2 { "memory.max" } else { "memory.limit_in_bytes" };
-        let folder = mount.path.join("terrarium-leaks").join(&case.id);
+        let folder = mount.path.join(format!("terrarium-leaks-{}", case.id));
         // Swap and memory together are limited to no less than memory.
         let _ = fs::write(folder.join("memory.memsw.limit_in_bytes"), "-1");
         let more = (128_u64 << 20).to_string();
