@@ -70,6 +70,10 @@ pub struct Exec {
     pub old_tid: u32,
     /// Bytes of `filename` in use, without the NUL.
     pub filename_len: u32,
+    /// Inode number of the task's mount namespace, 0 when unknown.
+    pub mount_ns: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Path of the program, as given to exec, NUL-padded.
     pub filename: [u8; FILENAME_LEN],
     /// Bytes of all arguments, each with its NUL; more than [`ARGV_LEN`] when `argv` is cut, 0 when they are not told.
@@ -78,7 +82,7 @@ pub struct Exec {
     pub argv: [u8; ARGV_LEN],
 }
 
-const _: () = assert!(size_of::<Exec>() == 96 + FILENAME_LEN + ARGV_LEN);
+const _: () = assert!(size_of::<Exec>() == 104 + FILENAME_LEN + ARGV_LEN);
 
 /// The last thread of a process ended.
 #[derive(Clone, Copy, Debug)]

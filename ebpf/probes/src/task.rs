@@ -109,6 +109,7 @@ fn exec<A: Access>(ctx: *mut c_void) {
     count(cgroups, Kind::new(family::EXEC, [0, 0, 0]));
     emit_in_place::<A, Exec>(Probe::Task, RecordType::Exec, task, cgroups, |record| {
         record.old_tid = old_tid;
+        record.mount_ns = namespace_inode::<A>(task, NsKind::Mnt as usize);
         let (len, flags) = read_kernel_text(&mut record.filename, filename);
         record.filename_len = len;
         record.header.flags |= flags;

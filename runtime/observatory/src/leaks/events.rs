@@ -12,7 +12,7 @@ use crate::attribution::{Attribution, Container};
 use crate::event::decode::{Record, text};
 use crate::event::flag_names;
 use std::collections::{BTreeMap, HashMap};
-use terrarium_abi::{Header, MountOp, NsChange, NsKind, Via};
+use terrarium_abi::{Exec, Header, MountOp, NsChange, NsKind, Via};
 
 /// One kind of event that is a finding.
 #[derive(Debug, Clone, Copy)]
@@ -181,7 +181,14 @@ impl Log {
                     self.add(check, Severity::Medium, container, header, "clone", what);
                 }
             }
-            Record::Exec(_) => self.follow(header.pid, Standing::In(cgroups(header))),
+            Record::Exec(exec) => {
+                let standing = if is_runtime_again(exec, initial) {
+                    Standing::Outside
+                } else {
+                    Standing::In(cgroups(header))
+                };
+                self.follow(header.pid, standing);
+            }
             Record::Exit(_) if header.pid == header.tid => {
                 self.tasks.remove(&header.pid);
             }
@@ -324,6 +331,15 @@ impl Log {
     }
 }
 
+/// Whether this is a runtime that executes itself once more (a copy of itself that nobody can write to, say), which it may
+/// do after it was moved to the container's cgroup and before it makes the namespaces.
+fn is_runtime_again(exec: &Exec, initial: &[u32; 8]) -> bool {
+    let path = text(&exec.filename);
+    let by_itself = path == "/proc/self/exe"
+        || ["/proc/self/fd/", "/dev/fd/"].iter().any(|start| path.starts_with(start));
+    by_itself && exec.mount_ns != 0 && exec.mount_ns == initial[NsKind::Mnt as usize]
+}
+
 fn result_of(result: i32) -> String {
     match flag_names::errno(result) {
         Some(errno) if result < 0 => format!("refused with {errno}"),
@@ -347,6 +363,64 @@ fn severity_of_mount(kind: &str, source: &str) -> Severity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribution::Outcome;
+    use std::sync::Arc;
+    use terrarium_abi::{Mount, NewTask, RecordType};
+
+    /// The host's namespaces of the tests: each inode is 100 more than its kind.
+    const INITIAL: [u32; 8] = [100, 101, 102, 103, 104, 105, 106, 107];
+
+    /// A record of zeros but for its type and the process.
+    fn record(record_type: RecordType, len: usize, pid: u32) -> Record {
+        let mut bytes = vec![0; len];
+        bytes[2..4].copy_from_slice(&(record_type as u16).to_ne_bytes());
+        let at = std::mem::offset_of!(Header, pid);
+        bytes[at..at + 4].copy_from_slice(&pid.to_ne_bytes());
+        Record::decode(&bytes).expect("a record")
+    }
+
+    fn exec(pid: u32, path: &str, mount_ns: u32) -> Record {
+        let mut record = record(RecordType::Exec, size_of::<Exec>(), pid);
+        let Record::Exec(exec) = &mut record else { panic!("an exec") };
+        exec.filename[..path.len()].copy_from_slice(path.as_bytes());
+        exec.mount_ns = mount_ns;
+        record
+    }
+
+    fn clone(caller: u32, pid: u32) -> Record {
+        let mut record = record(RecordType::NewTask, size_of::<NewTask>(), pid);
+        let Record::NewTask(task) = &mut record else { panic!("a new task") };
+        task.caller_pid = caller;
+        record
+    }
+
+    #[test]
+    fn a_runtime_that_executes_itself_in_the_containers_cgroup_is_not_the_container() {
+        let container = Container { id: "c".to_owned(), ..Container::default() };
+        let attribution = Attribution {
+            cgroup_id: 0,
+            path: Arc::from("/c"),
+            container: Some(Arc::new(container)),
+            outcome: Outcome::Exact,
+        };
+        let mount = || record(RecordType::Mount, size_of::<Mount>(), 8);
+        let of = |records: &[Record]| {
+            let mut log = Log::default();
+            for record in records {
+                log.take(record, &attribution, &INITIAL);
+            }
+            log.all().len()
+        };
+        // As runc does it: a copy of itself from a memfd, its child, the child's mounts.
+        for path in ["/dev/fd/7", "/proc/self/exe", "/proc/self/fd/6"] {
+            assert_eq!(of(&[exec(7, path, 100), clone(7, 8), mount()]), 0, "{path}");
+            // Once the container's program runs, it is the container.
+            let program = exec(8, "/bin/sh", 500);
+            assert_eq!(of(&[exec(7, path, 100), clone(7, 8), program, mount()]), 1, "{path}");
+            assert_eq!(of(&[exec(7, path, 500), clone(7, 8), mount()]), 1, "{path}, inside");
+        }
+        assert_eq!(of(&[exec(7, "/bin/sh", 100), clone(7, 8), mount()]), 1);
+    }
 
     #[test]
     fn mounts_that_lead_to_the_host_are_worse() {
