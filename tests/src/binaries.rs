@@ -20,6 +20,16 @@ pub fn terrarium() -> &'static Path {
     })
 }
 
+/// `terrarium-runtime`, which lies beside `terrarium`.
+pub fn runtime() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = terrarium().with_file_name("terrarium-runtime");
+        assert!(path.is_file(), "{} is not a file", path.display());
+        path
+    })
+}
+
 /// `terrarium-workload`: `TERRARIUM_WORKLOAD`, else built with a static C library, so that it runs in any root filesystem.
 pub fn workload() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();

@@ -51,23 +51,23 @@ impl<'a> Bundle<'a> {
         self
     }
 
-    /// `terrarium run --bundle`, to its end.
+    /// `terrarium-runtime run --bundle`, to its end.
     pub fn run(&self) -> Outcome {
         self.bed
-            .finish(self.bed.terrarium().args(["run", "--bundle"]).arg(&self.folder).arg(&self.id))
+            .finish(self.bed.runtime().args(["run", "--bundle"]).arg(&self.folder).arg(&self.id))
     }
 
-    /// `terrarium create`, with more options.
+    /// `terrarium-runtime create`, with more options.
     pub fn create(&self, options: &[&str]) -> Outcome {
-        let mut command = self.bed.terrarium();
+        let mut command = self.bed.runtime();
         command.args(["create", "--bundle"]).arg(&self.folder).args(options).arg(&self.id);
         self.bed.finish(&mut command)
     }
 
-    /// `terrarium COMMAND ID …`
+    /// `terrarium-runtime COMMAND ID …`
     pub fn call(&self, command: &str, more: &[&str]) -> Outcome {
         let words = [command, &self.id].into_iter().chain(more.iter().copied());
-        self.bed.run(words)
+        self.bed.finish(self.bed.runtime().args(words))
     }
 
     /// A file of the running container, as the host reaches it; `path` is relative to the container's root.

@@ -96,7 +96,7 @@ impl<'a> LeakCase<'a> {
 
     fn program(&self) -> Command {
         match self.runtime {
-            Runtime::Terrarium => self.bed.terrarium(),
+            Runtime::Terrarium => self.bed.runtime(),
             other => Command::new(other.name()),
         }
     }

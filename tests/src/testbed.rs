@@ -96,7 +96,16 @@ impl TestBed {
 
     /// `terrarium --root …`, to be completed.
     pub fn terrarium(&self) -> Command {
-        let mut command = Command::new(binaries::terrarium());
+        self.program(binaries::terrarium())
+    }
+
+    /// `terrarium-runtime --root …`, to be completed: what engines call.
+    pub fn runtime(&self) -> Command {
+        self.program(binaries::runtime())
+    }
+
+    fn program(&self, path: &Path) -> Command {
+        let mut command = Command::new(path);
         command.arg("--root").arg(self.root()).env("TERRARIUM_IMAGES", self.images());
         command
     }

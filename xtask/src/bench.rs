@@ -70,7 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     setup::ensure(&[Needs::Build, Needs::Peers], args.yes)?;
     let workspace = Workspace::find()?;
-    let terrarium = build::release_runtime(&workspace)?;
+    let terrarium = build::static_programs(&workspace, true)?;
     let place = Place::make(&workspace, terrarium)?;
     // The bridge and its rules are those of a network namespace that goes with this process.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
@@ -101,7 +101,7 @@ const EXIT_RUNS: u32 = 1000;
 
 /// Runs [`EXITS`] until there were [`EXIT_RUNS`]; an error where one does not end.
 fn exits(place: &Place) -> Result<String> {
-    let terrarium = &contender::ALL[0];
+    let terrarium = &contender::RUNTIME;
     for round in 0..EXIT_RUNS / EXITS.containers {
         // A minute for what takes a second.
         once(place, &EXITS, terrarium, round).context("one of them hung, or failed")?;

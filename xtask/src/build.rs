@@ -22,20 +22,30 @@ pub struct Args {
     yes: bool,
 }
 
-/// Builds and says where the binary is.
+/// Builds and says where the programs are.
 pub fn run(args: &Args) -> Result<()> {
     setup::ensure(&[Needs::Build], args.yes)?;
     let workspace = Workspace::find()?;
     let binary = if args.static_ {
-        static_binary(&workspace, "terrarium", "terrarium", args.release)?
+        static_programs(&workspace, args.release)?.whole
     } else {
         binary(&workspace, args.release)?
     };
     println!("{}", binary.display());
+    println!("{}", binary.with_file_name("terrarium-runtime").display());
     Ok(())
 }
 
-/// The terrarium binary for this machine.
+/// The programs, which lie side by side.
+#[derive(Debug)]
+pub struct Programs {
+    /// `terrarium`
+    pub whole: PathBuf,
+    /// `terrarium-runtime`
+    pub runtime: PathBuf,
+}
+
+/// The terrarium binary for this machine, with terrarium-runtime beside it.
 pub fn binary(workspace: &Workspace, release: bool) -> Result<PathBuf> {
     let mut cargo = workspace.cargo();
     cargo.args(["build", "--package", "terrarium"]);
@@ -62,10 +72,12 @@ pub fn static_binary(
     Ok(static_folder(workspace).join(host_triple()).join(profile(release)).join(bin))
 }
 
-/// The optimised binary as it is meant to be installed: without a dynamic linker and without relocations, for a
-/// runtime is executed, twice, for every container.
-pub fn release_runtime(workspace: &Workspace) -> Result<PathBuf> {
-    static_binary(workspace, "terrarium", "terrarium", true)
+/// The programs with the C library linked in. Optimised, they are as they are meant to be installed: without a dynamic
+/// linker and without relocations, for a runtime is executed, twice, for every container.
+pub fn static_programs(workspace: &Workspace, release: bool) -> Result<Programs> {
+    let whole = static_binary(workspace, "terrarium", "terrarium", release)?;
+    let runtime = static_binary(workspace, "terrarium", "terrarium-runtime", release)?;
+    Ok(Programs { whole, runtime })
 }
 
 /// Position-independent code would be relocated at each start: 300 KB of pointers.

@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: what people install. A static binary with completions, man pages, dashboards and a systemd unit, as a
-//! tarball and as a Debian package, and an OCI image of the binary alone.
+//! `cargo xtask dist`: what people install. Static programs with completions, man pages, dashboards and a systemd unit, as a
+//! tarball and as a Debian package, and an OCI image of the programs alone.
 //!
 //! Everything is made from one staged tree, with the time of the last commit in every archive, so that the same commit
 //! gives the same bytes.
@@ -17,7 +17,7 @@ use flate2::write::GzEncoder;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::build;
+use crate::build::{self, Programs};
 use crate::setup::{self, Needs};
 use crate::shell;
 use crate::workspace::Workspace;
@@ -55,17 +55,17 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Makes the products.
 pub fn make(workspace: &Workspace, deb: bool) -> Result<Dist> {
-    let binary = build::release_runtime(workspace)?;
+    let programs = build::static_programs(workspace, true)?;
     let folder = workspace.cache("dist")?;
     let stage = folder.join("stage");
     clear(&stage)?;
-    stage_tree(workspace, &binary, &stage)?;
+    stage_tree(workspace, &programs, &stage)?;
     let time = commit_time(workspace);
     let name = format!("terrarium-{}-{}-linux", env!("CARGO_PKG_VERSION"), env::consts::ARCH);
     let tarball = folder.join(format!("{name}.tar.gz"));
     write_tarball(&stage, &name, &tarball, time)?;
     let image = folder.join(format!("{name}.oci.tar"));
-    write_image(&binary, &image, time)?;
+    write_image(&programs, &image, time)?;
     let deb = if deb { Some(debian_package(workspace, &folder)?) } else { None };
     Ok(Dist { tarball, image, deb })
 }
@@ -107,9 +107,11 @@ fn clear(folder: &Path) -> Result<()> {
 }
 
 /// Lays everything out as it lies below `/usr`.
-fn stage_tree(workspace: &Workspace, binary: &Path, stage: &Path) -> Result<()> {
+fn stage_tree(workspace: &Workspace, programs: &Programs, stage: &Path) -> Result<()> {
     let copy = |from: &Path, to: &str, mode: u32| put(from, &stage.join(to), mode);
+    let binary = &programs.whole;
     copy(binary, "bin/terrarium", 0o755)?;
+    copy(&programs.runtime, "bin/terrarium-runtime", 0o755)?;
     for (shell_name, place) in [
         ("bash", "share/bash-completion/completions/terrarium"),
         ("zsh", "share/zsh/vendor-completions/_terrarium"),
@@ -235,16 +237,20 @@ fn write_tarball(stage: &Path, name: &str, to: &Path, time: u64) -> Result<()> {
     Ok(())
 }
 
-/// An image of the binary alone, as an OCI layout in a tar archive: no engine is needed to make it.
+/// An image of the programs alone, as an OCI layout in a tar archive: no engine is needed to make it.
 /// <https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md>
-fn write_image(binary: &Path, to: &Path, time: u64) -> Result<()> {
-    let bytes = fs::read(binary).with_context(|| format!("read {}", binary.display()))?;
+fn write_image(programs: &Programs, to: &Path, time: u64) -> Result<()> {
     let mut layer = tar::Builder::new(Vec::new());
     for folder in ["bin/", "etc/", "run/", "tmp/", "var/", "var/lib/"] {
         let mode = if folder == "tmp/" { 0o1777 } else { 0o755 };
         append(&mut layer, folder, mode, time, tar::EntryType::Directory, &[])?;
     }
-    append(&mut layer, "bin/terrarium", 0o755, time, tar::EntryType::Regular, &bytes)?;
+    for (name, binary) in
+        [("bin/terrarium", &programs.whole), ("bin/terrarium-runtime", &programs.runtime)]
+    {
+        let bytes = fs::read(binary).with_context(|| format!("read {}", binary.display()))?;
+        append(&mut layer, name, 0o755, time, tar::EntryType::Regular, &bytes)?;
+    }
     append(&mut layer, "etc/passwd", 0o644, time, tar::EntryType::Regular, b"root:x:0:0::/:\n")?;
     let layer = layer.into_inner()?;
     let mut packed = GzEncoder::new(Vec::new(), Compression::best());

@@ -135,7 +135,7 @@ impl Tally {
 
 /// The programs that go into every guest.
 struct Guest {
-    terrarium: PathBuf,
+    programs: build::Programs,
     workload: PathBuf,
     tests: PathBuf,
     busybox: PathBuf,
@@ -145,7 +145,7 @@ impl Guest {
     fn build(workspace: &Workspace) -> Result<Self> {
         let package = "terrarium-tests";
         Ok(Self {
-            terrarium: build::static_binary(workspace, "terrarium", "terrarium", false)?,
+            programs: build::static_programs(workspace, false)?,
             workload: build::static_binary(workspace, package, "terrarium-workload", false)?,
             tests: build::static_test(workspace, package, "end_to_end")?,
             busybox: static_busybox().context("a static busybox is needed in the guest")?,
@@ -198,7 +198,8 @@ impl Guest {
         archive.file("modules/order", 0o644, order.as_bytes());
         for (name, program) in [
             ("bin/busybox", &self.busybox),
-            ("bin/terrarium", &self.terrarium),
+            ("bin/terrarium", &self.programs.whole),
+            ("bin/terrarium-runtime", &self.programs.runtime),
             ("bin/terrarium-workload", &self.workload),
             ("bin/end-to-end", &self.tests),
         ] {

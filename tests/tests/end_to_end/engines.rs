@@ -28,7 +28,7 @@ impl Podman<'_> {
         command.arg("--root").arg(folder("root")).arg("--runroot").arg(folder("run"));
         command.arg("--tmpdir").arg(folder("tmp")).args(["--storage-driver", "vfs"]);
         command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
-        command.arg("--runtime").arg(self.bed.terrarium().get_program());
+        command.arg("--runtime").arg(self.bed.runtime().get_program());
         command
     }
 
@@ -245,15 +245,10 @@ impl<'a> Containerd<'a> {
     }
 
     fn run(&self, options: &[&str], name: &str, command: &[&str]) -> Outcome {
-        let terrarium = self
-            .bed
-            .terrarium()
-            .get_program()
-            .to_str()
-            .expect("paths of tests are UTF-8")
-            .to_owned();
+        let command_line = self.bed.runtime();
+        let runtime = command_line.get_program().to_str().expect("paths of tests are UTF-8");
         let rootfs = self.bed.rootfs();
-        let mut words = vec!["run", "--runc-binary", &terrarium];
+        let mut words = vec!["run", "--runc-binary", runtime];
         words.extend(options);
         words.extend(["--rootfs", rootfs.to_str().expect("paths of tests are UTF-8"), name]);
         words.extend(command);

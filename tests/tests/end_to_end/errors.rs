@@ -162,6 +162,38 @@ fn wrong_usage_gives_2() {
     assert_eq!(run(&["--version"]).code, 0);
 }
 
+/// `terrarium-runtime` leaves what it does not know to the program beside it, and says so where there is none.
+#[test]
+fn the_program_for_engines_leaves_the_rest_to_the_whole_one() {
+    let bed = TestBed::new();
+    let whole = bed.run(["--version"]).success();
+    assert_eq!(bed.finish(bed.runtime().arg("--version")).success(), whole);
+    let outcome = bed.finish(bed.runtime().args(["state", "--no-such", "x"]));
+    assert_eq!(outcome.code, 2, "{outcome:?}");
+    // By a link, and found in PATH.
+    let link = bed.folder().join("terrarium-runtime");
+    std::os::unix::fs::symlink(binaries::runtime(), &link).expect("the test's folder is writable");
+    let by_link = bed.finish(std::process::Command::new(&link).arg("--version"));
+    assert_eq!(by_link.success(), whole);
+    std::fs::remove_file(&link).expect("it is there");
+    // A copy of its own, without the other one.
+    std::fs::copy(binaries::runtime(), &link).expect("the test's folder is writable");
+    let alone = |arguments: &[&str], path: &std::path::Path| {
+        let mut command = std::process::Command::new("terrarium-runtime");
+        let folders = std::env::join_paths([bed.folder(), path]).expect("no colons");
+        bed.finish(command.args(arguments).env("PATH", folders))
+    };
+    let outcome = alone(&["ps"], std::path::Path::new("/no/such"));
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.stderr.contains("find the program terrarium"), "{outcome:?}");
+    let folder = binaries::terrarium().parent().expect("it lies in a folder");
+    assert_eq!(alone(&["--version"], folder).success(), whole);
+    // Its own commands need no other.
+    let outcome = alone(&["--root", "/no/such", "state", "x"], std::path::Path::new("/no/such"));
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(!outcome.stderr.contains("find the program"), "{outcome:?}");
+}
+
 /// What an unprivileged user gets when they type `arguments`.
 fn as_nobody(bed: &TestBed, arguments: &[&str]) -> Outcome {
     // A copy that nobody may execute wherever the repository lies, and a state folder that is theirs.

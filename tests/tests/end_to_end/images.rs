@@ -52,9 +52,9 @@ fn every_form_of_image_file_is_imported_and_runs() {
     let gzipped = write("saved.tar.gz", &gzipped);
     assert_eq!(bed.run(["image", "import", &gzipped]).success(), "localhost/zipped:2\n");
     let rootfs = write("rootfs.tar.gz", &compressed("gzip", &base()));
-    let named = bed.run(["image", "import", &rootfs, "root"]).success();
-    assert_eq!(named, "localhost/root:latest\n");
-    for name in ["layout", "team/saved:1", "zipped:2", "root"] {
+    let named = bed.run(["image", "import", &rootfs, "plain-files"]).success();
+    assert_eq!(named, "localhost/plain-files:latest\n");
+    for name in ["layout", "team/saved:1", "zipped:2", "plain-files"] {
         let said = run(&bed, name, &[], &["/bin/sh", "-c", "echo from $0", name]).success();
         assert_eq!(said, format!("from {name}\n"));
     }

@@ -26,7 +26,7 @@ impl Runtime<'_> {
     fn call(&self, words: &[&str]) -> Outcome {
         let root = self.bed.folder().join(format!("state-{}", self.name));
         let mut command = match self.name {
-            "terrarium" => Command::new(self.bed.terrarium().get_program()),
+            "terrarium" => Command::new(self.bed.runtime().get_program()),
             "crun" => crun(),
             name => Command::new(name),
         };
@@ -54,7 +54,7 @@ fn bundle(runtime: &Runtime<'_>, name: &str, script: &str) -> PathBuf {
     let folder = runtime.bed.folder().join(format!("{}-{name}", runtime.name));
     fs::create_dir(&folder).expect("the test's folder is writable");
     let mut command = match runtime.name {
-        "terrarium" => Command::new(runtime.bed.terrarium().get_program()),
+        "terrarium" => Command::new(runtime.bed.runtime().get_program()),
         other => Command::new(other),
     };
     runtime.bed.finish(command.arg("spec").current_dir(&folder)).success();

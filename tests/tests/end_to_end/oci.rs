@@ -215,7 +215,7 @@ fn preserved_descriptors_arrive_and_others_do_not() {
         let script = format!(
             "exec 3<{0} 7<{0}; exec {1} --root {2} run --preserve-fds {count} -b {3} {4}",
             file.display(),
-            bed.terrarium().get_program().display(),
+            bed.runtime().get_program().display(),
             bed.root().display(),
             bundle.folder().display(),
             bundle.id()

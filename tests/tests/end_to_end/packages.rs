@@ -46,16 +46,19 @@ fn the_debian_package_installs_and_goes_without_a_trace() {
         "dpkg -i /dist/{} >/dev/null 2>&1
          terrarium --version | head -1
          terrarium spec --help | head -1
+         terrarium-runtime --version | head -1
          ls /usr/share/man/man1/terrarium.1.gz /usr/share/bash-completion/completions/terrarium
          ls /lib/systemd/system/terrarium-observe.service
          ls /usr/share/terrarium/dashboards/grafana | head -1 | wc -l
          dpkg -P terrarium >/dev/null 2>&1
-         test ! -e /usr/bin/terrarium && test ! -e /usr/share/terrarium && echo gone",
+         test ! -e /usr/bin/terrarium && test ! -e /usr/bin/terrarium-runtime && test ! -e /usr/share/terrarium && echo gone",
         name_of(&deb)
     );
     let said = in_debian(&bed, &deb, &script).success();
     let version = format!("terrarium version {}\n", env!("CARGO_PKG_VERSION"));
     assert!(said.starts_with(&version), "{said}");
+    // The program for engines has found the whole one.
+    assert_eq!(said.matches(&version).count(), 2, "{said}");
     assert!(said.contains("terrarium-observe.service\n1\ngone\n"), "{said}");
 }
 

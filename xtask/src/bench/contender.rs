@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use crate::build::Programs;
 use crate::shell;
 use crate::workspace::Workspace;
 
@@ -25,9 +26,15 @@ const fn runtime(name: &'static str) -> Contender {
     Contender { name, is_runtime: true, covers_unified: false }
 }
 
+/// The program that engines call.
+pub const RUNTIME: Contender = runtime("terrarium-runtime");
+/// The program that has everything.
+pub const WHOLE: Contender = runtime("terrarium");
+
 /// All of them, in the order of the table.
-pub const ALL: [Contender; 5] = [
-    runtime("terrarium"),
+pub const ALL: [Contender; 6] = [
+    RUNTIME,
+    WHOLE,
     Contender { covers_unified: true, ..runtime("crun") },
     runtime("runc"),
     runtime("youki"),
@@ -38,7 +45,8 @@ pub const ALL: [Contender; 5] = [
 pub fn present() -> Vec<&'static Contender> {
     ALL.iter()
         .filter(|one| {
-            matches!(one.name, "terrarium" | "floor") || shell::program(one.name).is_some()
+            matches!(one.name, "terrarium-runtime" | "terrarium" | "floor")
+                || shell::program(one.name).is_some()
         })
         .collect()
 }
@@ -46,7 +54,7 @@ pub fn present() -> Vec<&'static Contender> {
 /// Folders, programs and bundles of the benchmark; all in memory, and gone with it.
 pub struct Place {
     folder: tempfile::TempDir,
-    terrarium: PathBuf,
+    terrarium: Programs,
     /// Starts commands and says what they cost.
     pub measure: PathBuf,
 }
@@ -58,7 +66,7 @@ pub const SECCOMP: &str = "seccomp";
 
 impl Place {
     /// Compiles the small programs and writes the bundles.
-    pub fn make(workspace: &Workspace, terrarium: PathBuf) -> Result<Self> {
+    pub fn make(workspace: &Workspace, terrarium: Programs) -> Result<Self> {
         // /run is in memory on most hosts, but not on all.
         let folder = tempfile::Builder::new()
             .prefix("terrarium-bench-")
@@ -97,7 +105,8 @@ impl Place {
     /// The program of a contender.
     pub fn program(&self, contender: &Contender) -> PathBuf {
         match contender.name {
-            "terrarium" => self.terrarium.clone(),
+            "terrarium-runtime" => self.terrarium.runtime.clone(),
+            "terrarium" => self.terrarium.whole.clone(),
             "floor" => self.folder.path().join("floor"),
             name => shell::program(name).unwrap_or_else(|| name.into()),
         }
@@ -119,8 +128,8 @@ impl Place {
 
     /// terrarium's own command, with the state that [`super::scenario`] uses.
     fn on_bridges(&self, word: &str) -> Command {
-        let mut command = Command::new(&self.terrarium);
-        command.arg("--root").arg(self.state(&ALL[0])).arg(word);
+        let mut command = Command::new(&self.terrarium.whole);
+        command.arg("--root").arg(self.state(&WHOLE)).arg(word);
         command
     }
 
@@ -128,7 +137,7 @@ impl Place {
         let bundle = self.bundle(name);
         fs::create_dir_all(self.folder.path().join("state"))?;
         fs::create_dir_all(&bundle)?;
-        let mut command = Command::new(&self.terrarium);
+        let mut command = Command::new(&self.terrarium.whole);
         command.arg("spec").arg("--bundle").arg(&bundle);
         command.args((name == SECCOMP).then_some("--seccomp"));
         shell::output(&mut command)?;

@@ -32,7 +32,7 @@ const HEAD: &str = "| containers | shown | series | MiB of text | median ms | p9
 /// Measures, and prints one table; `write` puts it into docs/PERFORMANCE.md.
 pub fn run(write: bool) -> Result<()> {
     let workspace = Workspace::find()?;
-    let terrarium = build::release_runtime(&workspace)?;
+    let terrarium = build::static_programs(&workspace, true)?.whole;
     let load = workspace.cache("bench")?.join("scrape");
     super::contender::compile(&workspace.root.join("xtask/src/bench/scrape.c"), &load)?;
     let mounts = mounts(&std::fs::read_to_string("/proc/mounts").context("read /proc/mounts")?);

@@ -84,11 +84,10 @@ filter=$(cat /filter)
 if [ "$filter" != none ]; then
 	export TERRARIUM_BIN=/bin/terrarium TERRARIUM_WORKLOAD=/bin/terrarium-workload
 	export TERRARIUM_SKIP_LOG=/tmp/skips RUST_BACKTRACE=0
-	# The first five look at files of the repository or at programs that are not here, not at the kernel. Two tests of
-	# images do not hold here yet: `cargo xtask kernels images` runs them.
+	# These look at files of the repository or at programs that are not here, not at the kernel.
 	skips=
 	if [ -z "$filter" ]; then
-		for subject in prometheus faq packages page top images; do
+		for subject in prometheus faq packages page top; do
 			skips="$skips --skip $subject::"
 		done
 	fi

@@ -73,7 +73,7 @@ impl Machine {
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
             Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
         });
-        command.args(["-smp", "2", "-m", "1024", "-nodefaults", "-display", "none", "-no-reboot"]);
+        command.args(["-smp", "2", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
         command
             .args(["-append", "console=ttyS0 panic=-1 quiet random.trust_cpu=on mitigations=off"]);

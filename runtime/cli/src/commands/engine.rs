@@ -4,7 +4,7 @@
 //! What is read here is read alike by the whole command line. What is not known here, or is wrong, is left to it.
 
 use super::bundle::BundleArgs;
-use super::{Command, create, delete, kill, run, start, state};
+use super::{create, delete, kill, run, start, state};
 use crate::log::Format;
 use crate::{CgroupManager, Global};
 use std::collections::VecDeque;
@@ -13,22 +13,34 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// A command that was read.
+/// A command that was read. Nothing here leads to the whole command line, or the program for engines would hold it.
 #[derive(Debug)]
 pub enum Engine {
-    /// One that the whole command line has as well.
-    Command(Command),
+    Create(create::Args),
     /// `run` with `--bundle`.
     Run(run::OfBundle),
+    Start(start::Args),
+    State(state::Args),
+    Kill(kill::Args),
+    Delete(delete::Args),
 }
 
 impl Engine {
     /// Runs it.
     pub fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         match self {
-            Engine::Command(command) => run(command, global),
+            Engine::Create(args) => create::run(&args, global),
             Engine::Run(args) => run::of_bundle(&args, global),
+            Engine::Start(args) => start::run(&args, global),
+            Engine::State(args) => state::run(&args, global),
+            Engine::Kill(args) => kill::run(&args, global),
+            Engine::Delete(args) => delete::run(&args, global),
         }
+    }
+
+    /// Whether its children execute what images bring.
+    pub fn may_execute_images(&self) -> bool {
+        matches!(self, Engine::Create(_) | Engine::Run(_))
     }
 }
 
@@ -66,24 +78,20 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Option<(Global, Engine)> {
     let engine = match name.as_str() {
         "create" => {
             let of = bundle(&mut words, false)?;
-            Engine::Command(Command::Create(create::Args { bundle: of.bundle, id: of.id }))
+            Engine::Create(create::Args { bundle: of.bundle, id: of.id })
         }
         "run" => Engine::Run(bundle(&mut words, true)?),
-        "start" => Engine::Command(Command::Start(start::Args { id: words.only()? })),
-        "state" => Engine::Command(Command::State(state::Args { id: words.only()? })),
+        "start" => Engine::Start(start::Args { id: words.only()? }),
+        "state" => Engine::State(state::Args { id: words.only()? }),
         "kill" => {
             let all = words.flag("--all", "-a");
             let id = words.plain()?;
             let signal = if words.0.is_empty() { "TERM".to_owned() } else { words.only()? };
-            Engine::Command(Command::Kill(kill::Args { all, regex: false, id, signal }))
+            Engine::Kill(kill::Args { all, regex: false, id, signal })
         }
         "delete" => {
             let force = words.flag("--force", "-f");
-            Engine::Command(Command::Delete(delete::Args {
-                force,
-                regex: false,
-                id: vec![words.only()?],
-            }))
+            Engine::Delete(delete::Args { force, regex: false, id: vec![words.only()?] })
         }
         _ => return None,
     };
@@ -159,6 +167,7 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Command;
     use super::*;
     use crate::Cli;
     use clap::Parser;
@@ -191,8 +200,8 @@ mod tests {
                 other => format!("{other:?}"),
             };
             let of_engine = match engine {
-                Engine::Command(command) => format!("{command:?}"),
                 Engine::Run(args) => format!("{args:?}"),
+                other => format!("{other:?}"),
             };
             assert_eq!(of_engine, of_whole, "{line}");
         }

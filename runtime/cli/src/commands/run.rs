@@ -401,7 +401,7 @@ fn from_bundle(args: &OfBundle, global: &Global) -> anyhow::Result<u8> {
         container.write_pid_file(path)?;
     }
     container.start()?;
-    supervise(&store, &signals, container, None)
+    supervise(&store, &signals, container)
 }
 
 /// Binds the exit code of `run` to `error`.
@@ -419,7 +419,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn foreground(args: &Args, global: &Global) -> anyhow::Result<u8> {
     let signals = Signals::block()?;
     let container = create(args, global)?;
-    supervise(&Store::open(&global.root)?, &signals, container, Some(&args.audit))
+    supervise_audited(&Store::open(&global.root)?, &signals, container, &args.audit)
 }
 
 /// Forks a supervisor, which does what `foreground` does; waits until the program was executed.
@@ -437,7 +437,7 @@ fn detached(args: &Args, global: &Global) -> anyhow::Result<u8> {
             match started {
                 Ok((signals, container)) => {
                     report.started(container.id().as_str())?;
-                    supervise(&Store::open(&global.root)?, &signals, container, Some(&args.audit))
+                    supervise_audited(&Store::open(&global.root)?, &signals, container, &args.audit)
                 }
                 Err(error) => {
                     report.failed(exit_code(&error), &format!("{error:#}"))?;
@@ -546,13 +546,18 @@ impl Drop for IdFile<'_> {
     }
 }
 
-fn supervise(
+fn supervise(store: &Store, signals: &Signals, container: Container) -> anyhow::Result<u8> {
+    let code = terrarium_container::supervise(store, signals, container)?;
+    u8::try_from(code).context("read exit code")
+}
+
+fn supervise_audited(
     store: &Store,
     signals: &Signals,
     container: Container,
-    audit: Option<&AuditArgs>,
+    audit: &AuditArgs,
 ) -> anyhow::Result<u8> {
-    let audit = audit.and_then(|audit| audit.begin(container.root(), container.id().as_str()));
+    let audit = audit.begin(container.root(), container.id().as_str());
     // Its end takes away what says what it had.
     let ended = audit.as_ref().map(Audit::ended);
     let code = terrarium_container::supervise(store, signals, container)?;
@@ -577,7 +582,7 @@ pub fn start_again(store: &Store, id: &ContainerId) -> anyhow::Result<()> {
             let code = match again() {
                 Ok((signals, container)) => {
                     report.started(id.as_str())?;
-                    supervise(store, &signals, container, None)?
+                    supervise(store, &signals, container)?
                 }
                 Err(error) => {
                     report.failed(exit_code(&error), &format!("{error:#}"))?;

@@ -1,0 +1,159 @@
+//! The command line: arguments, output and exit codes; no mechanism.
+//!
+//! Containers are made by `terrarium-container`, probes and metrics by `terrarium-observatory`;
+//! this crate is the only one that knows both.
+//!
+//! There are two programs. `terrarium` is all of it. `terrarium-runtime` is what engines call for every container and
+//! nothing else, a tenth of the size, which is executed the faster for it and takes less memory; what it does not know it
+//! leaves to the `terrarium` beside it.
+
+mod commands;
+mod companion;
+#[cfg(own_entry)]
+mod entry;
+mod exit;
+mod log;
+
+use anyhow::Context;
+use clap::Parser;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Builds containers and observes them from the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "terrarium", version = VERSION, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: commands::Command,
+}
+
+/// What engines read of `--version`: each line is a word and a value.
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\nspec: 1.2.1");
+
+/// Options that stand before the command, as OCI engines pass them.
+#[derive(Debug, clap::Args)]
+struct Global {
+    /// Folder that holds the state of containers [default: /run/terrarium; without root `$XDG_RUNTIME_DIR/terrarium`]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TERRARIUM_ROOT",
+        default_value_os_t = default_root(),
+        hide_default_value = true
+    )]
+    root: PathBuf,
+    /// File for the log that engines read
+    #[arg(long, value_name = "FILE", help_heading = "For engines")]
+    log: Option<PathBuf>,
+    /// Form of that log
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT", help_heading = "For engines")]
+    log_format: log::Format,
+    /// Who makes cgroups: this program, or systemd; with disabled nobody does
+    #[arg(long, value_enum, default_value_t, value_name = "MANAGER", help_heading = "For engines")]
+    cgroup_manager: CgroupManager,
+    /// The same as --cgroup-manager systemd
+    #[arg(long, help_heading = "For engines")]
+    systemd_cgroup: bool,
+    /// Log more
+    #[arg(long, help_heading = "For engines")]
+    debug: bool,
+    /// Whether this is rootless: auto, true or false; it makes no difference, the kernel is asked
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help_heading = "For engines"
+    )]
+    rootless: Option<String>,
+}
+
+/// Who makes cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum CgroupManager {
+    /// This program, in the cgroup filesystems
+    #[default]
+    Cgroupfs,
+    /// systemd, by D-Bus
+    Systemd,
+    /// Nobody: containers stay in the caller's cgroup
+    Disabled,
+}
+
+/// Where containers' state lies if nobody says otherwise.
+fn default_root() -> PathBuf {
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        return PathBuf::from("/run/terrarium");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
+        Some(folder) => Path::new(&folder).join("terrarium"),
+        None => PathBuf::from(format!("/tmp/terrarium-{}", user.as_raw())),
+    }
+}
+
+impl Global {
+    /// Who makes cgroups; refuses what is not possible.
+    fn cgroup_manager(&self) -> anyhow::Result<CgroupManager> {
+        if !self.systemd_cgroup && self.cgroup_manager != CgroupManager::Systemd {
+            return Ok(self.cgroup_manager);
+        }
+        let why = if Path::new("/run/systemd/system").is_dir() {
+            "this version does not talk to systemd"
+        } else {
+            "systemd does not run here"
+        };
+        anyhow::bail!(
+            "make cgroups by systemd: {why} (leave --systemd-cgroup out; with Podman, --cgroup-manager cgroupfs)"
+        )
+    }
+}
+
+/// The program `terrarium`.
+pub fn whole() -> ExitCode {
+    if commands::may_execute_images(std::env::args_os()) {
+        // Before anything is parsed: it would be parsed twice.
+        if let Err(error) = run_sealed() {
+            return exit::report(&error);
+        }
+    }
+    if let Some((global, engine)) = commands::parse_engine(std::env::args_os()) {
+        return conclude(engine.run(&global), &global);
+    }
+    let alone = commands::parse_alone(std::env::args_os());
+    let cli = match alone.map_or_else(Cli::try_parse, Ok) {
+        Ok(cli) => cli,
+        Err(error) => return exit::usage(&error),
+    };
+    conclude(commands::run(cli.command, &cli.global), &cli.global)
+}
+
+/// The program `terrarium-runtime`.
+pub fn runtime() -> ExitCode {
+    let Some((global, engine)) = commands::parse_engine(std::env::args_os()) else {
+        return companion::execute();
+    };
+    if engine.may_execute_images()
+        && let Err(error) = run_sealed()
+    {
+        return exit::report(&error);
+    }
+    conclude(engine.run(&global), &global)
+}
+
+/// Executes this program again from where no container can write to it, unless that is so already.
+fn run_sealed() -> anyhow::Result<()> {
+    terrarium_container::run_sealed()
+        .context("protect the executable from containers: execute it from a read-only mount")
+}
+
+fn conclude(result: anyhow::Result<ExitCode>, global: &Global) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        // The engine shows the last error of the log to its user.
+        log::error(global, &format!("{error:#}"));
+        exit::report(&error)
+    })
+}
