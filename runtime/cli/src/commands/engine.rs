@@ -4,7 +4,7 @@
 //! What is read here is read alike by the whole command line. What is not known here, or is wrong, is left to it.
 
 use super::bundle::BundleArgs;
-use super::{create, delete, kill, run, start, state};
+use super::{create, delete, exec, kill, run, start, state};
 use crate::log::Format;
 use crate::{CgroupManager, Global};
 use std::collections::VecDeque;
@@ -23,6 +23,8 @@ pub enum Engine {
     State(state::Args),
     Kill(kill::Args),
     Delete(delete::Args),
+    /// `exec` with `--process`.
+    Exec(Box<exec::Args>),
 }
 
 impl Engine {
@@ -35,12 +37,13 @@ impl Engine {
             Engine::State(args) => state::run(&args, global),
             Engine::Kill(args) => kill::run(&args, global),
             Engine::Delete(args) => delete::run(&args, global),
+            Engine::Exec(args) => exec::run(&args, global),
         }
     }
 
     /// Whether its children execute what images bring.
     pub fn may_execute_images(&self) -> bool {
-        matches!(self, Engine::Create(_) | Engine::Run(_))
+        matches!(self, Engine::Create(_) | Engine::Run(_) | Engine::Exec(_))
     }
 }
 
@@ -93,6 +96,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Option<(Global, Engine)> {
             let force = words.flag("--force", "-f");
             Engine::Delete(delete::Args { force, regex: false, id: vec![words.only()?] })
         }
+        "exec" => Engine::Exec(Box::new(exec(&mut words)?)),
         _ => return None,
     };
     Some((global, engine))
@@ -129,6 +133,25 @@ fn bundle(words: &mut Words, runs: bool) -> Option<run::OfBundle> {
     of.id = words.only()?;
     // Without it, `run` means a folder.
     (!runs || of.bundle.bundle.is_some()).then_some(of)
+}
+
+/// `exec` of a process that a file describes: its options, and the container's id.
+fn exec(words: &mut Words) -> Option<exec::Args> {
+    let mut args = exec::Args::default();
+    while words.0.front()?.starts_with('-') {
+        let word = words.0.pop_front()?;
+        match word.split_once('=').map_or(word.as_str(), |(name, _)| name) {
+            "--process" => args.process = Some(words.value(&word)?.into()),
+            "-p" if word == "-p" => args.process = Some(words.value(&word)?.into()),
+            "--pid-file" => args.pid_file = Some(words.value(&word)?.into()),
+            "--console-socket" => args.console_socket = Some(words.value(&word)?.into()),
+            "-d" | "--detach" if !word.contains('=') => args.detach = true,
+            "-t" | "--tty" if !word.contains('=') => args.tty = true,
+            _ => return None,
+        }
+    }
+    args.id = words.only()?;
+    args.process.is_some().then_some(args)
 }
 
 /// The arguments that have not been read.
@@ -191,6 +214,8 @@ mod tests {
             "terrarium --log-format=json delete -f x",
             "terrarium --root /r run --bundle b x",
             "terrarium run -d -b b --keep --pid-file p x",
+            "terrarium --root /r exec --process=p --detach --pid-file f --console-socket s -t x",
+            "terrarium exec -d -p p x",
         ] {
             let (global, engine) = parse(words(line)).unwrap_or_else(|| panic!("{line}"));
             let whole = Cli::try_parse_from(words(line)).unwrap();
@@ -224,6 +249,10 @@ mod tests {
             "terrarium create --preserve-fds 2 x",
             "terrarium delete --force",
             "terrarium kill",
+            "terrarium exec x sh",
+            "terrarium exec -t x",
+            "terrarium exec --process p x sh",
+            "terrarium exec --process p --cap CAP_CHOWN x",
             "terrarium --log-format xml state x",
             "terrarium --root= state x",
             "terrarium state -- x",

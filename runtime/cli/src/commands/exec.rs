@@ -13,26 +13,26 @@ use terrarium_container::{
 ///
 /// The exit code is the command's own; 126 when it cannot be executed, 127 when it was not found, 128 + n when signal
 /// n ended it.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(
     after_help = "Examples:\n  terrarium exec -it web sh\n  terrarium exec -e A=b -u 1000 web env"
 )]
 pub struct Args {
     /// An OCI process object; without it the container's own process is taken, with CMD instead of its command
     #[arg(long, short, value_name = "FILE")]
-    process: Option<PathBuf>,
+    pub(super) process: Option<PathBuf>,
     /// Write the host pid of the process there
     #[arg(long, value_name = "FILE")]
-    pid_file: Option<PathBuf>,
+    pub(super) pid_file: Option<PathBuf>,
     /// Unix socket that gets the master of the terminal
     #[arg(long, value_name = "SOCKET")]
-    console_socket: Option<PathBuf>,
+    pub(super) console_socket: Option<PathBuf>,
     /// Return when the program was executed
     #[arg(long, short)]
-    detach: bool,
+    pub(super) detach: bool,
     /// Give the process a terminal
     #[arg(long, short)]
-    tty: bool,
+    pub(super) tty: bool,
     /// Standard input is always passed on; taken for docker's sake
     #[arg(long, short)]
     interactive: bool,
@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
     /// The container
-    id: String,
+    pub(super) id: String,
     /// Command and its arguments
     #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
