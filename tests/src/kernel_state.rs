@@ -116,7 +116,8 @@ pub struct ProcessEntry {
     pub command: String,
 }
 
-/// The processes whose arguments, cgroups or working folder contain `tag`, without this one.
+/// The processes whose arguments, cgroups or working folder contain `tag`, without this one, and without those that have
+/// ended and whose parent is the machine's first process: when that takes note of it is its own affair.
 pub fn processes_with(tag: &str) -> Vec<ProcessEntry> {
     let own = i32::try_from(std::process::id()).expect("a process id is positive");
     fs::read_dir("/proc")
@@ -141,14 +142,28 @@ pub fn processes_with(tag: &str) -> Vec<ProcessEntry> {
             } else {
                 command
             };
-            concerned.then_some(ProcessEntry { pid, command })
+            (concerned && !read("stat").is_ok_and(|stat| is_the_first_ones_zombie(&stat)))
+                .then_some(ProcessEntry { pid, command })
         })
         .collect()
+}
+
+/// Whether `/proc/PID/stat` is of a zombie whose parent has the id 1: `PID (NAME) STATE PPID …`.
+fn is_the_first_ones_zombie(stat: &str) -> bool {
+    // The name may hold anything, a bracket too.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with("Z 1 "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zombies_of_the_first_process_are_told_apart() {
+        assert!(is_the_first_ones_zombie("7 (a) Z 1) Z 1 7 7"));
+        assert!(!is_the_first_ones_zombie("7 (a) Z 12 7 7"));
+        assert!(!is_the_first_ones_zombie("7 (a) Z 1 7) S 1 7"));
+    }
 
     #[test]
     fn hybrid_hierarchies_are_told_apart() {

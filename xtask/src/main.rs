@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod demo;
 mod dist;
+mod fuzz;
 mod kernels;
 mod leftovers;
 mod lint;
@@ -41,6 +42,7 @@ enum Command {
     Test(test::Args),
     Kernels(kernels::Args),
     Bench(bench::Args),
+    Fuzz(fuzz::Args),
     Lint(lint::Args),
     Screenshots(screenshots::Args),
     Dist(dist::Args),
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Kernels(args) => kernels::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::Lint(args) => lint::run(&args),
         Command::Screenshots(args) => screenshots::run(&args),
         Command::Dist(args) => dist::run(&args),

@@ -107,7 +107,7 @@ impl Hierarchies {
         Ok(Self { all, restricted: true })
     }
 
-    fn parse(mountinfo: &str) -> Self {
+    pub(crate) fn parse(mountinfo: &str) -> Self {
         let mut all: Vec<Hierarchy> = Vec::new();
         for line in mountinfo.lines() {
             // proc_pid_mountinfo(5): id parent major:minor root mountpoint options … - fstype source superoptions

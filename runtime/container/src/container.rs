@@ -489,7 +489,7 @@ struct Creation<'a> {
 impl Creation<'_> {
     fn run(mut self, spec: &Spec, folder: LockedFolder) -> Result<Container> {
         let mut process = None;
-        match self.make(spec, folder.path(), &mut process) {
+        match self.make(spec, &folder, &mut process) {
             Ok(()) => {}
             Err(error) => {
                 if let Some(process) = process {
@@ -524,9 +524,10 @@ impl Creation<'_> {
     fn make(
         &mut self,
         spec: &Spec,
-        folder: &Path,
+        locked: &LockedFolder,
         process: &mut Option<FirstProcess>,
     ) -> Result<()> {
+        let folder = locked.path();
         let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
         if let Some(layers) = self.options.layers.as_ref().filter(|_| !self.again) {
             layers.make()?;
@@ -536,7 +537,7 @@ impl Creation<'_> {
         // Before the first clone: an observer can name it by the cgroup ids.
         self.state.write(folder)?;
         let mapped = idmapped::trees(&self.plan.root.mounts)?;
-        let first = process.insert(self.clone_first_process(folder, mapped)?);
+        let first = process.insert(self.clone_first_process(locked, mapped)?);
         if self.plan.namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
             self.plan.namespaces.write_maps(first.pid)?;
             let tree = self.idmapped_root(first.pid)?;
@@ -602,9 +603,10 @@ impl Creation<'_> {
 
     fn clone_first_process(
         &self,
-        folder: &Path,
+        locked: &LockedFolder,
         mapped: Vec<Option<OwnedFd>>,
     ) -> Result<FirstProcess> {
+        let folder = locked.path();
         let (ours, theirs) = sync::pair().tried("make", "socket pair")?;
         let flags = self.plan.namespaces.clone_flags();
         let stdio = self.options.log_output.then(|| open_log(&folder.join(LOG))).transpose()?;
@@ -634,6 +636,7 @@ impl Creation<'_> {
                 Cloned::Child => {
                     explain::enter();
                     drop(ours);
+                    locked.leave_to_parent();
                     let cgroups = joins;
                     let inherited = Inherited { cgroups, stdio, listener, mapped };
                     init::main(self.plan, theirs, inherited)
@@ -724,7 +727,7 @@ fn network_files(
 }
 
 /// The network that `spec` asks for, where the caller may make it.
-fn requested_network(spec: &Spec) -> Result<NetworkRequest> {
+pub(crate) fn requested_network(spec: &Spec) -> Result<NetworkRequest> {
     let network = network_of(spec)?;
     if matches!(network, NetworkRequest::Bridge { .. }) && !rustix::process::geteuid().is_root() {
         return Err(Error::unsupported(
@@ -763,7 +766,7 @@ pub(crate) fn cgroup_path(spec: &Spec, id: &ContainerId) -> Result<String> {
     }
 }
 
-fn oci_state_of(spec: &Spec, id: &ContainerId, bundle: &Path) -> OciState {
+pub(crate) fn oci_state_of(spec: &Spec, id: &ContainerId, bundle: &Path) -> OciState {
     OciState {
         oci_version: spec.version().clone(),
         id: id.as_str().to_owned(),
@@ -776,7 +779,7 @@ fn oci_state_of(spec: &Spec, id: &ContainerId, bundle: &Path) -> OciState {
 
 /// A spec whose device rules allow what every container has (runtime-spec, "Default Devices"): a spec that denies all
 /// devices means all others.
-fn with_default_devices(spec: &Spec) -> Spec {
+pub(crate) fn with_default_devices(spec: &Spec) -> Spec {
     let mut spec = spec.clone();
     let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
     if let Some(rules) = resources.and_then(|resources| resources.devices_mut().as_mut())

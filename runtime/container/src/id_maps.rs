@@ -131,7 +131,7 @@ fn subordinate(path: &str, names: &[&str]) -> Option<(u32, u32)> {
     find_range(&std::fs::read_to_string(path).ok()?, names)
 }
 
-fn find_range(text: &str, names: &[&str]) -> Option<(u32, u32)> {
+pub(crate) fn find_range(text: &str, names: &[&str]) -> Option<(u32, u32)> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;

@@ -21,6 +21,8 @@ mod error;
 mod exec;
 pub mod explain;
 mod freeze;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hooks;
 mod id;
 mod id_maps;

@@ -215,13 +215,16 @@ pub(crate) fn ulimit(text: &str) -> Result<PosixRlimit> {
 
 /// The variables of a file for `--env-file`: a line each, `NAME=VALUE` or `NAME`; `#` begins a comment line.
 pub(crate) fn env_file(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).tried("read --env-file", path)?;
-    Ok(text
-        .lines()
+    Ok(env_lines(&std::fs::read_to_string(path).tried("read --env-file", path)?))
+}
+
+/// The variables that its text holds.
+pub(crate) fn env_lines(text: &str) -> Vec<String> {
+    text.lines()
         .map(str::trim_start)
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(str::to_owned)
-        .collect())
+        .collect()
 }
 
 #[cfg(test)]

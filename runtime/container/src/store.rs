@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -97,6 +98,13 @@ impl LockedFolder {
     /// The folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// In a child that has a copy of the descriptor and never returns: closes the copy, which would hold the lock after
+    /// the parent was killed (flock(2): it belongs to the open file, and ends when the last copy is closed).
+    pub(crate) fn leave_to_parent(&self) {
+        // SAFETY: the child does not use the lock, nor drop it.
+        unsafe { libc::close(self.lock.as_raw_fd()) };
     }
 
     /// Removes the folder and what is in it.

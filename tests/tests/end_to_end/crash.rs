@@ -1,6 +1,7 @@
 //! The crash rule: after SIGKILL at any system call `gc` finds everything.
 
 use std::process::{Command, Stdio};
+use terrarium_tests::bundle::Bundle;
 use terrarium_tests::{TestBed, eventually, require, tracer};
 
 /// At least so many points of a run are tried.
@@ -100,5 +101,64 @@ fn of_two_runtimes_on_one_id_one_wins_and_the_other_says_so() {
         let mut both = [delete(), delete()];
         assert_eq!(both.each_mut().map(terrarium_tests::process::Process::wait), [0, 0]);
         bed.assert_nothing_left();
+    }
+}
+
+/// So many points of each of the engines' commands are tried.
+const POINTS_EACH: usize = 12;
+
+#[test]
+fn engines_commands_killed_at_any_system_call_leave_nothing() {
+    require!(Root, Program("busybox"), Program("nft"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "killed", &["sleep", "100"]);
+    bundle.change(|spec| {
+        spec["annotations"] = serde_json::json!({
+            "io.terrarium.network": "bridge:killed0", "io.terrarium.network.subnet": "10.8.0.0/24",
+            "io.terrarium.network.publish": "18070:80",
+        });
+    });
+    let folder = bundle.folder().display().to_string();
+    let follow = |command: &str, point: usize| {
+        let mut traced = bed.terrarium();
+        match command {
+            "create" => traced.args(["create", "--bundle", &folder, bundle.id()]),
+            "exec" => traced.args(["exec", bundle.id(), "true"]),
+            "delete" => traced.args(["delete", "--force", bundle.id()]),
+            _ => traced.args([command, bundle.id()]),
+        };
+        traced.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        bed.network().enter(|| tracer::run_until(&mut traced, point))
+    };
+    for command in ["create", "start", "exec", "delete"] {
+        let prepare = || {
+            if command != "create" {
+                bundle.create(&[]).success();
+            }
+            if matches!(command, "exec" | "delete") {
+                bundle.call("start", &[]).success();
+            }
+        };
+        prepare();
+        let total = follow(command, usize::MAX);
+        bundle.call("delete", &["--force"]).success();
+        assert!(total > POINTS_EACH, "{command} has {total} points");
+        for point in (1..=total).step_by(total / POINTS_EACH) {
+            prepare();
+            follow(command, point);
+            let collected = bed.run(["gc"]);
+            assert_eq!(collected.code, 0, "gc after {command} at {point}: {collected:?}");
+            // What was created before, or is created already, is the engine's to delete.
+            let deleted = bundle.call("delete", &["--force"]);
+            assert_eq!(deleted.code, 0, "delete after {command} at {point}: {deleted:?}");
+            eventually(&format!("nothing is left after {command} at {point} of {total}"), || {
+                let (left, names) = (bed.leftovers(), state_root(&bed));
+                if left.is_empty() && names.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!("{left}\n{names:?}\ngc said: {collected:?}"))
+                }
+            });
+        }
     }
 }

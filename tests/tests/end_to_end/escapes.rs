@@ -274,3 +274,19 @@ fn the_default_rights_do_not_reach_the_host() {
     assert_eq!(lines, [format!("CapInh:\t{none}"), format!("CapAmb:\t{none}"), "0".to_owned()]);
     bundle.call("delete", &["--force"]).success();
 }
+
+/// CVE-2022-0492: who may make user namespaces makes one, mounts cgroup v1 in it and has the kernel run a program.
+#[test]
+fn a_user_namespace_inside_mounts_no_cgroup() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let script = "unshare -Urm sh -c 'echo in; mount -t cgroup -o memory cgroup /tmp && echo mounted; \
+                  mount -t cgroup2 cgroup2 /tmp && echo mounted' 2>/dev/null; \
+                  for f in /tmp/release_agent /tmp/cgroup.procs; do [ -e $f ] && echo $f; done; echo end";
+    let outcome = bed.container("profile").run(["sh", "-c", script]).success();
+    assert_eq!(outcome, "end\n", "the profile refuses the namespace itself");
+    // Without a profile the namespace is to be had, where the host allows it; the hierarchy is not.
+    let bare = bed.container("bare").with(["--security-opt", "seccomp=unconfined"]);
+    let outcome = bare.run(["sh", "-c", script]).success();
+    assert!(!outcome.contains("mounted") && outcome.ends_with("end\n"), "{outcome}");
+}

@@ -34,6 +34,7 @@ mod options;
 mod packages;
 mod page;
 mod prometheus;
+mod races;
 mod resources;
 mod restart;
 mod rootless;

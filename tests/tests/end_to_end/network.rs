@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
-use terrarium_tests::{NetworkNamespace, Running, TestBed, require, rootfs};
+use terrarium_tests::{NetworkNamespace, Running, TestBed, repeats, require, rootfs};
 
 const BRIDGE: [&str; 2] = ["--net", "bridge"];
 
@@ -365,8 +365,8 @@ const MANY: usize = 50;
 fn fifty_containers_at_once_have_fifty_addresses() {
     require!(Root, Program("busybox"), Program("ip"), Program("nft"));
     let bed = TestBed::new();
-    // Ten rounds are run by hand and in the benchmark; each takes seconds.
-    for round in 0..2 {
+    // Each round takes seconds.
+    for round in 0..repeats("TERRARIUM_TEST_ROUNDS", 2) {
         let mut containers: Vec<_> = (0..MANY)
             .map(|number| {
                 let container = bed.container(&format!("many{round}n{number}"));

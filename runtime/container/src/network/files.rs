@@ -106,7 +106,7 @@ pub(crate) fn set_neighbours(folder: &Path, own: &str, all: &[(IpAddr, String)])
     file.set_len(text.len() as u64).tried("write", &path)
 }
 
-fn with_neighbours(text: &str, own: &str, all: &[(IpAddr, String)]) -> String {
+pub(super) fn with_neighbours(text: &str, own: &str, all: &[(IpAddr, String)]) -> String {
     let (before, rest) = text.split_once(NEIGHBOURS).unwrap_or((text, NEIGHBOURS_END));
     // Where the container has taken the end away, what follows is its own as well.
     let behind = rest.split_once(NEIGHBOURS_END).map_or(rest, |(_, behind)| behind);

@@ -572,6 +572,68 @@ pub(crate) fn gc(store: &Store) -> (Vec<String>, Vec<Error>) {
     (removed, errors)
 }
 
+/// `network.json` and published ports, as far as nothing is made: the rules are put into words.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_network(bytes: &[u8]) {
+    let entry: Option<publish::Entry> = serde_json::from_slice(bytes).ok();
+    let published: Vec<_> = entry.into_iter().map(|entry| ("fuzz".to_owned(), entry)).collect();
+    let network = Network::from_json(bytes).unwrap_or_else(|_| {
+        let subnet6 = Subnet::parse("fd00::/64").ok();
+        Network { subnet6, ..Network::on_demand("fuzz0", DEFAULT_SUBNET) }
+    });
+    let subnets: Vec<_> = network.places().iter().map(|(subnet, _)| *subnet).collect();
+    let _ = nft::tables(&network.bridge, &subnets, network.internal, &published);
+    for (_, entry) in &published {
+        let _ = publish::of_families(&entry.ports, true);
+        let _ = entry.ports.iter().map(ToString::to_string).count();
+    }
+    let written = serde_json::to_vec(&network).expect("a network is plain data");
+    let again = Network::from_json(&written).expect("its own text is read again");
+    assert!(again == network, "network.json means something else when it is read again");
+}
+
+/// Lines of text of networks.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_text(text: &str) {
+    if let Ok(ports) = publish::parse(text) {
+        assert!(!ports.is_empty() && ports.len() <= 1000, "{text:?} is a range");
+        let _ = publish::of_families(&ports, true);
+    }
+    let neighbours = [(IpAddr::from([10, 0, 0, 3]), "b".to_owned())];
+    let with = files::with_neighbours(text, "a", &neighbours);
+    assert!(files::with_neighbours(&with, "a", &neighbours) == with, "twice is harmless");
+}
+
+/// Lease files: the bytes are a name, and after a NUL what the file holds, and so on; the counter holds the last of it.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn fuzz_leases(bytes: &[u8], folder: &Path) {
+    let network = folder.join("network");
+    if fs::create_dir(&network).is_err() {
+        return;
+    }
+    let subnet = Subnet::parse("10.1.2.0/29").expect("it is a subnet");
+    let id = ContainerId::new("fuzz").expect("it is a name");
+    if let Ok(leases) = Leases::open(&network) {
+        let parts: Vec<_> = bytes.split(|byte| *byte == 0).collect();
+        for pair in parts.chunks(2) {
+            let name = String::from_utf8_lossy(pair[0]);
+            if !name.contains('/') && !matches!(&*name, "" | "." | "..") {
+                let _ =
+                    fs::write(network.join("leases").join(&*name), pair.last().unwrap_or(&pair[0]));
+            }
+        }
+        let before = leases.all().unwrap_or_default();
+        if let Ok(address) = leases.take(subnet, subnet.gateway(), &id, &Taken::default()) {
+            assert!(subnet.has_host(address), "{address} is outside");
+            assert!(before.iter().all(|(had, _)| *had != address), "{address} is given twice");
+            let _ = leases.release(&id, &[address]);
+        }
+        let _ = leases.release(&id, &[]);
+        let _ = leases.release_where(|owner| ContainerId::new(owner).is_err());
+    }
+    fs::remove_dir_all(&network).expect("the folder is the caller's");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

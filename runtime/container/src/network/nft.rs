@@ -63,14 +63,28 @@ pub(crate) fn create(
     internal: bool,
     published: &[(String, Entry)],
 ) -> Result<()> {
+    let hint = "the kernel needs nf_tables with nat, conntrack and, for published ports, fib (modprobe nf_tables nft_masq \
+                nft_ct nft_nat nft_fib_ipv4, for IPv6 nft_fib_ipv6); or use --net none";
+    tables(bridge, subnets, internal, published).commit().tried_hint(
+        "create nftables table",
+        table_name(bridge),
+        hint,
+    )
+}
+
+/// The messages of [`create`].
+pub(crate) fn tables(
+    bridge: &str,
+    subnets: &[Subnet],
+    internal: bool,
+    published: &[(String, Entry)],
+) -> Batch {
     let mut batch = Batch::new();
     for subnet in subnets {
         batch.family = Family::of(*subnet);
         rules(&mut batch, bridge, *subnet, internal, published);
     }
-    let hint = "the kernel needs nf_tables with nat, conntrack and, for published ports, fib (modprobe nf_tables nft_masq \
-                nft_ct nft_nat nft_fib_ipv4, for IPv6 nft_fib_ipv6); or use --net none";
-    batch.commit().tried_hint("create nftables table", table_name(bridge), hint)
+    batch
 }
 
 /// The table of one subnet of `bridge`.
@@ -462,7 +476,7 @@ enum Command {
 }
 
 /// A transaction: all of it happens, or nothing.
-struct Batch {
+pub(crate) struct Batch {
     bytes: Vec<u8>,
     sequence: u32,
     /// The family of what is added.
