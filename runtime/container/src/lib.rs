@@ -28,6 +28,7 @@ mod id;
 mod id_maps;
 mod idmapped;
 mod init;
+pub mod inside;
 mod layers;
 mod lsm;
 mod mount;

@@ -6,6 +6,7 @@ mod api;
 mod attribution;
 mod cgroup_example;
 mod counts;
+mod cp;
 mod crash;
 mod engine_habits;
 mod engines;

@@ -3,6 +3,7 @@
 mod audit;
 mod bundle;
 mod completions;
+mod cp;
 mod create;
 mod delete;
 mod doctor;
@@ -91,6 +92,8 @@ pub enum Command {
     Wait(stop::WaitArgs),
     #[command(display_order = 26)]
     Logs(logs::Args),
+    #[command(display_order = 26)]
+    Cp(cp::Args),
     #[command(display_order = 27)]
     Inspect(inspect::Args),
     #[command(display_order = 28)]
@@ -188,6 +191,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Rename(args) => rename::run(&args, global),
         Command::Wait(args) => stop::wait(&args, global),
         Command::Logs(args) => logs::run(&args, global),
+        Command::Cp(args) => cp::run(&args, global),
         Command::Inspect(args) => inspect::run(&args, global),
         Command::Prune(args) => prune::run(&args, global),
         Command::Completions(args) => completions::run(&args),
