@@ -64,6 +64,43 @@ fn ps_shows_a_container_while_it_runs() {
 }
 
 #[test]
+fn ps_lists_what_fits_its_filters() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let (one, two) = (bed.unique("one"), bed.unique("two"));
+    let rootfs = bed.rootfs().display().to_string();
+    for (name, label) in [(&one, "tier=front"), (&two, "tier=back")] {
+        let options = ["run", "-d", "--name", name, "--label", label, "--label", "app"];
+        bed.run(options.into_iter().chain([&*rootfs, "--", "sleep", "600"])).success();
+    }
+    bed.run(["pause", &two]).success();
+    let listed = |filters: &[&str]| {
+        let words = filters.iter().flat_map(|filter| ["--filter", filter]);
+        let out = bed.run(["ps", "--quiet"].into_iter().chain(words)).success();
+        out.lines().map(|id| if id == one { 1 } else { 2 }).collect::<Vec<_>>()
+    };
+    for (filters, expected) in [
+        (&["label=tier=front"][..], &[1][..]),
+        (&["label=app"], &[1, 2]),
+        (&["label=app", "label=tier=back"], &[2]),
+        (&["status=paused"], &[2]),
+        (&["status=paused", "status=running"], &[1, 2]),
+        (&["status=running", "label=tier=back"], &[]),
+        (&["network=none"], &[1, 2]),
+        (&[&format!("name={one}")], &[1]),
+    ] {
+        assert_eq!(listed(filters), expected, "{filters:?}");
+    }
+    for wrong in ["colour=red", "status=dead", "name="] {
+        let outcome = bed.run(["ps", "--filter", wrong]);
+        assert_eq!(outcome.code, 2, "{outcome:?}");
+    }
+    for name in [&one, &two] {
+        bed.run(["delete", "--force", name]).success();
+    }
+}
+
+#[test]
 fn kill_ends_a_container_and_run_tells_the_signal() {
     require!(Root, Program("busybox"));
     let bed = TestBed::new();

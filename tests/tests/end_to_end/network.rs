@@ -218,6 +218,9 @@ fn a_published_port_leads_to_its_container_from_everywhere() {
     assert_eq!(web.call("serve 80")["port"], 80);
     let state = web.state();
     assert_eq!(state["network"]["ports"][0], "0.0.0.0:8080->80/tcp");
+    assert_eq!(bed.run(["port", web.name()]).success(), "80/tcp -> 0.0.0.0:8080\n");
+    assert_eq!(bed.run(["port", web.name(), "80"]).success(), "0.0.0.0:8080\n");
+    assert_eq!(bed.run(["port", web.name(), "80/udp"]).code, 1);
     let gateway = gateway(&web);
     let greeting = |client: &str| Some(format!("hello {client}"));
     assert_eq!(hear(&outside, "192.0.2.1:8080"), greeting("192.0.2.2"), "from outside");

@@ -23,6 +23,7 @@ mod namespaces;
 mod network;
 mod observe;
 mod pause;
+mod port;
 mod prune;
 mod ps;
 mod pull;
@@ -94,6 +95,8 @@ pub enum Command {
     Logs(logs::Args),
     #[command(display_order = 26)]
     Cp(cp::Args),
+    #[command(display_order = 27)]
+    Port(port::Args),
     #[command(display_order = 27)]
     Inspect(inspect::Args),
     #[command(display_order = 28)]
@@ -192,6 +195,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Wait(args) => stop::wait(&args, global),
         Command::Logs(args) => logs::run(&args, global),
         Command::Cp(args) => cp::run(&args, global),
+        Command::Port(args) => port::run(&args, global),
         Command::Inspect(args) => inspect::run(&args, global),
         Command::Prune(args) => prune::run(&args, global),
         Command::Completions(args) => completions::run(&args),

@@ -24,8 +24,75 @@ pub struct Args {
     /// Print ids only
     #[arg(long, short)]
     quiet: bool,
+    /// List only what fits: id=, name= (parts are enough), status=, network=, label=KEY or label=KEY=VALUE; of several of
+    /// one kind one must fit, of labels all
+    #[arg(long, short, value_name = "KIND=VALUE", value_parser = Filter::parse)]
+    filter: Vec<Filter>,
     /// List the processes of this container instead, as OCI engines ask for them
     id: Option<String>,
+}
+
+/// One condition of `--filter`.
+#[derive(Debug, Clone)]
+struct Filter {
+    kind: FilterKind,
+    value: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum FilterKind {
+    Id,
+    Name,
+    Status,
+    Network,
+    Label,
+}
+
+impl Filter {
+    fn parse(text: &str) -> Result<Self, String> {
+        let (kind, value) = text.split_once('=').unwrap_or((text, ""));
+        let kind = match kind {
+            "id" => FilterKind::Id,
+            "name" => FilterKind::Name,
+            "status" => FilterKind::Status,
+            "network" => FilterKind::Network,
+            "label" => FilterKind::Label,
+            _ => return Err("it is none of id=, name=, status=, network= and label=".to_owned()),
+        };
+        if value.is_empty() {
+            return Err("a value is missing after the =".to_owned());
+        }
+        let statuses = ["creating", "created", "running", "paused", "stopped"];
+        if kind == FilterKind::Status && !statuses.contains(&value) {
+            return Err(format!("a status is one of {}", statuses.join(", ")));
+        }
+        Ok(Self { kind, value: value.to_owned() })
+    }
+
+    fn fits(&self, state: &State) -> bool {
+        let value = self.value.as_str();
+        match self.kind {
+            FilterKind::Id => state.id.contains(value),
+            FilterKind::Name => state.name.contains(value),
+            FilterKind::Status => state.status.as_str() == value,
+            FilterKind::Network => state.network.as_ref().is_some_and(|network| {
+                network.mode == value || network.bridge.as_deref() == Some(value)
+            }),
+            FilterKind::Label => match value.split_once('=') {
+                Some((key, value)) => state.labels.get(key).is_some_and(|has| has == value),
+                None => state.labels.contains_key(value),
+            },
+        }
+    }
+}
+
+/// Whether of each kind of condition one fits, as docker has it; labels must all fit.
+fn fits(state: &State, filters: &[Filter]) -> bool {
+    filters.iter().all(|filter| {
+        filter.fits(state)
+            || filter.kind != FilterKind::Label
+                && filters.iter().any(|other| other.kind == filter.kind && other.fits(state))
+    })
 }
 
 /// Runs the command.
@@ -41,6 +108,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     for state in &mut states {
         state.status = state.observed_status();
     }
+    // After the status is that of now.
+    states.retain(|state| fits(state, &args.filter));
     let mut out = io::stdout().lock();
     let printed = if args.quiet {
         states.iter().try_for_each(|state| writeln!(out, "{}", state.id))
