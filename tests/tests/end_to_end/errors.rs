@@ -162,6 +162,56 @@ fn wrong_usage_gives_2() {
     assert_eq!(run(&["--version"]).code, 0);
 }
 
+/// `docs/EXIT_CODES.md`: of a container that is not there, and of an option that does not exist.
+#[test]
+fn exit_codes_are_those_of_the_page() {
+    require!(Root, Sources);
+    let bed = TestBed::new();
+    let page = std::fs::read_to_string(binaries::repository().join("docs/EXIT_CODES.md"));
+    let page = page.expect("the page is there");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let first_cells = rows.map(|row| row.split('|').nth(1).unwrap_or_default());
+    let names: Vec<&str> = first_cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .filter(|name| !name.contains('-') && name.split(' ').count() == 1)
+        .collect();
+    let missing: &[(&str, &[&str])] = &[
+        ("exec", &["nosuch", "true"]),
+        ("leaks", &["nosuch"]),
+        ("delete", &["nosuch"]),
+        ("stop", &["nosuch"]),
+        ("kill", &["nosuch"]),
+        ("pause", &["nosuch"]),
+        ("resume", &["nosuch"]),
+        ("update", &["--memory", "64m", "nosuch"]),
+        ("rename", &["nosuch", "other"]),
+        ("wait", &["nosuch"]),
+        ("cp", &["nosuch:/x", "."]),
+        ("ps", &["nosuch"]),
+        ("state", &["nosuch"]),
+        ("inspect", &["nosuch"]),
+        ("logs", &["nosuch"]),
+        ("stats", &["nosuch"]),
+        ("port", &["nosuch"]),
+        ("image", &["inspect", "nosuch"]),
+        ("network", &["inspect", "nosuch"]),
+        ("create", &["--bundle", "/nosuch", "x"]),
+        ("start", &["nosuch"]),
+        ("restart", &["nosuch"]),
+    ];
+    for (name, arguments) in missing {
+        assert!(names.contains(name), "{name} is not on the page: {names:?}");
+        let outcome = bed.run([*name].iter().chain(*arguments));
+        assert_eq!(outcome.code, 1, "{name}: {outcome:?}");
+        assert!(outcome.stderr.starts_with("terrarium: "), "{name}: {outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{name}: {outcome:?}");
+    }
+    for name in names {
+        let outcome = bed.run([name, "--no-such-option"]);
+        assert_eq!(outcome.code, 2, "{name}: {outcome:?}");
+    }
+}
+
 /// `terrarium-runtime` leaves what it does not know to the program beside it, and says so where there is none.
 #[test]
 fn the_program_for_engines_leaves_the_rest_to_the_whole_one() {

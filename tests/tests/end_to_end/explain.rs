@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::fs;
 use std::process::Command;
-use terrarium_tests::{Observatory, TestBed, require};
+use terrarium_tests::{Observatory, TestBed, binaries, require};
 
 /// The steps that `run --explain=json` wrote to standard error.
 fn steps(stderr: &str) -> Vec<Value> {
@@ -146,4 +146,57 @@ fn the_commands_that_it_prints_make_a_container_by_hand() {
         outcome.stdout.starts_with("33554432\n") && outcome.stdout.ends_with(expected),
         "{outcome:?}\n{script:#?}"
     );
+}
+
+/// What differs from run to run, in the words of `docs/HOW_CONTAINERS_WORK.md`.
+fn in_general(command: &str, bed: &TestBed, name: &str) -> String {
+    let mut text = command
+        .replace(&bed.rootfs().display().to_string(), "ROOTFS")
+        .replace(&bed.root().display().to_string(), "STATE")
+        .replace(name, "web");
+    for (before, by) in [("/proc/", "PID"), ("-t ", "PID"), ("netns ", "PID"), ("add veth", "VETH")]
+    {
+        let Some(at) = text.find(before) else { continue };
+        // The name of a veth is replaced whole.
+        let start = if by == "VETH" { at + "add ".len() } else { at + before.len() };
+        let end = text[start..].find([' ', '/']).map_or(text.len(), |length| start + length);
+        if by == "VETH" || text[start..end].parse::<u32>().is_ok() {
+            text.replace_range(start..end, by);
+        }
+    }
+    text
+}
+
+#[test]
+fn the_page_on_containers_shows_what_is_printed() {
+    require!(Root, Sources, Program("busybox"), Program("nft"), MemoryController);
+    let page = fs::read_to_string(binaries::repository().join("docs/HOW_CONTAINERS_WORK.md"));
+    let page = page.expect("the page is there");
+    let bed = TestBed::new();
+    let name = bed.unique("web");
+    let rootfs = bed.rootfs().display().to_string();
+    let options =
+        ["--memory", "64m", "--userns=100000:65536", "--net", "bridge", "--publish", "8080:80"];
+    let words = ["run", "--rm", "--explain=json", "--name", &name].into_iter().chain(options);
+    let outcome = bed.run(words.chain([&*rootfs, "--", "/bin/sh", "-c", "true"]));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let printed: Vec<String> = steps(&outcome.stderr)
+        .iter()
+        .filter_map(|step| step["command"].as_str())
+        .map(|command| in_general(command, &bed, &name))
+        .collect();
+    // On other hosts other cgroup files are written.
+    let has_v1 = std::path::Path::new("/sys/fs/cgroup/memory/tasks").exists();
+    let mut shown = 0;
+    for block in page.split("```explain\n").skip(1) {
+        let block = block.split("```").next().unwrap_or_default();
+        for command in block.lines().filter_map(|line| line.strip_prefix("$ ")) {
+            shown += 1;
+            if !has_v1 && command.contains("/sys/fs/cgroup") {
+                continue;
+            }
+            assert!(printed.iter().any(|text| text == command), "{command} is not in {printed:#?}");
+        }
+    }
+    assert!(shown > 15, "the page shows {shown} commands");
 }

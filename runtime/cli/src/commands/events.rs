@@ -25,6 +25,9 @@ enum Format {
     Json,
 }
 
+/// Where an observatory listens unless it is told otherwise.
+const URL: &str = "http://127.0.0.1:9750";
+
 /// Print the events that the observatory has seen
 #[derive(Debug, Args)]
 pub struct Events {
@@ -65,7 +68,7 @@ pub struct Events {
     #[arg(value_name = "ID")]
     id: Option<String>,
     /// Where the observatory listens
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9750")]
+    #[arg(long, value_name = "URL", default_value = URL)]
     url: String,
 }
 
@@ -110,7 +113,10 @@ pub fn run(args: &Events, global: &Global) -> anyhow::Result<ExitCode> {
     let address = address("--url", &args.url)?;
     let mut lines = match request(&address, &path(args), "events", "--url") {
         Ok(lines) => lines,
-        Err(error) if !args.follow && error.is::<NobodyListens>() && usual.is_dir() => {
+        // One that was named is not replaced by another's history.
+        Err(error)
+            if !args.follow && args.url == URL && error.is::<NobodyListens>() && usual.is_dir() =>
+        {
             eprintln!("terrarium: {error:#}; these are the events that it kept");
             return from_store(usual, &selection, &mut print);
         }

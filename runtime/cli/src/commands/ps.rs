@@ -21,6 +21,9 @@ pub struct Args {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    /// Taken for docker's sake: those that have ended are listed in any case
+    #[arg(long, short)]
+    all: bool,
     /// Print ids only
     #[arg(long, short)]
     quiet: bool,

@@ -41,7 +41,7 @@ pub enum Wanted {
 pub enum LookError {
     /// No such container.
     #[error(
-        "look for container {0:?}: there is none that runs (see `terrarium leaks --all` or `terrarium ps --all`)"
+        "look for container {0:?}: there is none that runs (see `terrarium leaks --all` or `terrarium ps`)"
     )]
     NoContainer(String),
     /// Several.
