@@ -1,6 +1,7 @@
 //! Findings of what containers do, seen by an observatory.
 
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use terrarium_tests::leak_case::{LeakCase, Runtime, assert_quiet};
 use terrarium_tests::{Observatory, TestBed, eventually, http, process, require};
 
@@ -73,4 +74,78 @@ fn mounts_of_a_container_are_told_by_what_they_open() {
             Err(format!("{findings:#?}"))
         }
     });
+}
+
+/// The checks of the findings with this container's id.
+fn checks(bed: &TestBed, observatory: &Observatory, id: &str) -> Result<BTreeSet<String>, String> {
+    let findings = leaks(bed, observatory, id)?;
+    let of_events = findings.iter().filter(|finding| finding["source"] == "event");
+    Ok(of_events.filter_map(|finding| finding["check"].as_str().map(str::to_owned)).collect())
+}
+
+#[test]
+fn guarded_calls_of_a_container_are_findings() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--watch", "terrarium"]);
+    // What seccomp refuses never reaches the call.
+    let unconfined = ["--security-opt", "seccomp=unconfined"];
+    let mut container = bed.container("guarded").with(unconfined).follow();
+    let calls = [
+        ("bpf 1", "bpf-load"),
+        ("init-module 1", "module-load"),
+        ("open-by-handle 1", "open-by-handle"),
+        ("chroot 1 /", "chroot-performed"),
+        ("keyctl 1", "keyring-access"),
+        ("userfaultfd 1", "userfaultfd-created"),
+        ("perf 1", "perf-opened"),
+        ("write-open 1 /proc/sys/kernel/core_pattern", "kernel-tunable-written"),
+        ("write-open 1 /proc/self/exe", "runtime-binary-opened-for-write"),
+    ];
+    let mut expected = BTreeSet::new();
+    for (call, check) in calls {
+        let answer = container.call(&format!("guard {call}"));
+        // A call that the kernel was built without has no place to hook into.
+        if answer["failed"]["ENOSYS"].is_null() {
+            expected.insert(check.to_owned());
+        }
+    }
+    // What every container may: trace its own, make a null device, set the rights that it has.
+    for call in ["ptrace 1", "process-vm-write 1", "pidfd-getfd 1", "mknod 1 /node", "capset 1"] {
+        container.call(&format!("guard {call}"));
+    }
+    eventually("each is a finding, and what is harmless is none", || {
+        let found = checks(&bed, &observatory, container.name())?;
+        if found == expected { Ok(()) } else { Err(format!("{found:?}, not {expected:?}")) }
+    });
+    let findings = leaks(&bed, &observatory, container.name()).expect("findings are JSON");
+    let tunable = findings.iter().find(|finding| finding["check"] == "kernel-tunable-written");
+    let tunable = tunable.expect("it was found above");
+    let observed = tunable["observed"].as_str().unwrap_or_default();
+    assert!(observed.contains("core_pattern") && observed.contains("refused with"), "{tunable:#}");
+    assert_eq!(tunable["severity"], "critical");
+    container.finish();
+}
+
+#[test]
+fn reaching_for_processes_outside_is_a_finding() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--watch", "terrarium"]);
+    let options = ["--security-opt", "seccomp=unconfined", "--pid", "host"];
+    let mut container = bed.container("across").with(options).follow();
+    let mut outside = process::Process::spawn(std::process::Command::new("sleep").arg("600"));
+    let pid = outside.pid();
+    for call in ["ptrace-of", "process-vm-write", "pidfd-getfd"] {
+        container.call(&format!("guard {call} 1 {pid}"));
+    }
+    let expected: BTreeSet<_> =
+        ["ptrace-across", "process-memory-across", "descriptor-passed"].map(str::to_owned).into();
+    eventually("each is a finding", || {
+        let found = checks(&bed, &observatory, container.name())?;
+        if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    outside.signal(nix::sys::signal::Signal::SIGKILL);
+    outside.wait();
+    container.finish();
 }

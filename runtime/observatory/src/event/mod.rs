@@ -2,7 +2,7 @@
 
 pub mod decode;
 pub mod flag_names;
-mod guard;
+pub(crate) mod guard;
 pub mod history;
 pub mod json;
 mod mount;

@@ -7,11 +7,13 @@
 
 use super::Report;
 use super::finding::{ContainerName, Evidence, Finding, Severity, Source};
+use super::guarded;
 use super::mounts::is_within;
 use crate::attribution::{Attribution, Container};
 use crate::event::decode::{Record, text};
 use crate::event::flag_names;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 use terrarium_abi::{Exec, Header, MountOp, NsChange, NsKind, Via};
 
 /// One kind of event that is a finding.
@@ -59,8 +61,10 @@ const CGROUP_ESCAPE: EventCheck = EventCheck {
 };
 
 /// All of them.
-pub static EVENT_CHECKS: [EventCheck; 5] =
-    [SETNS_OUT, USER_NAMESPACE_CREATED, MOUNT_PERFORMED, PIVOT_PERFORMED, CGROUP_ESCAPE];
+pub static EVENT_CHECKS: LazyLock<Vec<EventCheck>> = LazyLock::new(|| {
+    let own = [SETNS_OUT, USER_NAMESPACE_CREATED, MOUNT_PERFORMED, PIVOT_PERFORMED, CGROUP_ESCAPE];
+    own.into_iter().chain(guarded::CHECKS).collect()
+});
 
 /// More findings of events are not kept; the oldest go.
 const MOST_FINDINGS: usize = 4096;
@@ -224,8 +228,28 @@ impl Log {
                     self.add(&CGROUP_ESCAPE, Severity::Critical, container, header, &to, what);
                 }
             }
+            Record::Guard(guard) => {
+                let Some(container) = self.own(header, container) else { return };
+                let Some(judged) = guarded::judge(guard) else { return };
+                if judged.only_if_outside.is_some_and(|pid| !self.is_outside(pid, container)) {
+                    return;
+                }
+                let what = format!("{}: {}", guarded::in_words(guard), result_of(guard.result));
+                self.add(judged.check, judged.severity, container, header, &judged.object, what);
+            }
             _ => {}
         }
+    }
+
+    /// Whether the process is none of the container's; one that is gone and was not followed is not said to be.
+    fn is_outside(&self, pid: u32, container: &Container) -> bool {
+        let of_kernel = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+        of_kernel.is_ok_and(|text| {
+            !text.lines().any(|line| {
+                let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+                container.path.len() > 1 && is_within(path, &container.path)
+            })
+        })
     }
 
     fn follow(&mut self, pid: u32, standing: Standing) {

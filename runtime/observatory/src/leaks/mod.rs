@@ -13,6 +13,7 @@ mod devices;
 mod engines;
 pub mod events;
 mod finding;
+mod guarded;
 mod host;
 mod mounts;
 pub mod namespaces;

@@ -16,7 +16,7 @@ fn call(number: libc::c_long, arguments: [usize; 5]) -> Result<i64, Errno> {
     Errno::result(unsafe { libc::syscall(number, first, second, third, fourth, fifth) })
 }
 
-/// `guard CALL N [PATH]`: N such calls, harmless ones.
+/// `guard CALL N [PATH|PID]`: N such calls, harmless ones; those on a process are on this one unless another is named.
 pub(crate) fn guard(arguments: &[&str]) -> Answer {
     let name = *arguments.first().unwrap_or(&"");
     let count: u64 = argument(arguments, 1, "number of calls")?;
@@ -24,10 +24,13 @@ pub(crate) fn guard(arguments: &[&str]) -> Answer {
         CString::new(*arguments.get(2).unwrap_or(&"/")).map_err(|error| error.to_string())?;
     let address = path.as_ptr().addr();
     let own = usize::try_from(std::process::id()).map_err(|error| error.to_string())?;
+    let target = arguments.get(2).and_then(|text| text.parse().ok()).unwrap_or(own);
     let mut tally = Tally::default();
     for _ in 0..count {
         let result = match name {
             "ptrace" => seize_a_child(),
+            // PTRACE_SEIZE
+            "ptrace-of" => call(libc::SYS_ptrace, [0x4206, target, 0, 0, 0]),
             "chroot" => call(libc::SYS_chroot, [address, 0, 0, 0, 0]),
             "capset" => capset(),
             // KEYCTL_GET_KEYRING_ID of the session keyring, which is not made when there is none.
@@ -39,8 +42,8 @@ pub(crate) fn guard(arguments: &[&str]) -> Answer {
             "init-module" => call(libc::SYS_init_module, [0, 0, address, 0, 0]),
             "open-by-handle" => call(libc::SYS_open_by_handle_at, [usize::MAX, 0, 0, 0, 0]),
             "perf" => call(libc::SYS_perf_event_open, [0, 0, usize::MAX, usize::MAX, 0]),
-            "process-vm-write" => call(libc::SYS_process_vm_writev, [own, 0, 0, 0, 0]),
-            "pidfd-getfd" => pidfd_getfd(own),
+            "process-vm-write" => call(libc::SYS_process_vm_writev, [target, 0, 0, 0, 0]),
+            "pidfd-getfd" => pidfd_getfd(target),
             "mknod" => {
                 let result = nix::sys::stat::mknod(
                     path.as_c_str(),
@@ -95,9 +98,9 @@ fn capset() -> Result<i64, Errno> {
     call(libc::SYS_capset, arguments)
 }
 
-/// Takes a copy of its own standard output.
-fn pidfd_getfd(own: usize) -> Result<i64, Errno> {
-    let pidfd = call(libc::SYS_pidfd_open, [own, 0, 0, 0, 0])?;
+/// Takes a copy of a process's standard output.
+fn pidfd_getfd(of: usize) -> Result<i64, Errno> {
+    let pidfd = call(libc::SYS_pidfd_open, [of, 0, 0, 0, 0])?;
     let target = usize::try_from(pidfd).map_err(|_| Errno::EINVAL)?;
     let taken = close(call(libc::SYS_pidfd_getfd, [target, 1, 0, 0, 0]));
     close(Ok(pidfd))?;

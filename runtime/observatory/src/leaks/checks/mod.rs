@@ -70,6 +70,7 @@ pub fn by_id(id: &str) -> Option<&'static Check> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::leaks::events::{EVENT_CHECKS, EventCheck};
     use std::fmt::Write as _;
     use std::path::Path;
 
@@ -100,6 +101,10 @@ mod tests {
                 text,
                 "### {id}\n\nSeverity: {severity}.\n\n- Seen: {seen}.\n- Why it matters: {why}\n- Remedy: {remedy}.\n- See: {sources}.\n\n"
             );
+        }
+        text.push_str("## Checks of events\n\n| check | severity | what is seen | remedy |\n|---|---|---|---|\n");
+        for EventCheck { id, severity, seen, remedy } in EVENT_CHECKS.iter() {
+            let _ = writeln!(text, "| `{id}` | {severity} | {seen} | {remedy} |");
         }
         text
     }
