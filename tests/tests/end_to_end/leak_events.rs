@@ -36,6 +36,12 @@ fn what_a_container_does_is_told_and_what_its_runtime_does_is_not() {
         assert_eq!((&finding["source"], &finding["severity"]), (&json!("event"), &json!("medium")));
         assert_eq!(finding["container"]["id"], case.id);
         assert!(finding["observed"].as_str().is_some_and(|t| t.contains("unshare")), "{finding:#}");
+        // From the container's first process to the one that did it.
+        let evidence = finding["evidence"].as_array().expect("a list");
+        let chain = evidence.iter().find(|one| one["kind"] == "processes").expect("it is told");
+        let chain: Vec<_> = chain["value"].as_str().unwrap_or_default().split(" > ").collect();
+        assert!(chain.len() == 2 && chain[0].contains("sh ("), "{finding:#}");
+        assert!(chain[1].contains("unshare ("), "{finding:#}");
         assert_quiet(&findings, &["user-namespace-created"]);
         let findings = leaks(&bed, &observatory, &quiet.id).expect("findings are JSON");
         assert_quiet(&findings, &[]);

@@ -72,11 +72,24 @@ const MOST_FINDINGS: usize = 4096;
 /// What no look but so many has found the container of is none's.
 const MOST_LOOKS: u8 = 3;
 
+/// More processes of a chain are not told.
+const MOST_CHAIN: usize = 16;
+
 /// More processes are not followed.
 const MOST_TASKS: usize = 65_536;
 
 /// `CLONE_THREAD` (linux/sched.h)
 const CLONE_THREAD: u64 = 0x0001_0000;
+
+/// A process that is followed.
+#[derive(Debug)]
+struct Task {
+    standing: Standing,
+    /// Who made it; 0 when that was not seen.
+    parent: u32,
+    /// The program that it executed last, or its parent did.
+    program: String,
+}
 
 /// What was seen of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,7 +110,7 @@ fn cgroups(header: &Header) -> Cgroups {
 /// Findings of a running observatory.
 #[derive(Debug, Default)]
 pub struct Log {
-    tasks: HashMap<u32, Standing>,
+    tasks: HashMap<u32, Task>,
     /// By check, container and what tells two of them apart.
     events: BTreeMap<(&'static str, String, String), Finding>,
     /// Those of `events` in cgroups of which nobody has said yet whose they are, and at how many looks.
@@ -168,16 +181,22 @@ impl Log {
                     return;
                 }
                 let now = cgroups(header);
-                let own = match self.tasks.get(&task.caller_pid) {
+                let caller = self.tasks.get(&task.caller_pid);
+                let own = match caller.map(|caller| &caller.standing) {
                     Some(Standing::In(before)) => *before == now,
                     Some(Standing::Outside) => false,
                     None => task.caller_cgroup_id == header.cgroup_id,
                 };
+                let standing = if own { Standing::In(now) } else { Standing::Outside };
+                let program = caller.map_or_else(
+                    // Until it executes one it is called as its maker is.
+                    || text(&header.comm).into_owned(),
+                    |caller| caller.program.clone(),
+                );
+                self.follow(header.pid, Task { standing, parent: task.caller_pid, program });
                 if !own {
-                    self.follow(header.pid, Standing::Outside);
                     return;
                 }
-                self.follow(header.pid, Standing::In(now));
                 let made = task.to[NsKind::User as usize];
                 if let Some(container) = container.filter(|_| made != 0) {
                     let what = format!("clone with CLONE_NEWUSER made user:[{made}]");
@@ -191,7 +210,9 @@ impl Log {
                 } else {
                     Standing::In(cgroups(header))
                 };
-                self.follow(header.pid, standing);
+                let parent = self.tasks.get(&header.pid).map_or(header.ppid, |task| task.parent);
+                let program = text(&exec.filename).into_owned();
+                self.follow(header.pid, Task { standing, parent, program });
             }
             Record::Exit(_) if header.pid == header.tid => {
                 self.tasks.remove(&header.pid);
@@ -231,7 +252,7 @@ impl Log {
             Record::Guard(guard) => {
                 let Some(container) = self.own(header, container) else { return };
                 let Some(judged) = guarded::judge(guard) else { return };
-                if judged.only_if_outside.is_some_and(|pid| !self.is_outside(pid, container)) {
+                if judged.only_if_outside.is_some_and(|pid| !Self::is_outside(pid, container)) {
                     return;
                 }
                 let what = format!("{}: {}", guarded::in_words(guard), result_of(guard.result));
@@ -242,7 +263,7 @@ impl Log {
     }
 
     /// Whether the process is none of the container's; one that is gone and was not followed is not said to be.
-    fn is_outside(&self, pid: u32, container: &Container) -> bool {
+    fn is_outside(pid: u32, container: &Container) -> bool {
         let of_kernel = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
         of_kernel.is_ok_and(|text| {
             !text.lines().any(|line| {
@@ -252,17 +273,45 @@ impl Log {
         })
     }
 
-    fn follow(&mut self, pid: u32, standing: Standing) {
+    /// The process and those that made it, the first of the container's first: `PROGRAM (PID)` each.
+    fn chain(&self, header: &Header) -> String {
+        let mut names = Vec::new();
+        let mut pid = header.pid;
+        while names.len() < MOST_CHAIN {
+            match self.tasks.get(&pid) {
+                Some(task) if task.standing != Standing::Outside => {
+                    // busybox executes itself as /proc/self/exe; its name says more.
+                    let program = match &task.program {
+                        path if pid == header.pid && path.starts_with("/proc/") => {
+                            text(&header.comm)
+                        }
+                        path => path.as_str().into(),
+                    };
+                    names.push(format!("{program} ({pid})"));
+                    pid = task.parent;
+                }
+                _ => break,
+            }
+        }
+        if names.is_empty() {
+            // Its start was not seen.
+            names.push(format!("{} ({})", text(&header.comm), header.pid));
+        }
+        names.reverse();
+        names.join(" > ")
+    }
+
+    fn follow(&mut self, pid: u32, task: Task) {
         if self.tasks.len() >= MOST_TASKS {
             // Processes whose end was lost; what is not known counts as having been there before.
             self.tasks.clear();
         }
-        self.tasks.insert(pid, standing);
+        self.tasks.insert(pid, task);
     }
 
     /// The container, if the process is its own.
     fn own<'c>(&self, header: &Header, container: Option<&'c Container>) -> Option<&'c Container> {
-        container.filter(|_| match self.tasks.get(&header.pid) {
+        container.filter(|_| match self.tasks.get(&header.pid).map(|task| &task.standing) {
             Some(Standing::In(before)) => *before == cgroups(header),
             Some(Standing::Outside) => false,
             None => true,
@@ -328,6 +377,11 @@ impl Log {
             path: format!("process {pid}, child of {}, uid {}", header.ppid, header.uid),
             value: what,
         };
+        let chain = Evidence {
+            kind: "processes",
+            path: "from the container's first process that was seen to this one".to_owned(),
+            value: self.chain(header),
+        };
         if container.id.is_empty() {
             self.nameless.insert(key.clone(), 0);
         }
@@ -344,7 +398,7 @@ impl Log {
                 },
                 declared: "not done by the container's processes".to_owned(),
                 observed,
-                evidence: vec![evidence],
+                evidence: vec![evidence, chain],
                 remedy: check.remedy.to_owned(),
                 first_seen: now.clone(),
                 last_seen: now,

@@ -100,7 +100,7 @@ impl Source {
 /// One thing that proves a finding.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Evidence {
-    /// What kind of thing: `proc`, `cgroup`, `spec`, `device`, `file`.
+    /// What kind of thing: `proc`, `cgroup`, `device`, `file`, `event`, `processes`.
     pub kind: &'static str,
     /// Where to look.
     pub path: String,
@@ -121,7 +121,7 @@ impl Evidence {
 }
 
 /// The words of [`Evidence::kind`].
-const EVIDENCE_KINDS: [&str; 5] = ["proc", "cgroup", "device", "file", "event"];
+const EVIDENCE_KINDS: [&str; 6] = ["proc", "cgroup", "device", "file", "event", "processes"];
 
 /// Which container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
