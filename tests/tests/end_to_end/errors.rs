@@ -239,7 +239,8 @@ fn the_program_for_engines_leaves_the_rest_to_the_whole_one() {
     let folder = binaries::terrarium().parent().expect("it lies in a folder");
     assert_eq!(alone(&["--version"], folder).success(), whole);
     // Its own commands need no other.
-    let outcome = alone(&["--root", "/no/such", "state", "x"], std::path::Path::new("/no/such"));
+    let root = bed.root().display().to_string();
+    let outcome = alone(&["--root", &root, "state", "x"], std::path::Path::new("/no/such"));
     assert_eq!(outcome.code, 1, "{outcome:?}");
     assert!(!outcome.stderr.contains("find the program"), "{outcome:?}");
 }
