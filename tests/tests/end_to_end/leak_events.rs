@@ -124,6 +124,12 @@ fn guarded_calls_of_a_container_are_findings() {
         let found = checks(&bed, &observatory, container.name())?;
         if found == expected { Ok(()) } else { Err(format!("{found:?}, not {expected:?}")) }
     });
+    // The same as a metric.
+    let answer = http::get(&observatory.url("/metrics")).expect("it serves").body;
+    let line =
+        format!("name=\"{}\",check=\"bpf-load\",severity=\"critical\"}} 1", container.name());
+    let shown = answer.lines().filter(|line| line.starts_with("terrarium_isolation_findings{"));
+    assert!(shown.clone().any(|one| one.ends_with(&line)), "{:#?}", shown.collect::<Vec<_>>());
     let findings = leaks(&bed, &observatory, container.name()).expect("findings are JSON");
     let tunable = findings.iter().find(|finding| finding["check"] == "kernel-tunable-written");
     let tunable = tunable.expect("it was found above");

@@ -8,6 +8,7 @@ mod clone;
 mod container;
 mod exec;
 mod family;
+mod finding;
 mod guard;
 mod layout;
 mod memory;
@@ -174,19 +175,23 @@ impl Metrics {
         drop(stalls);
         rows.push((who("/", "host"), layout.row(&sample.host), None));
         rows.push((who("", "unknown"), layout.row(&sample.unknown), None));
-        let mut page = self.write(layout, sample, &rows, sample.containers.len(), format, false);
+        let findings = finding::tally(&self.shared.leaks().all());
+        let write = |rows: &[_], shown, without_zeros| {
+            self.write(layout, sample, rows, shown, &findings, format, without_zeros)
+        };
+        let mut page = write(&rows, sample.containers.len(), false);
         let max = self.shown.max_series;
         if max == 0 || page.series <= max {
             return page;
         }
         let all = page.series;
-        page = self.write(layout, sample, &rows, sample.containers.len(), format, true);
+        page = write(&rows, sample.containers.len(), true);
         let mut shown = sample.containers.len();
         while page.series > max && shown > 0 {
             shown = (shown * max / page.series).min(shown - 1);
             // The host and what is unknown come last, and stay.
             rows.drain(shown..rows.len() - 2);
-            page = self.write(layout, sample, &rows, shown, format, true);
+            page = write(&rows, shown, true);
         }
         page.left_out = all - page.series;
         page
@@ -198,6 +203,7 @@ impl Metrics {
         sample: &Sample,
         rows: &[(String, Slots, Option<Exemplar>)],
         shown: usize,
+        findings: &finding::Tally,
         format: Format,
         without_zeros: bool,
     ) -> Page {
@@ -213,6 +219,7 @@ impl Metrics {
                 page.counter(memory::EVENTS.name, who, memory::event_label(event), count);
             }
         }
+        finding::write(&mut page, &containers, findings);
         if self.shown.cadvisor_names {
             write_usage(&mut page, sample, &containers);
         }

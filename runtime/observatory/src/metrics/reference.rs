@@ -1,7 +1,7 @@
 //! docs/METRICS.md, written from the tables, and kept so by a test.
 
 use super::family::{Family, Shape};
-use super::{COUNTED, USED, container, memory, observatory};
+use super::{COUNTED, USED, container, finding, memory, observatory};
 use prometheus::proto::MetricType;
 use std::fmt::Write as _;
 
@@ -39,6 +39,7 @@ pub fn families() -> Vec<(&'static str, Vec<Described>)> {
         ("Who the containers are", [&container::INFO, &container::STATE].map(own).to_vec()),
         ("What the probes count", counted.collect()),
         ("What the kernel counts", vec![own(&memory::EVENTS)]),
+        ("What is found about their isolation", vec![own(&finding::FINDINGS)]),
         (
             "What containers use, under cAdvisor's names, with the label `image`",
             USED.iter().map(|used| own(&used.family)).collect(),
