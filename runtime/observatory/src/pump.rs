@@ -64,7 +64,7 @@ impl Pump {
         let mut watch = StateWatch::new(self.roots.clone());
         let mut last_tick = Instant::now();
         loop {
-            let read = self.drain();
+            let read = self.drain(&mut watch)?;
             if last_tick.elapsed() >= TICK {
                 self.tick();
                 watch.renew();
@@ -72,14 +72,14 @@ impl Pump {
             }
             if read > 0 {
                 if wait(&[self.stop.as_fd()], PACE)?[0] {
-                    self.drain();
+                    self.drain(&mut watch)?;
                     return Ok(());
                 }
                 continue;
             }
             self.arm(1);
             // What came between the last look and the arming has woken nobody.
-            if self.drain() > 0 {
+            if self.drain(&mut watch)? > 0 {
                 self.arm(0);
                 continue;
             }
@@ -95,15 +95,19 @@ impl Pump {
             }
             self.arm(0);
             if stopped {
-                self.drain();
+                self.drain(&mut watch)?;
                 return Ok(());
             }
             if state_changed {
-                watch.read();
-                self.follow_state_files();
-                self.shared.registry().read_state_files();
+                self.read_state_files(&mut watch);
             }
         }
+    }
+
+    fn read_state_files(&mut self, watch: &mut StateWatch) {
+        watch.read();
+        self.follow_state_files();
+        self.shared.registry().read_state_files();
     }
 
     fn follow_state_files(&mut self) {
@@ -121,25 +125,32 @@ impl Pump {
     }
 
     /// Reads all there is; gives the number of records.
-    fn drain(&mut self) -> usize {
+    ///
+    /// A runtime writes its state file before it makes the first process: so what was written by then is read
+    /// before the first record of a process in a new cgroup is attributed.
+    fn drain(&mut self, watch: &mut StateWatch) -> io::Result<usize> {
         let mut records = 0;
         let mut batch = Vec::new();
-        while let Some(item) = self.ring.next() {
+        while let Some(record) = self.ring.next().map(|item| Record::decode(&item)) {
             records += 1;
-            match Record::decode(&item) {
-                Ok(record) => take(&self.shared, record, &mut batch),
+            match record {
+                Ok(record) => {
+                    if may_be_first_of_cgroup(&record) && watch.has_changes()? {
+                        self.read_state_files(watch);
+                    }
+                    take(&self.shared, record, &mut batch);
+                }
                 Err(error) => {
                     self.shared.decode_errors.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(%error, "a record from the kernel was not understood");
                 }
             }
-            drop(item);
             if batch.len() >= BATCH {
                 hand_over(&self.shared, &mut batch);
             }
         }
         hand_over(&self.shared, &mut batch);
-        records
+        Ok(records)
     }
 
     fn tick(&mut self) {
@@ -160,6 +171,15 @@ impl Pump {
             // Not there when the map was full at the time.
             let _ = notes.remove(&CgroupKey { id, hierarchy: number, pad: 0 });
         }
+    }
+}
+
+/// Whether a process may be the first in its cgroup: it was made there by one that is elsewhere, or moved there.
+fn may_be_first_of_cgroup(record: &Record) -> bool {
+    match record {
+        Record::NewTask(task) => task.caller_cgroup_id != task.header.cgroup_id,
+        Record::CgroupAttach(_) => true,
+        _ => false,
     }
 }
 
@@ -207,7 +227,17 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
         };
         shared.note_stall(&container.path, stall);
     }
-    shared.leaks().take(&record, &attribution, &shared.context.initial_namespaces);
+    let actor = {
+        let mut leaks = shared.leaks();
+        let before = leaks.actor(record.header(), &attribution);
+        leaks.take(&record, &attribution, &shared.context.initial_namespaces);
+        // One that has ended is forgotten by now.
+        if matches!(record, Record::Exit(_)) {
+            before
+        } else {
+            leaks.actor(record.header(), &attribution)
+        }
+    };
     shared.delivered[probe as usize].fetch_add(1, Ordering::Relaxed);
     let record = Arc::new(record);
     let event = |namespace| Event {
@@ -215,6 +245,7 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
         record: Arc::clone(&record),
         namespace,
         attribution: attribution.clone(),
+        actor: actor.clone(),
         lost_before: 0,
     };
     match &*record {
@@ -274,6 +305,16 @@ impl StateWatch {
 
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether something has changed that was not read yet. A state folder may have been made only now.
+    fn has_changes(&self) -> io::Result<bool> {
+        let is_new = |root: &Root| {
+            let folder = root.folder();
+            !self.watched.iter().any(|path| path == folder) && folder.exists()
+        };
+        let Some(fd) = self.fd() else { return Ok(true) };
+        Ok(self.roots.iter().any(is_new) || wait(&[fd], Duration::ZERO)?[0])
     }
 
     /// Watches what has been made since.

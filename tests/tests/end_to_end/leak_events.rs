@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use terrarium_tests::leak_case::{LeakCase, Runtime, assert_quiet};
-use terrarium_tests::{Observatory, TestBed, eventually, http, process, require};
+use terrarium_tests::{Observatory, TestBed, events, eventually, http, process, require};
 
 /// The findings of `terrarium leaks ID` that asks the observatory, from the machine's own network namespace.
 fn leaks(bed: &TestBed, observatory: &Observatory, id: &str) -> Result<Vec<Value>, String> {
@@ -12,6 +12,19 @@ fn leaks(bed: &TestBed, observatory: &Observatory, id: &str) -> Result<Vec<Value
     let outcome = process::run(&mut command);
     let lines = outcome.stdout.lines().map(serde_json::from_str);
     lines.collect::<Result<_, _>>().map_err(|error| format!("{error}: {outcome:?}"))
+}
+
+/// Role and name of the processes that events of a container tell of.
+fn actors(observatory: &Observatory, id: &str, kind: &str) -> BTreeSet<(String, String)> {
+    let path = format!("/api/v1/events?follow=false&container={id}&type={kind}");
+    let answer = http::get(&observatory.url(&path)).expect("it serves");
+    let events = events::parse(&answer.body).expect("events are JSON");
+    let text = |event: &Value, key: &str| event["process"][key].as_str().unwrap_or("").to_owned();
+    events.iter().map(|event| (text(event, "role"), text(event, "comm"))).collect()
+}
+
+fn set(pairs: &[(&str, &str)]) -> BTreeSet<(String, String)> {
+    pairs.iter().map(|(role, comm)| ((*role).to_owned(), (*comm).to_owned())).collect()
 }
 
 #[test]
@@ -45,6 +58,12 @@ fn what_a_container_does_is_told_and_what_its_runtime_does_is_not() {
         assert_quiet(&findings, &["user-namespace-created"]);
         let findings = leaks(&bed, &observatory, &quiet.id).expect("findings are JSON");
         assert_quiet(&findings, &[]);
+        if runtime == Runtime::Terrarium {
+            // What sets a container up is the runtime's doing, in its events as well.
+            assert_eq!(actors(&observatory, &case.id, "mount"), set(&[("runtime", "terrarium")]));
+            let made = actors(&observatory, &case.id, "namespace.create");
+            assert!(made.is_superset(&set(&[("workload", "unshare")])), "{made:?}");
+        }
     }
     // The same by the HTTP side.
     let answer = http::get(&observatory.url("/api/v1/leaks")).expect("it serves");

@@ -5,6 +5,7 @@
 
 use crate::attribution::Attribution;
 use crate::event::decode::Record;
+use crate::leaks::events::Actor;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +23,8 @@ pub struct Event {
     pub namespace: Option<NsKind>,
     /// Whose event it is.
     pub attribution: Attribution,
+    /// Who did it.
+    pub actor: Actor,
     /// Records that the kernel side lost before this one.
     pub lost_before: u64,
 }
@@ -201,6 +204,7 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::attribution::Outcome;
+    use crate::leaks::events::Role;
 
     fn event() -> Event {
         let mut bytes = [0_u8; 96];
@@ -216,6 +220,7 @@ mod tests {
                 path: Arc::from("/"),
                 outcome: Outcome::Exact,
             },
+            actor: Actor { role: Role::Foreign, exe: None },
             lost_before: 0,
         }
     }

@@ -4,6 +4,7 @@ use crate::attribution::{Attribution, Outcome};
 use crate::event::decode::{Record, text};
 use crate::event::history::Event;
 use crate::event::{flag_names, guard};
+use crate::leaks::events::{Actor, Role};
 use serde_json::{Map, Value, json};
 use terrarium_abi::header::flags;
 use terrarium_abi::memory::{LEVEL_GLOBAL, LEVEL_UNKNOWN, LIMIT_HIGH};
@@ -77,7 +78,7 @@ pub fn line(event: &Event, context: &Context, seq: u64, missed: u64, wall_offset
         Record::CgroupMkdir(record) | Record::CgroupRmdir(record)
             if ![header.cgroup_id, header.memory_cgroup_id].contains(&record.id)
     );
-    let mut process = process(header, context, &event.attribution, foreign);
+    let mut process = process(header, context, &event.actor, foreign);
     payload(event, context, &mut object, &mut process);
     object.insert("process".to_owned(), Value::Object(process));
     if header.flags & flags::TRUNCATED != 0 {
@@ -154,12 +155,7 @@ fn container(attribution: &Attribution) -> Value {
 }
 
 /// `foreign` says that the task is not in the cgroup that the event is about.
-fn process(
-    header: &Header,
-    context: &Context,
-    attribution: &Attribution,
-    foreign: bool,
-) -> Map<String, Value> {
+fn process(header: &Header, context: &Context, actor: &Actor, foreign: bool) -> Map<String, Value> {
     let mut process = Map::new();
     let key = format!("{}-{}-{}", context.boot, header.start_ns, header.pid);
     process.insert("key".to_owned(), json!(key));
@@ -169,8 +165,11 @@ fn process(
     process.insert("ppid".to_owned(), json!(header.ppid));
     process.insert("uid".to_owned(), json!(header.uid));
     process.insert("comm".to_owned(), json!(text(&header.comm)));
-    let role = if foreign || attribution.container.is_none() { "foreign" } else { "workload" };
-    process.insert("role".to_owned(), json!(role));
+    let role = if foreign { Role::Foreign } else { actor.role };
+    process.insert("role".to_owned(), json!(role.name()));
+    if let Some(exe) = &actor.exe {
+        process.insert("exe".to_owned(), json!(**exe));
+    }
     process
 }
 

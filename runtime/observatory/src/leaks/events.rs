@@ -13,7 +13,7 @@ use crate::attribution::{Attribution, Container};
 use crate::event::decode::{Record, text};
 use crate::event::flag_names;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 use terrarium_abi::{Exec, Header, MountOp, NsChange, NsKind, Via};
 
 /// One kind of event that is a finding.
@@ -88,7 +88,38 @@ struct Task {
     /// Who made it; 0 when that was not seen.
     parent: u32,
     /// The program that it executed last, or its parent did.
-    program: String,
+    program: Arc<str>,
+}
+
+/// What part a process plays in its container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is in no container, or not in the one that the event is about.
+    Foreign,
+    /// It sets the container up, or enters it: it has not executed a program of the container's yet.
+    Runtime,
+    /// It is the container's own.
+    Workload,
+}
+
+impl Role {
+    /// As in events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Foreign => "foreign",
+            Self::Runtime => "runtime",
+            Self::Workload => "workload",
+        }
+    }
+}
+
+/// Who did what an event tells.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// Its part.
+    pub role: Role,
+    /// The path of its program as it was given to execve(2), where that was seen.
+    pub exe: Option<Arc<str>>,
 }
 
 /// What was seen of a process.
@@ -96,8 +127,24 @@ struct Task {
 enum Standing {
     /// Its start, by no process of a container's: a runtime's, or the host's.
     Outside,
-    /// It has executed a program in these cgroups, or is the child of one that had.
-    In(Cgroups),
+    /// It has executed a program in these cgroups, of which one has this path, or is the child of one that had.
+    In(Cgroups, Arc<str>),
+}
+
+impl Standing {
+    /// Whether a process that is in the cgroups `now` is the container's own. It may have moved since, below the
+    /// container's cgroup.
+    fn is_own(&self, now: Cgroups, container: Option<&Container>) -> bool {
+        match self {
+            Self::Outside => false,
+            Self::In(before, path) => {
+                let within = |container: &Container| {
+                    container.path.len() > 1 && is_within(path, &container.path)
+                };
+                *before == now || container.is_some_and(within)
+            }
+        }
+    }
 }
 
 /// The ids of a process's cgroups: in the unified hierarchy and in that of the memory controller.
@@ -182,16 +229,15 @@ impl Log {
                 }
                 let now = cgroups(header);
                 let caller = self.tasks.get(&task.caller_pid);
-                let own = match caller.map(|caller| &caller.standing) {
-                    Some(Standing::In(before)) => *before == now,
-                    Some(Standing::Outside) => false,
-                    None => task.caller_cgroup_id == header.cgroup_id,
-                };
-                let standing = if own { Standing::In(now) } else { Standing::Outside };
+                let own = caller.map_or(task.caller_cgroup_id == header.cgroup_id, |caller| {
+                    caller.standing.is_own(now, container)
+                });
+                let path = || Arc::clone(&attribution.path);
+                let standing = if own { Standing::In(now, path()) } else { Standing::Outside };
                 let program = caller.map_or_else(
                     // Until it executes one it is called as its maker is.
-                    || text(&header.comm).into_owned(),
-                    |caller| caller.program.clone(),
+                    || text(&header.comm).into(),
+                    |caller| Arc::clone(&caller.program),
                 );
                 self.follow(header.pid, Task { standing, parent: task.caller_pid, program });
                 if !own {
@@ -208,10 +254,10 @@ impl Log {
                 let standing = if is_runtime_again(exec, initial) {
                     Standing::Outside
                 } else {
-                    Standing::In(cgroups(header))
+                    Standing::In(cgroups(header), Arc::clone(&attribution.path))
                 };
                 let parent = self.tasks.get(&header.pid).map_or(header.ppid, |task| task.parent);
-                let program = text(&exec.filename).into_owned();
+                let program = text(&exec.filename).into();
                 self.follow(header.pid, Task { standing, parent, program });
             }
             Record::Exit(_) if header.pid == header.tid => {
@@ -285,7 +331,7 @@ impl Log {
                         path if pid == header.pid && path.starts_with("/proc/") => {
                             text(&header.comm)
                         }
-                        path => path.as_str().into(),
+                        path => (&**path).into(),
                     };
                     names.push(format!("{program} ({pid})"));
                     pid = task.parent;
@@ -301,6 +347,22 @@ impl Log {
         names.join(" > ")
     }
 
+    /// Who a record is about; the end of a process is to be asked for before it is taken.
+    pub fn actor(&self, header: &Header, attribution: &Attribution) -> Actor {
+        let task = self.tasks.get(&header.pid);
+        let role = match (&attribution.container, task) {
+            (None, _) => Role::Foreign,
+            (Some(container), Some(task))
+                if !task.standing.is_own(cgroups(header), Some(container)) =>
+            {
+                Role::Runtime
+            }
+            _ => Role::Workload,
+        };
+        let exe = task.map(|task| &task.program).filter(|path| path.starts_with('/'));
+        Actor { role, exe: exe.cloned() }
+    }
+
     fn follow(&mut self, pid: u32, task: Task) {
         if self.tasks.len() >= MOST_TASKS {
             // Processes whose end was lost; what is not known counts as having been there before.
@@ -311,11 +373,9 @@ impl Log {
 
     /// The container, if the process is its own.
     fn own<'c>(&self, header: &Header, container: Option<&'c Container>) -> Option<&'c Container> {
-        container.filter(|_| match self.tasks.get(&header.pid).map(|task| &task.standing) {
-            Some(Standing::In(before)) => *before == cgroups(header),
-            Some(Standing::Outside) => false,
-            None => true,
-        })
+        let task = self.tasks.get(&header.pid);
+        container
+            .filter(|_| task.is_none_or(|task| task.standing.is_own(cgroups(header), container)))
     }
 
     fn namespaces(&mut self, change: &NsChange, container: &Container, initial: &[u32; 8]) {
@@ -442,7 +502,6 @@ fn severity_of_mount(kind: &str, source: &str) -> Severity {
 mod tests {
     use super::*;
     use crate::attribution::Outcome;
-    use std::sync::Arc;
     use terrarium_abi::{Mount, NewTask, RecordType};
 
     /// The host's namespaces of the tests: each inode is 100 more than its kind.

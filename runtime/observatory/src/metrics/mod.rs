@@ -82,6 +82,15 @@ struct Exporter {
     about: Arc<Mutex<About>>,
 }
 
+/// What of containers is written.
+struct Part<'a> {
+    /// So many of them, from the first on.
+    shown: usize,
+    findings: &'a finding::Tally,
+    /// Whether counters that are 0 are left out.
+    without_zeros: bool,
+}
+
 /// Answers scrapes.
 pub struct Metrics {
     shared: Arc<Shared>,
@@ -177,7 +186,13 @@ impl Metrics {
         rows.push((who("", "unknown"), layout.row(&sample.unknown), None));
         let findings = finding::tally(&self.shared.leaks().all());
         let write = |rows: &[_], shown, without_zeros| {
-            self.write(layout, sample, rows, shown, &findings, format, without_zeros)
+            self.write(
+                layout,
+                sample,
+                rows,
+                &Part { shown, findings: &findings, without_zeros },
+                format,
+            )
         };
         let mut page = write(&rows, sample.containers.len(), false);
         let max = self.shown.max_series;
@@ -202,14 +217,14 @@ impl Metrics {
         layout: &Layout,
         sample: &Sample,
         rows: &[(String, Slots, Option<Exemplar>)],
-        shown: usize,
-        findings: &finding::Tally,
+        part: &Part<'_>,
         format: Format,
-        without_zeros: bool,
     ) -> Page {
-        let mut page = Page::new(format, without_zeros);
-        let containers: Vec<(&Observed, &str)> =
-            sample.containers[..shown].iter().zip(rows.iter().map(|row| row.0.as_str())).collect();
+        let mut page = Page::new(format, part.without_zeros);
+        let containers: Vec<(&Observed, &str)> = sample.containers[..part.shown]
+            .iter()
+            .zip(rows.iter().map(|row| row.0.as_str()))
+            .collect();
         container::write_info(&mut page, &containers, &self.shown.labels);
         container::write_state(&mut page, &containers);
         layout.write(&mut page, rows);
@@ -219,7 +234,7 @@ impl Metrics {
                 page.counter(memory::EVENTS.name, who, memory::event_label(event), count);
             }
         }
-        finding::write(&mut page, &containers, findings);
+        finding::write(&mut page, &containers, part.findings);
         if self.shown.cadvisor_names {
             write_usage(&mut page, sample, &containers);
         }
