@@ -72,6 +72,12 @@ pub fn run(args: &Args) -> Result<()> {
         tally.add(kernel.version, &records);
         columns.push(matrix::Column::from_records(kernel.version, &records));
     }
+    // Its exit code says whether all is well here; what it says is wanted in any case.
+    let doctor = Command::new(&guest.programs.whole).args(["doctor", "--format", "json"]).output();
+    let doctor = doctor.context("start terrarium doctor")?.stdout;
+    let doctor =
+        serde_json::from_slice(&doctor).context("read what doctor says of this machine")?;
+    columns.push(matrix::Column::of_host(&doctor));
     let table = matrix::table(&columns);
     println!("\n{table}");
     if args.write {

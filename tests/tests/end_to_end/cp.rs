@@ -121,7 +121,7 @@ fn links_of_the_container_do_not_lead_out() {
 fn what_is_copied_belongs_to_the_containers_root() {
     require!(Root, Program("busybox"));
     let bed = TestBed::new();
-    let sleeper = Sleeper::start(&bed, &["--userns=300000:65536"]);
+    let sleeper = Sleeper::start(&bed, &["--userns=300000:65536", "--tmpfs", "/tmp"]);
     fs::write(bed.folder().join("mine"), "x").unwrap();
     sleeper.copy("mine", &sleeper.at("/tmp/mine")).success();
     assert_eq!(sleeper.sh("stat -c %u:%g /tmp/mine"), "0:0\n");

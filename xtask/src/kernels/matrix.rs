@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 
 use crate::kernels::machine::Record;
 
@@ -31,6 +32,23 @@ impl Column {
             ways.push_str(mechanism);
         }
         Self { kernel: kernel.to_owned(), mechanisms }
+    }
+
+    /// The kernel of this machine, as `terrarium doctor --format json` tells of it.
+    pub fn of_host(doctor: &Value) -> Self {
+        let release = doctor["kernel"]["release"].as_str().unwrap_or("unknown");
+        let version: Vec<_> = release.split('.').take(2).collect();
+        let mut mechanisms = BTreeMap::new();
+        for probe in doctor["probes"].as_array().into_iter().flatten() {
+            let hooks = probe["hooks"].as_array().into_iter().flatten();
+            let mut ways: Vec<_> = hooks.filter_map(|hook| hook["mechanism"].as_str()).collect();
+            ways.sort_unstable();
+            ways.dedup();
+            if let (Some(name), false) = (probe["name"].as_str(), ways.is_empty()) {
+                mechanisms.insert(name.to_owned(), ways.join(", "));
+            }
+        }
+        Self { kernel: format!("{} (host)", version.join(".")), mechanisms }
     }
 }
 
@@ -91,6 +109,24 @@ mod tests {
             table(&columns),
             "| probe | 5.10 | 6.1 |\n| --- | --- | --- |\n\
              | mount | kprobe | fentry |\n| task | – | tp_btf, fentry |\n"
+        );
+    }
+
+    #[test]
+    fn the_host_is_a_column_as_well() {
+        let doctor = serde_json::json!({
+            "kernel": { "release": "6.18.44-x" },
+            "probes": [
+                { "name": "task", "hooks": [
+                    { "mechanism": "tp_btf" }, { "mechanism": null }, { "mechanism": "tp_btf" },
+                    { "mechanism": "tracepoint" },
+                ] },
+                { "name": "guard", "hooks": [{ "mechanism": null }] },
+            ],
+        });
+        assert_eq!(
+            table(&[Column::of_host(&doctor)]),
+            "| probe | 6.18 (host) |\n| --- | --- |\n| task | tp_btf, tracepoint |\n"
         );
     }
 
