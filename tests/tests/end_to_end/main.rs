@@ -35,6 +35,7 @@ mod options;
 mod packages;
 mod page;
 mod prometheus;
+mod quiet;
 mod races;
 mod resources;
 mod restart;
