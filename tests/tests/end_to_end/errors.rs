@@ -178,6 +178,7 @@ fn exit_codes_are_those_of_the_page() {
     let missing: &[(&str, &[&str])] = &[
         ("exec", &["nosuch", "true"]),
         ("leaks", &["nosuch"]),
+        ("diff", &["nosuch", "nosuch"]),
         ("delete", &["nosuch"]),
         ("stop", &["nosuch"]),
         ("kill", &["nosuch"]),

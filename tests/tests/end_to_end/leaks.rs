@@ -615,3 +615,41 @@ fn run_fails_when_something_stays_and_that_was_not_to_be() {
     assert!(outcome.stderr.contains("is held by"), "{outcome:?}");
     drop(held);
 }
+
+#[test]
+fn two_containers_are_laid_side_by_side() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let rootfs = bed.rootfs().display().to_string();
+    let start = |name: &str, options: &[&str]| {
+        let id = bed.unique(name);
+        let words = ["run", "-d", "--name", &id].into_iter().chain(options.iter().copied());
+        bed.run(words.chain([&*rootfs, "--", "sleep", "600"])).success();
+        id
+    };
+    let (plain, same) = (start("plain", &[]), start("same", &[]));
+    let open = start("open", &["--pid", "host", "--cap-add", "SYS_ADMIN", "--pids", "77"]);
+    let outcome = bed.run(["diff", &plain, &same]);
+    assert_eq!((outcome.code, &*outcome.stdout), (0, "Nothing that isolates them differs.\n"));
+    let outcome = bed.run(["diff", &plain, &open, "--format", "json"]);
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    let told: Value = serde_json::from_str(&outcome.stdout).expect("it is JSON");
+    assert_eq!((&told["one"]["id"], &told["other"]["id"]), (&json!(plain), &json!(open)));
+    let walls = told["walls"].as_array().expect("a list");
+    let pair = |wall: &str| {
+        let found = walls.iter().find(|one| one["wall"] == wall);
+        found.map(|one| (one["one"].as_str().unwrap_or(""), one["other"].as_str().unwrap_or("")))
+    };
+    assert_eq!(pair("namespace pid"), Some(("its own", "the host's")), "{told:#}");
+    assert_eq!(pair("limit pids"), Some(("none", "77")), "{told:#}");
+    assert_eq!(pair("namespace net"), None, "{told:#}");
+    let (few, more) = pair("capabilities bounding").expect("they differ");
+    assert!(!few.contains("SYS_ADMIN") && more.contains("SYS_ADMIN"), "{told:#}");
+    assert!(pair("finding dangerous-capability").is_some_and(|(one, _)| one.is_empty()));
+    let table = bed.run(["diff", &plain, &open]).stdout;
+    assert!(table.contains("namespace pid\n"), "{table}");
+    assert_eq!(bed.run(["diff", &plain, "nosuch"]).code, 1);
+    for id in [&plain, &same, &open] {
+        bed.run(["delete", "--force", id]).success();
+    }
+}

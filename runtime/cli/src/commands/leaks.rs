@@ -162,7 +162,8 @@ fn left_of(places: &Places, chosen: &[String], id: String) -> anyhow::Result<Rep
     Ok(Report { containers: vec![name], findings, ..Report::default() })
 }
 
-fn with_code(error: LookError) -> anyhow::Error {
+/// Gives a name that means several the code of wrong usage.
+pub(super) fn with_code(error: LookError) -> anyhow::Error {
     match error {
         LookError::Ambiguous { .. } => WithCode::error(2, error),
         error => error.into(),

@@ -6,6 +6,7 @@ mod completions;
 mod cp;
 mod create;
 mod delete;
+mod diff;
 mod doctor;
 mod engine;
 mod events;
@@ -71,6 +72,8 @@ pub enum Command {
     Top(top::Args),
     #[command(display_order = 8)]
     Leaks(leaks::Args),
+    #[command(display_order = 8)]
+    Diff(diff::Args),
     #[command(display_order = 9)]
     Doctor(doctor::Doctor),
     #[command(display_order = 8)]
@@ -183,6 +186,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Events(args) => events::run(&args, global),
         Command::Top(args) => top::run(&args),
         Command::Leaks(args) => leaks::run(&args, global),
+        Command::Diff(args) => diff::run(&args, global),
         Command::Doctor(args) => doctor::run(&args, global),
         Command::Selftest(args) => selftest::run(&args, global),
         Command::Exec(args) => exec::run(&args, global),

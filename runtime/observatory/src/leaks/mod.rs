@@ -18,6 +18,7 @@ mod host;
 mod mounts;
 pub mod namespaces;
 mod process;
+pub mod profile;
 pub mod residue;
 mod spec;
 #[cfg(test)]

@@ -62,6 +62,8 @@ checks! {
     shared_superblock: CHECK;
 }
 
+pub(crate) use limit_not_applied::held as held_limit;
+
 /// The check with this id.
 pub fn by_id(id: &str) -> Option<&'static Check> {
     CHECKS.iter().find(|check| check.id == id)

@@ -1,0 +1,92 @@
+//! `terrarium diff`: the isolation of two containers side by side.
+
+use super::leaks::with_code;
+use super::terminal::harmless;
+use crate::Global;
+use anyhow::Context;
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use terrarium_observatory::leaks::profile::{Profile, profile};
+use terrarium_observatory::leaks::{Places, Wanted};
+
+/// Exit code when they differ.
+const DIFFERENT: u8 = 3;
+
+/// How to print
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// An object, for programs
+    Json,
+}
+
+/// Compare what isolates two running containers: namespaces, ids, capabilities, seccomp, limits, mounts, and findings.
+///
+/// Any containers of the host, whoever started them. Only what differs is shown. Exit code 3 when something does, 0 when
+/// nothing does, 1 or 2 when it could not look.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  terrarium diff web db\n  terrarium diff web db --all --format json"
+)]
+pub struct Args {
+    /// One container, by id, name or the beginning of an id
+    one: String,
+    /// Another
+    other: String,
+    /// Show what is the same as well
+    #[arg(long)]
+    all: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    format: Format,
+}
+
+/// Runs the command.
+pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
+    let places = Places::live(&std::path::absolute(&global.root).context("find state folder")?);
+    let of = |name: &str| -> anyhow::Result<Profile> {
+        let found = profile(&places, &Wanted::Named(name.to_owned())).map_err(with_code)?;
+        found.with_context(|| format!("look for container {name:?}: it has just ended"))
+    };
+    let (one, other) = (of(&args.one)?, of(&args.other)?);
+    let names: BTreeSet<&String> = one.walls.keys().chain(other.walls.keys()).collect();
+    let value = |of: &Profile, name: &str| of.walls.get(name).cloned().unwrap_or_default();
+    let rows: Vec<[String; 3]> = names
+        .into_iter()
+        .map(|name| [name.clone(), value(&one, name), value(&other, name)])
+        .filter(|[_, a, b]| args.all || a != b)
+        .collect();
+    let differ = rows.iter().any(|[_, a, b]| a != b);
+    match args.format {
+        Format::Table if rows.is_empty() => super::print("Nothing that isolates them differs.")?,
+        Format::Table => super::print(&table(&one, &other, &rows))?,
+        Format::Json => {
+            let walls: Vec<_> = rows
+                .iter()
+                .map(|[wall, a, b]| json!({ "wall": wall, "one": a, "other": b }))
+                .collect();
+            let both = json!({ "one": one.container, "other": other.container, "walls": walls });
+            super::print(&both.to_string())?;
+        }
+    }
+    Ok(if differ { ExitCode::from(DIFFERENT) } else { ExitCode::SUCCESS })
+}
+
+/// Three lines a wall: values are too long to stand beside each other.
+fn table(one: &Profile, other: &Profile, rows: &[[String; 3]]) -> String {
+    let width = one.container.name.chars().count().max(other.container.name.chars().count());
+    let mut text = String::new();
+    for [wall, a, b] in rows {
+        let _ = writeln!(text, "{}", harmless(wall));
+        for (profile, value) in [(one, a), (other, b)] {
+            let value = if value.is_empty() { "-" } else { value };
+            let name = harmless(&profile.container.name);
+            let _ = writeln!(text, "  {name:width$}  {}", harmless(value));
+        }
+    }
+    text.trim_end().to_owned()
+}
