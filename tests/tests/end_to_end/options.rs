@@ -198,6 +198,49 @@ fn a_detached_container_is_followed_stopped_and_inspected() {
 }
 
 #[test]
+fn bash_completes_the_names_of_containers() {
+    require!(Root, Program("busybox"), Program("bash"));
+    let bed = TestBed::new();
+    let script = bed.folder().join("completions");
+    fs::write(&script, bed.run(["completions", "bash"]).success()).unwrap();
+    let name = bed.unique("complete");
+    let rootfs = bed.rootfs().display().to_string();
+    bed.run(["run", "-d", "--name", &name, &rootfs, "--", "sleep", "600"]).success();
+    let program = bed.terrarium();
+    let folder = std::path::Path::new(program.get_program()).parent().unwrap();
+    let complete = |line: &str| {
+        let words = line.split(' ').collect::<Vec<_>>();
+        let typed = format!(
+            ". {}; COMP_WORDS=({}); COMP_CWORD={}; _terrarium_or_container terrarium '{}' '{}'; \
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+            script.display(),
+            words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" "),
+            words.len() - 1,
+            words[words.len() - 1],
+            words[words.len() - 2],
+        );
+        let path = std::env::join_paths([folder, std::path::Path::new("/usr/bin")]).unwrap();
+        let mut bash = std::process::Command::new("bash");
+        bash.args(["-c", &typed]).env("PATH", path).env("TERRARIUM_ROOT", bed.root());
+        let outcome = bed.finish(&mut bash);
+        outcome.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for line in ["terrarium exec ", "terrarium logs comp", "terrarium diff a "] {
+        assert!(complete(line).contains(&name), "{line}: {:?}", complete(line));
+    }
+    assert!(!complete("terrarium logs x").contains(&name));
+    assert!(complete("terrarium logs --fo").contains(&"--follow".to_owned()));
+    assert!(!complete("terrarium create ").contains(&name));
+    assert!(!complete("terrarium image inspect ").contains(&name));
+    assert!(complete("terrarium lo").contains(&"logs".to_owned()));
+    for shell in ["zsh", "fish"] {
+        let script = bed.run(["completions", shell]).success();
+        assert!(script.contains("terrarium ps --quiet"), "{shell}");
+    }
+    bed.run(["delete", "--force", &name]).success();
+}
+
+#[test]
 fn completions_and_man_pages_are_made() {
     let bed = TestBed::new();
     assert!(bed.run(["completions", "bash"]).success().contains("_terrarium"));

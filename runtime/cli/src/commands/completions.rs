@@ -19,12 +19,83 @@ pub struct ManArgs {
     folder: PathBuf,
 }
 
+/// Positional arguments that are containers, by the names that they have in the definitions.
+const CONTAINERS: [&str; 4] = ["id", "container", "one", "other"];
+
+/// What a shell calls for the names of containers.
+const NAMES: &str = "terrarium ps --quiet 2>/dev/null";
+
 /// Runs `completions`.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut crate::Cli::command(), "terrarium", &mut script);
-    super::terminal::print(std::str::from_utf8(&script).context("read the script")?)?;
+    let script = String::from_utf8(script).context("read the script")?;
+    super::terminal::print(&with_containers(args.shell, script))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Commands that take containers which are there.
+fn commands_on_containers() -> Vec<String> {
+    let takes_one = |command: &clap::Command| {
+        command.get_positionals().any(|arg| CONTAINERS.contains(&arg.get_id().as_str()))
+    };
+    let commands = crate::Cli::command();
+    let on_containers = commands.get_subcommands().filter(|command| takes_one(command));
+    // `create` takes the id of one that is not.
+    let names = on_containers.map(|command| command.get_name().to_owned());
+    names.filter(|name| name != "create").collect()
+}
+
+/// The script, with the containers that are there as what may stand for a container.
+fn with_containers(shell: clap_complete::Shell, script: String) -> String {
+    let commands = commands_on_containers();
+    match shell {
+        clap_complete::Shell::Bash => script
+            .replace("complete -F _terrarium -o", "complete -F _terrarium_or_container -o")
+            .replacen(
+                "if [[ \"${BASH_VERSINFO[0]}\" -eq 4",
+                &format!(
+                    "_terrarium_or_container() {{\n    _terrarium \"$@\"\n    \
+                     local cur=\"${{COMP_WORDS[COMP_CWORD]}}\" word\n    \
+                     [[ $cur == -* ]] && return\n    \
+                     for word in \"${{COMP_WORDS[@]:1:COMP_CWORD-1}}\"; do\n        \
+                     case $word in\n            image|network) return ;;\n            {})\n                \
+                     COMPREPLY+=( $(compgen -W \"$({NAMES})\" -- \"$cur\") )\n                \
+                     return ;;\n        esac\n    done\n}}\n\nif [[ \"${{BASH_VERSINFO[0]}}\" -eq 4",
+                    commands.join("|")
+                ),
+                1,
+            ),
+        clap_complete::Shell::Zsh => {
+            let is_container = |line: &str| {
+                CONTAINERS.iter().any(|id| line.contains(&format!(":{id} -- ")))
+                    && !line.contains(" new ")
+            };
+            let lines = script.lines().map(|line| {
+                if is_container(line) {
+                    line.replace(":_default'", ":_terrarium_containers'")
+                } else {
+                    line.to_owned()
+                }
+            });
+            let mut lines: Vec<String> = lines.collect();
+            // Behind `#compdef`, which must be the first line.
+            lines.insert(
+                1,
+                format!(
+                    "\n_terrarium_containers() {{\n    local -a names\n    \
+                     names=(${{(f)\"$({NAMES})\"}})\n    _describe container names\n}}"
+                ),
+            );
+            lines.join("\n") + "\n"
+        }
+        clap_complete::Shell::Fish => commands.iter().fold(script, |script, command| {
+            format!(
+                "{script}complete -c terrarium -n \"__fish_seen_subcommand_from {command}\" -f -a \"({NAMES})\"\n"
+            )
+        }),
+        _ => script,
+    }
 }
 
 /// Runs `man`.
