@@ -7,6 +7,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Command;
+use terrarium_tests::bundle::Bundle;
 use terrarium_tests::leak_case::{LeakCase, Runtime, assert_quiet};
 use terrarium_tests::process::Process;
 use terrarium_tests::{TestBed, eventually, require};
@@ -604,6 +605,13 @@ fn run_fails_when_something_stays_and_that_was_not_to_be() {
     assert_eq!(outcome.code, 4, "{outcome:?}");
     assert!(outcome.stderr.contains("left:    nothing"), "{outcome:?}");
     assert!(outcome.stderr.contains("root-without-user-namespace"), "{outcome:?}");
+    // A bundle as well.
+    let bundle = Bundle::new(&bed, "audited", &["sh", "-c", "sleep 1; exit 4"]);
+    let mut command = bed.runtime();
+    command.args(["run", "--audit", "--bundle"]).arg(bundle.folder()).arg(bundle.id());
+    let outcome = bed.finish(&mut command);
+    assert_eq!(outcome.code, 4, "{outcome:?}");
+    assert!(outcome.stderr.contains("left:    nothing"), "{outcome:?}");
     // Somebody holds its network namespace.
     let dirty = bed.container("dirty").with(["--assert-clean"]);
     let mut running = dirty.follow();

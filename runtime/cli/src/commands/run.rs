@@ -351,7 +351,11 @@ fn running_pid(store: &Store, option: &'static str, id: &str) -> anyhow::Result<
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let result = if args.is_bundle() {
-        args.of_bundle().and_then(|args| from_bundle(&args, global))
+        args.of_bundle().and_then(|of| {
+            from_bundle(&of, global, |store, signals, container| {
+                supervise_audited(store, signals, container, &args.audit)
+            })
+        })
     } else if args.detach {
         detached(args, global)
     } else {
@@ -375,10 +379,15 @@ pub struct OfBundle {
 
 /// `run` as OCI engines call it.
 pub fn of_bundle(args: &OfBundle, global: &Global) -> anyhow::Result<ExitCode> {
-    from_bundle(args, global).map(ExitCode::from).map_err(with_code)
+    from_bundle(args, global, supervise).map(ExitCode::from).map_err(with_code)
 }
 
-fn from_bundle(args: &OfBundle, global: &Global) -> anyhow::Result<u8> {
+/// `supervise` waits for its end; the program for engines has none that audits.
+fn from_bundle(
+    args: &OfBundle,
+    global: &Global,
+    supervise: impl FnOnce(&Store, &Signals, Container) -> anyhow::Result<u8>,
+) -> anyhow::Result<u8> {
     let id = ContainerId::new(args.id.as_str())?;
     let (bundle, spec) = args.bundle.spec()?;
     let store = Store::open(&global.root)?;
