@@ -4,6 +4,8 @@
 //! disturbs them alike. Commands are started and timed by `bench/measure.c`.
 
 mod contender;
+mod observatory;
+mod running;
 mod scenario;
 mod scrape;
 
@@ -24,8 +26,8 @@ use crate::{build, shell};
 /// Measure terrarium against crun, runc, youki and the floor, those that are installed.
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to measure: runtime, or scrape: what an answer of /metrics costs.
-    #[arg(value_parser = ["runtime", "scrape"], default_value = "runtime")]
+    /// What to measure: runtime; observatory: what being observed costs; scrape: what an answer of /metrics costs.
+    #[arg(value_parser = ["runtime", "observatory", "scrape"], default_value = "runtime")]
     what: String,
     /// How often each contender runs.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..))]
@@ -67,6 +69,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.what == "scrape" {
         setup::ensure(&[Needs::Build], args.yes)?;
         return scrape::run(args.write);
+    }
+    if args.what == "observatory" {
+        setup::ensure(&[Needs::Build, Needs::Peers], args.yes)?;
+        return observatory::run(args.rounds, args.write);
     }
     setup::ensure(&[Needs::Build, Needs::Peers], args.yes)?;
     let workspace = Workspace::find()?;

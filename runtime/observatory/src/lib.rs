@@ -7,6 +7,7 @@
 //! The observatory knows containers by the ids of their cgroups only; names come from cgroup paths and from the state
 //! files that a runtime leaves, see docs/ARCHITECTURE.md.
 
+mod allocator;
 pub mod attribution;
 pub mod doctor;
 mod ebpf_log;

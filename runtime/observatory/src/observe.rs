@@ -1,5 +1,6 @@
 //! Running an observatory: load, attach, serve, and take everything back at the end.
 
+use crate::allocator;
 use crate::attribution::Registry;
 use crate::attribution::registry::NewCgroups;
 use crate::attribution::state_file;
@@ -102,6 +103,7 @@ pub fn run(
     options: &Options,
     ready: impl FnOnce(SocketAddr, &[HookReport]),
 ) -> Result<(), ObserveError> {
+    allocator::share_one_arena();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
@@ -199,6 +201,7 @@ fn look_for_leaks(shared: &Shared, places: &Places, stop: &Receiver<()>) {
                 Err(error) => tracing::warn!(%error, "cannot look for leaks"),
             }
             last = Some(Instant::now());
+            allocator::give_back();
         }
         match stop.recv_timeout(LEAK_HASTE) {
             Err(RecvTimeoutError::Timeout) => {}

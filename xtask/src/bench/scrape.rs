@@ -3,13 +3,14 @@
 //! The cgroups are real ones, made by `bench/scrape.c` in the layout of Docker, each with a process in it.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
+use super::running::{End, Running};
 use super::{as_float, machine};
 use crate::workspace::{Workspace, host_triple};
 use crate::{build, shell};
@@ -20,14 +21,11 @@ const SIZES: [u32; 4] = [100, 1000, 2500, 5000];
 /// Answers that are measured; one more comes before, in which files are opened.
 const ANSWERS: usize = 9;
 
-/// What is shown: how it is called in the table, and the options.
-const SHOWN: [(&str, &[&str]); 2] = [
-    ("all series", &["--max-series", "0"]),
-    ("events only, no zeros", &["--max-series", "1", "--no-cadvisor-names"]),
-];
+/// The options of the observatory that answers.
+const SHOWN: [&[&str]; 3] = [&["--no-cadvisor-names"], &[], &["--max-series", "0"]];
 
-const HEAD: &str = "| containers | shown | series | MiB of text | median ms | p90 ms | µs a container | RSS MiB |\n\
-                    |--:|---|--:|--:|--:|--:|--:|--:|\n";
+const HEAD: &str = "| containers | options | told of | series | MiB of text | median ms | p90 ms | µs a container | RSS MiB |\n\
+                    |--:|---|--:|--:|--:|--:|--:|--:|--:|\n";
 
 /// Measures, and prints one table; `write` puts it into docs/PERFORMANCE.md.
 pub fn run(write: bool) -> Result<()> {
@@ -41,16 +39,18 @@ pub fn run(write: bool) -> Result<()> {
         shell::note(&format!("{size} containers"));
         let mut load = Command::new(&load);
         load.arg(size.to_string()).args(&mounts);
-        let containers = Running::start(&mut load, "ready")?;
-        for (name, options) in SHOWN {
-            // As many as there are is no bound that could bite; 1 bites always.
-            let bound = (size * 45).to_string();
-            let options: Vec<&str> =
-                options.iter().map(|o| if *o == "1" { bound.as_str() } else { *o }).collect();
+        let containers = Running::start(&mut load, "ready", End::Input)?;
+        for options in SHOWN {
+            let name = match options {
+                [] => "as it comes".to_owned(),
+                options => format!("`{}`", options.join(" ")),
+            };
             let mut command = Command::new(&terrarium);
-            command.args(["--root", "/nonexistent", "observe", "--listen", "127.0.0.1:0"]);
-            let observatory = Running::start(command.args(&options), "listening on http://")?;
-            row(&mut table, size, name, &observatory)?;
+            command.args([
+                "--root", "/nonexistent", "observe", "--listen", "127.0.0.1:0", "--no-history",
+            ]);
+            let observatory = Running::start(command.args(options), LISTENING, End::Signal)?;
+            row(&mut table, size, &name, &observatory)?;
         }
         drop(containers);
     }
@@ -63,7 +63,7 @@ pub fn run(write: bool) -> Result<()> {
 }
 
 fn row(table: &mut String, size: u32, shown: &str, observatory: &Running) -> Result<()> {
-    let address = observatory.said.strip_prefix("listening on http://").context("an address")?;
+    let address = observatory.said.strip_prefix(LISTENING).context("an address")?;
     let mut times = Vec::new();
     let mut body = String::new();
     for answer in 0..=ANSWERS {
@@ -76,15 +76,17 @@ fn row(table: &mut String, size: u32, shown: &str, observatory: &Running) -> Res
     times.sort_unstable();
     let series = body.lines().filter(|line| line.contains("{id=")).count();
     let seen = body.matches("\nterrarium_container_info{").count();
-    ensure!(seen >= size as usize, "only {seen} of {size} containers are told of");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", observatory.child.id()))?;
+    // A bound on series may leave some out, and the host's own containers are told of as well.
+    let seen = seen.min(size as usize);
+    ensure!(seen > 0, "none of {size} containers is told of");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", observatory.pid()))?;
     let rss = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib: u64 =
         rss.and_then(|rss| rss.trim().trim_end_matches(" kB").parse().ok()).context("VmHWM")?;
     let median = as_float(times[times.len() / 2]);
     writeln!(
         table,
-        "| {size} | {shown} | {series} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} |",
+        "| {size} | {shown} | {seen} | {series} | {:.1} | {:.1} | {:.1} | {:.1} | {:.0} |",
         as_float(body.len() as u64) / f64::from(1 << 20),
         median / 1000.0,
         as_float(times[times.len() * 9 / 10]) / 1000.0,
@@ -112,48 +114,17 @@ fn mounts(table: &str) -> Vec<String> {
     v1
 }
 
-fn get(address: &str) -> Result<String> {
+/// What an observatory says once it answers, before its address.
+pub const LISTENING: &str = "listening on http://";
+
+/// The answer of an observatory to a scrape, its head included.
+pub fn get(address: &str) -> Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     ensure!(answer.starts_with("HTTP/1.0 200"), "it answered {:?}", answer.lines().next());
     Ok(answer)
-}
-
-/// A program that has said that it is ready. It is told to end when this goes.
-struct Running {
-    child: Child,
-    said: String,
-}
-
-impl Running {
-    fn start(command: &mut Command, ready: &str) -> Result<Self> {
-        shell::announce(command);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let stdout = child.stdout.take().context("its output")?;
-        let mut running = Self { child, said: String::new() };
-        for line in BufReader::new(stdout).lines() {
-            let line = line?;
-            if line.starts_with(ready) {
-                running.said = line;
-                return Ok(running);
-            }
-        }
-        anyhow::bail!("{} ended before it was ready", shell::line(command));
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // The load ends with its input, the observatory by the signal.
-        drop(self.child.stdin.take());
-        if !self.said.starts_with("ready") {
-            // It may have ended by itself.
-            let _ = self.child.kill();
-        }
-        let _ = self.child.wait();
-    }
 }
 
 #[cfg(test)]

@@ -35,6 +35,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Registry as Families, TextEncoder};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use usage::USED;
@@ -82,13 +83,13 @@ struct Exporter {
     about: Arc<Mutex<About>>,
 }
 
-/// What of containers is written.
-struct Part<'a> {
-    /// So many of them, from the first on.
-    shown: usize,
-    findings: &'a finding::Tally,
-    /// Whether counters that are 0 are left out.
-    without_zeros: bool,
+/// What is known of containers when an answer is written.
+struct Content<'a> {
+    layout: &'a Layout,
+    sample: &'a Sample,
+    /// Labels, counters and longest stall of each container, then of the host and of what is unknown.
+    rows: Vec<(String, Slots, Option<Exemplar>)>,
+    findings: finding::Tally,
 }
 
 /// Answers scrapes.
@@ -100,6 +101,8 @@ pub struct Metrics {
     about: Arc<Mutex<About>>,
     families: Families,
     scrapes: Arc<prometheus::Histogram>,
+    /// Bytes of the last answer: the next one will be about as long.
+    last_length: AtomicUsize,
 }
 
 /// Why there is no answer to a scrape.
@@ -136,7 +139,8 @@ impl Metrics {
         let process = prometheus::process_collector::ProcessCollector::for_self();
         families.register(Box::new(process))?;
         let layout = Mutex::new(Layout::new(COUNTED, shared.context.page_bytes));
-        Ok(Self { shared, shown, layout, about, families, scrapes })
+        let last_length = AtomicUsize::new(1 << 16);
+        Ok(Self { shared, shown, layout, about, families, scrapes, last_length })
     }
 
     /// The answer to a scrape.
@@ -163,6 +167,7 @@ impl Metrics {
                 text.extend_from_slice(b"# EOF\n");
             }
         }
+        self.last_length.store(text.len(), Ordering::Relaxed);
         self.scrapes.observe(start.elapsed().as_secs_f64());
         Ok(text)
     }
@@ -185,60 +190,52 @@ impl Metrics {
         rows.push((who("/", "host"), layout.row(&sample.host), None));
         rows.push((who("", "unknown"), layout.row(&sample.unknown), None));
         let findings = finding::tally(&self.shared.leaks().all());
-        let write = |rows: &[_], shown, without_zeros| {
-            self.write(
-                layout,
-                sample,
-                rows,
-                &Part { shown, findings: &findings, without_zeros },
-                format,
-            )
-        };
-        let mut page = write(&rows, sample.containers.len(), false);
+        let mut content = Content { layout, sample, rows, findings };
         let max = self.shown.max_series;
-        if max == 0 || page.series <= max {
-            return page;
+        // Counting costs little beside writing, and most of all no memory.
+        let count = |content: &Content<'_>, without_zeros| {
+            let mut page = Page::counting(format, without_zeros);
+            self.write(content, &mut page);
+            page.series
+        };
+        let all = if max == 0 { 0 } else { count(&content, false) };
+        let without_zeros = all > max;
+        let mut series = all;
+        if without_zeros {
+            let mut shown = sample.containers.len();
+            series = count(&content, true);
+            while series > max && shown > 0 {
+                shown = (shown * max / series).min(shown - 1);
+                // The host and what is unknown come last, and stay.
+                content.rows.drain(shown..content.rows.len() - 2);
+                series = count(&content, true);
+            }
         }
-        let all = page.series;
-        page = write(&rows, sample.containers.len(), true);
-        let mut shown = sample.containers.len();
-        while page.series > max && shown > 0 {
-            shown = (shown * max / page.series).min(shown - 1);
-            // The host and what is unknown come last, and stay.
-            rows.drain(shown..rows.len() - 2);
-            page = write(&rows, shown, true);
-        }
-        page.left_out = all - page.series;
+        let last = self.last_length.load(Ordering::Relaxed);
+        let mut page = Page::new(format, without_zeros, last + last / 16);
+        self.write(&content, &mut page);
+        page.left_out = all - series;
         page
     }
 
-    fn write(
-        &self,
-        layout: &Layout,
-        sample: &Sample,
-        rows: &[(String, Slots, Option<Exemplar>)],
-        part: &Part<'_>,
-        format: Format,
-    ) -> Page {
-        let mut page = Page::new(format, part.without_zeros);
-        let containers: Vec<(&Observed, &str)> = sample.containers[..part.shown]
-            .iter()
-            .zip(rows.iter().map(|row| row.0.as_str()))
-            .collect();
-        container::write_info(&mut page, &containers, &self.shown.labels);
-        container::write_state(&mut page, &containers);
-        layout.write(&mut page, rows);
+    fn write(&self, content: &Content<'_>, page: &mut Page) {
+        let Content { layout, sample, rows, findings } = content;
+        let shown = rows.len() - 2;
+        let containers: Vec<(&Observed, &str)> =
+            sample.containers[..shown].iter().zip(rows.iter().map(|row| row.0.as_str())).collect();
+        container::write_info(page, &containers, &self.shown.labels);
+        container::write_state(page, &containers);
+        layout.write(page, rows);
         page.family(&memory::EVENTS);
         for (observed, who) in &containers {
             for (event, count) in observed.memory_events.named() {
                 page.counter(memory::EVENTS.name, who, memory::event_label(event), count);
             }
         }
-        finding::write(&mut page, &containers, part.findings);
+        finding::write(page, &containers, findings);
         if self.shown.cadvisor_names {
-            write_usage(&mut page, sample, &containers);
+            write_usage(page, sample, &containers);
         }
-        page
     }
 }
 
@@ -320,7 +317,7 @@ mod tests {
         let stall = Exemplar { tid: 7, comm: "a\"b".to_owned(), ns: 20_000, at_ns: 1_500_000_000 };
         let empty = (who("/empty", "empty"), layout.row(&HashMap::new()), None);
         let rows = [(who("/terrarium/web", "web"), layout.row(&counts), Some(stall)), empty];
-        let mut page = Page::new(format, without_zeros);
+        let mut page = Page::new(format, without_zeros, 0);
         layout.write(&mut page, &rows);
         let series = page.series;
         (String::from_utf8(page.text).expect("text"), series)

@@ -39,7 +39,9 @@ pub struct Page {
     pub text: Vec<u8>,
     format: Format,
     /// Whether counters that are 0 are left out.
-    pub without_zeros: bool,
+    without_zeros: bool,
+    /// Whether series are counted and nothing is written.
+    counts_only: bool,
     /// Lines of values.
     pub series: usize,
     /// Lines of values that were left out.
@@ -71,9 +73,21 @@ pub struct Exemplar {
 }
 
 impl Page {
-    /// An empty page.
-    pub fn new(format: Format, without_zeros: bool) -> Self {
-        Self { text: Vec::with_capacity(1 << 16), format, without_zeros, series: 0, left_out: 0 }
+    /// An empty page, with room for so many bytes.
+    pub fn new(format: Format, without_zeros: bool, room: usize) -> Self {
+        let text = Vec::with_capacity(room);
+        Self { text, format, without_zeros, counts_only: false, series: 0, left_out: 0 }
+    }
+
+    /// A page on which nothing is written, to see how many series there would be.
+    pub fn counting(format: Format, without_zeros: bool) -> Self {
+        Self { counts_only: true, ..Self::new(format, without_zeros, 0) }
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        if !self.counts_only {
+            self.text.extend_from_slice(text);
+        }
     }
 
     /// Begins a family.
@@ -87,7 +101,7 @@ impl Page {
             _ => (family.name, "gauge"),
         };
         for part in ["# HELP ", name, " ", family.help, "\n# TYPE ", name, " ", kind, "\n"] {
-            self.text.extend_from_slice(part.as_bytes());
+            self.push(part.as_bytes());
         }
     }
 
@@ -104,13 +118,13 @@ impl Page {
     pub fn value(&mut self, name: &str, part: &str, who: &str, labels: &str, value: Number) {
         self.labels(name, part, who, labels);
         self.number(value);
-        self.text.push(b'\n');
+        self.push(b"\n");
         self.series += 1;
     }
 
     fn labels(&mut self, name: &str, part: &str, who: &str, labels: &str) {
         for text in [name, part, who, labels, "} "] {
-            self.text.extend_from_slice(text.as_bytes());
+            self.push(text.as_bytes());
         }
     }
 
@@ -140,7 +154,7 @@ impl Page {
             if let Some(exemplar) = exemplar.filter(|_| place == Some(n)) {
                 self.exemplar(exemplar);
             }
-            self.text.push(b'\n');
+            self.push(b"\n");
             self.series += 1;
         }
         self.value(name, "_sum", who, "", Number::Nanoseconds(sum_ns));
@@ -148,18 +162,21 @@ impl Page {
     }
 
     fn exemplar(&mut self, exemplar: &Exemplar) {
-        if self.format != Format::OpenMetrics {
+        if self.format != Format::OpenMetrics || self.counts_only {
             return;
         }
         let Exemplar { tid, comm, ns, at_ns } = exemplar;
         // Writing to memory cannot fail.
         let _ = write!(self.text, " # {{tid=\"{tid}\",comm=\"{}\"}} ", escaped(comm));
         self.number(Number::Nanoseconds(*ns));
-        self.text.push(b' ');
+        self.push(b" ");
         self.number(Number::Nanoseconds(*at_ns));
     }
 
     fn number(&mut self, value: Number) {
+        if self.counts_only {
+            return;
+        }
         let (value, digits) = match value {
             Number::Plain(value) => (value, 0),
             Number::Nanoseconds(ns) => (ns, 9),
@@ -226,7 +243,7 @@ mod tests {
             (Number::Microseconds(1_500_000), "1.5"),
             (Number::Nanoseconds(u64::MAX), "18446744073.709551615"),
         ] {
-            let mut page = Page::new(Format::Text, false);
+            let mut page = Page::new(Format::Text, false, 0);
             page.number(number);
             assert_eq!(String::from_utf8_lossy(&page.text), expected, "{number:?}");
         }
