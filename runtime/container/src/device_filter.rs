@@ -5,6 +5,7 @@
 //! controller"). The rules keep the meaning that the v1 controller gives them (`security/device_cgroup.c`): a default,
 //! changed by a rule for all devices, and exceptions from it that add up and cancel.
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -391,8 +392,37 @@ fn load(program: &[Instruction]) -> Result<OwnedFd, DeviceFilterError> {
         prog_name,
         ..LoadAttr::default()
     };
-    let fd = bpf(BPF_PROG_LOAD, &mut attr, "load an eBPF program")?;
+    let mut load = || bpf(BPF_PROG_LOAD, &mut attr, "load an eBPF program");
+    let fd = load().or_else(|refusal| match MemlockRaised::to_infinity() {
+        Ok(_raised) => load(),
+        Err(_) => Err(refusal),
+    })?;
     Ok(owned(fd))
+}
+
+/// No limit to locked memory, until it is dropped.
+///
+/// Before Linux 5.11 programs and maps of eBPF count as memory locked by the user who loads them, over all processes: the
+/// programs of an observatory alone fill the usual 64 KiB of root (`RLIMIT_MEMLOCK` in getrlimit(2)). The limit comes back
+/// because the container would inherit it.
+struct MemlockRaised {
+    before: (u64, u64),
+}
+
+impl MemlockRaised {
+    fn to_infinity() -> nix::Result<Self> {
+        let before = getrlimit(Resource::RLIMIT_MEMLOCK)?;
+        setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for MemlockRaised {
+    fn drop(&mut self) {
+        let (soft, hard) = self.before;
+        // To lower a limit is always allowed.
+        let _ = setrlimit(Resource::RLIMIT_MEMLOCK, soft, hard);
+    }
 }
 
 fn owned(fd: libc::c_long) -> OwnedFd {
