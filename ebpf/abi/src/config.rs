@@ -183,6 +183,10 @@ config! {
     watch_terrarium,
     /// 1: records of exec carry the arguments.
     argv,
+    /// 1: the kernel has the helper `bpf_get_current_task_btf` (5.11).
+    typed_current_task,
+    /// 1: the kernel has the helper `bpf_task_pt_regs` (5.15).
+    task_registers,
 }
 
 const _: () = assert!(size_of::<Config>() == 4 * FIELDS + 12 * NS_KINDS);

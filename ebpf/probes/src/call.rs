@@ -6,14 +6,18 @@
 
 use crate::counters;
 use crate::events::now;
-use crate::kernel::{Probed, Ptr, argument};
+use crate::kernel::{Probed, Ptr, Typed, argument, typed_current_task};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::bpf_task_pt_regs;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::HashMap;
 use aya_log_ebpf::warn;
 use core::ffi::c_void;
 use terrarium_abi::namespace::NS_KINDS;
 use terrarium_abi::{Loss, Probe};
+
+/// Offset of the first argument's register in `struct pt_regs`.
+const FIRST_ARGUMENT: u32 = if cfg!(bpf_target_arch = "aarch64") { 0 } else { 112 };
 
 /// Arguments of a system call.
 pub type Arguments = [u64; 6];
@@ -98,6 +102,15 @@ pub fn restarts(result: i64) -> bool {
     (-531..=-512).contains(&result)
 }
 
+/// The first argument of the system call that the running task is in, where the kernel tells its registers
+/// (`config!(task_registers)`).
+#[inline(always)]
+pub fn first_argument() -> u64 {
+    // SAFETY: the helper takes the task that runs, of the type that the verifier wants.
+    let registers = unsafe { bpf_task_pt_regs(typed_current_task().0.cast_mut().cast()) };
+    Ptr(registers as *const u8).field::<Typed, u64>(FIRST_ARGUMENT)
+}
+
 /// The arguments in the registers of a task that made a system call.
 #[inline(always)]
 pub fn arguments(registers: Ptr) -> Arguments {
@@ -124,9 +137,8 @@ pub fn wrapper_result(ctx: *mut c_void) -> i64 {
 /// The first argument of a function at whose entry a kprobe sits.
 #[inline(always)]
 pub fn probe_argument(ctx: *mut c_void) -> Ptr {
-    const OFFSET: usize = if cfg!(bpf_target_arch = "aarch64") { 0 } else { 112 };
     // SAFETY: the context of a kprobe is a struct pt_regs, in which this offset is the first argument's register.
-    Ptr(unsafe { core::ptr::read(ctx.cast::<u8>().wrapping_add(OFFSET).cast()) })
+    Ptr(unsafe { core::ptr::read(ctx.cast::<u8>().wrapping_add(FIRST_ARGUMENT as usize).cast()) })
 }
 
 /// The result of a function at whose exit a kretprobe sits.

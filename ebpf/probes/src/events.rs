@@ -48,10 +48,16 @@ struct Written {
 #[map]
 static WRITTEN: LruHashMap<u64, Written> = LruHashMap::with_max_entries(4096, 0);
 
+/// Whether a probe writes records at all. A constant to the verifier.
+#[inline(always)]
+pub fn writes(probe: Probe) -> bool {
+    config!(events) >> (probe as u32) & 1 == 1
+}
+
 /// Whether a record is to be written; one that is not, because its cgroup has written too many, is counted as lost.
 #[inline(always)]
 fn wanted(probe: Probe, cgroups: CgroupIds) -> bool {
-    if config!(events) >> (probe as u32) & 1 != 1 || !cgroups.watched {
+    if !writes(probe) || !cgroups.watched {
         return false;
     }
     counters::produced(probe);

@@ -1,6 +1,7 @@
 //! Reading kernel structures by the offsets that user space found in BTF.
 
-use aya_ebpf::helpers::{bpf_get_current_task, generated::bpf_probe_read_kernel};
+use aya_ebpf::helpers::bpf_get_current_task;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use terrarium_abi::{ABSENT, Config, NsKind};
@@ -123,6 +124,27 @@ pub fn current_task() -> Ptr {
     Ptr(unsafe { bpf_get_current_task() } as *const u8)
 }
 
+/// The task that runs, as a pointer whose type the verifier knows. Only where the kernel has it: call it through
+/// [`for_current_task`].
+#[inline(always)]
+pub fn typed_current_task() -> Ptr {
+    // SAFETY: the helper has no precondition.
+    Ptr(unsafe { bpf_get_current_task_btf() }.cast())
+}
+
+/// Calls a function that is generic over [`Access`] with the task that runs as its first argument: by plain loads on
+/// kernels that tell the verifier what it is, else by the helper. The verifier sees one of the two calls.
+macro_rules! for_current_task {
+    ($function:ident($($argument:expr),*)) => {
+        if $crate::kernel::config!(typed_current_task) == 1 {
+            $function::<$crate::kernel::Typed>($crate::kernel::typed_current_task(), $($argument),*)
+        } else {
+            $function::<$crate::kernel::Probed>($crate::kernel::current_task(), $($argument),*)
+        }
+    };
+}
+pub(crate) use for_current_task;
+
 /// The cgroups of a task.
 #[derive(Clone, Copy)]
 pub struct CgroupIds {
@@ -146,11 +168,18 @@ pub fn task_memcg<A: Access>(task: Ptr) -> Ptr {
     task.follow::<A>(config!(task_cgroups)).follow::<A>(config!(css_set_memory))
 }
 
+/// The id of a task's cgroup in the unified hierarchy.
+#[inline(always)]
+pub fn unified_cgroup<A: Access>(task: Ptr) -> u64 {
+    let set = task.follow::<A>(config!(task_cgroups));
+    cgroup_id::<A>(set.follow::<A>(config!(css_set_dfl_cgrp)))
+}
+
 /// The ids of a task's cgroups.
 #[inline(always)]
 pub fn task_cgroups<A: Access>(task: Ptr) -> CgroupIds {
     let set = task.follow::<A>(config!(task_cgroups));
-    let unified = cgroup_id::<A>(set.follow::<A>(config!(css_set_dfl_cgrp)));
+    let unified = unified_cgroup::<A>(task);
     let memory = if config!(memory_is_v1) == 1 {
         let css = set.follow::<A>(config!(css_set_memory));
         cgroup_id::<A>(css.follow::<A>(config!(css_cgroup)))

@@ -7,7 +7,7 @@
 use crate::call::{Arguments, Call, restarts, system_call};
 use crate::counters::{add, count};
 use crate::events::emit_in_place;
-use crate::kernel::{Probed, current_task, task_cgroups};
+use crate::kernel::{Access, Ptr, for_current_task, task_cgroups};
 use crate::text::read_user_text;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use terrarium_abi::counter::{bucket, family};
@@ -202,12 +202,16 @@ fn argument(arguments: &Arguments, index: usize) -> u64 {
 
 #[inline(always)]
 fn ends(shape: &Shape, result: i64) {
+    for_current_task!(ended(shape, result));
+}
+
+#[inline(always)]
+fn ended<A: Access>(task: Ptr, shape: &Shape, result: i64) {
     let Some((arguments, duration_ns)) = Call::ends_with_arguments() else { return };
     if restarts(result) {
         return;
     }
-    let task = current_task();
-    let cgroups = task_cgroups::<Probed>(task);
+    let cgroups = task_cgroups::<A>(task);
     let flags = argument(&arguments, shape.flags);
     let op = match shape.op {
         MountOp::Mount => MountOp::of_mount_flags(flags),
@@ -216,7 +220,7 @@ fn ends(shape: &Shape, result: i64) {
     count(cgroups, Kind::mount(op, result < 0));
     count(cgroups, Kind::new(family::MOUNT_TIME, [bucket(duration_ns), 0, 0]));
     add(cgroups, Kind::new(family::MOUNT_TIME_SUM, [0, 0, 0]), duration_ns);
-    emit_in_place::<Probed, Mount>(Probe::Mount, RecordType::Mount, task, cgroups, |record| {
+    emit_in_place::<A, Mount>(Probe::Mount, RecordType::Mount, task, cgroups, |record| {
         record.flags = flags;
         record.duration_ns = duration_ns;
         record.result = result as i32;

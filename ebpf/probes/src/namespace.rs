@@ -3,11 +3,14 @@
 //! Both are seen at entry and exit: the entry notes which namespaces the task is in, the exit the result and which it
 //! is in then. There is no tracepoint made for them.
 
-use crate::call::{Arguments, Call, restarts, system_call};
+use crate::call::{Arguments, Call, first_argument, restarts, system_call};
 use crate::counters::count;
-use crate::events::emit_in_place;
+use crate::events::{emit_in_place, writes};
 use crate::files;
-use crate::kernel::{Probed, Ptr, config, current_task, namespace_inode, task_cgroups};
+use crate::kernel::{
+    Access, CgroupIds, Probed, Ptr, config, current_task, for_current_task, namespace_inode,
+    task_cgroups,
+};
 use terrarium_abi::counter::family;
 use terrarium_abi::namespace::{CLONE_NEWTIME, CLONE_NS_FLAGS, NS_KINDS};
 use terrarium_abi::{ABSENT, Kind, NsChange, NsKind, NsTarget, Probe, RecordType, Via};
@@ -43,45 +46,73 @@ fn kinds_of(flags: u64) -> u32 {
 
 /// The inodes of the task's namespaces of these kinds.
 #[inline(always)]
-fn inodes(task: Ptr, kinds: u32) -> [u32; NS_KINDS] {
+fn inodes<A: Access>(task: Ptr, kinds: u32) -> [u32; NS_KINDS] {
     let mut inodes = [0; NS_KINDS];
     for (n, inode) in inodes.iter_mut().enumerate() {
         if kinds & (1 << n) != 0 {
-            *inode = namespace_inode::<Probed>(task, n);
+            *inode = namespace_inode::<A>(task, n);
         }
     }
     inodes
 }
 
+/// Whether unshare is counted at its exit alone: nothing is written, and the exit sees the flags.
+#[inline(always)]
+fn counted_at_exit() -> bool {
+    !writes(Probe::Namespace) && config!(task_registers) == 1
+}
+
 #[inline(always)]
 fn unshare_begins(arguments: Arguments) {
+    if counted_at_exit() {
+        return;
+    }
     let mut call = Call::begins(arguments);
     call.kinds = kinds_of(arguments[0]);
     if call.kinds == 0 {
         // It concerns no namespace: files, file system information, semaphores.
         return;
     }
-    call.from = inodes(current_task(), call.kinds);
+    let kinds = call.kinds;
+    call.from = for_current_task!(inodes(kinds));
     call.remember(Probe::Namespace);
 }
 
 #[inline(always)]
 fn unshare_ends(result: i64) {
+    for_current_task!(unshare_ended(result));
+}
+
+#[inline(always)]
+fn unshare_ended<A: Access>(task: Ptr, result: i64) {
+    if counted_at_exit() {
+        let kinds = kinds_of(first_argument());
+        if kinds != 0 && !restarts(result) {
+            count_unshared(task_cgroups::<A>(task), kinds, result);
+        }
+        return;
+    }
     let Some((mut call, duration_ns)) = Call::ends() else { return };
     if restarts(result) {
         return;
     }
-    let task = current_task();
-    let cgroups = task_cgroups::<Probed>(task);
+    let cgroups = task_cgroups::<A>(task);
+    count_unshared(cgroups, call.kinds, result);
+    if result >= 0 {
+        call.to = inodes::<A>(task, call.kinds);
+    }
+    let change =
+        Change { via: Via::Unshare, flags: call.arguments[0], fd: -1, result, duration_ns };
+    emit_change::<A>(task, cgroups, &call, &change);
+}
+
+#[inline(always)]
+fn count_unshared(cgroups: CgroupIds, kinds: u32, result: i64) {
     for ns in NsKind::ALL {
-        if call.kinds & (1 << ns as u32) != 0 {
+        if kinds & (1 << ns as u32) != 0 {
             count(cgroups, Kind::ns_create(ns, Via::Unshare, result < 0));
         }
     }
-    if result >= 0 {
-        call.to = inodes(task, call.kinds);
-    }
-    emit_change(&call, Via::Unshare, call.arguments[0], -1, result, duration_ns);
 }
 
 #[inline(always)]
@@ -97,20 +128,25 @@ fn setns_begins(arguments: Arguments) {
         // A descriptor of a process, or of nothing that setns takes: what the caller says it is.
         None => call.kinds = kinds_of(arguments[1]),
     }
-    call.from = inodes(task, call.kinds);
+    let kinds = call.kinds;
+    call.from = for_current_task!(inodes(kinds));
     call.remember(Probe::Namespace);
 }
 
 #[inline(always)]
 fn setns_ends(result: i64) {
+    for_current_task!(setns_ended(result));
+}
+
+#[inline(always)]
+fn setns_ended<A: Access>(task: Ptr, result: i64) {
     let Some((mut call, duration_ns)) = Call::ends() else { return };
     if restarts(result) {
         return;
     }
-    let task = current_task();
-    let cgroups = task_cgroups::<Probed>(task);
+    let cgroups = task_cgroups::<A>(task);
     if result >= 0 {
-        call.to = inodes(task, call.kinds);
+        call.to = inodes::<A>(task, call.kinds);
     }
     let mut counted = false;
     for n in 0..NS_KINDS {
@@ -125,7 +161,8 @@ fn setns_ends(result: i64) {
         count(cgroups, Kind::new(family::NS_ENTER, labels));
     }
     let fd = call.arguments[0] as i32;
-    emit_change(&call, Via::Setns, call.arguments[1], fd, result, duration_ns);
+    let change = Change { via: Via::Setns, flags: call.arguments[1], fd, result, duration_ns };
+    emit_change::<A>(task, cgroups, &call, &change);
 }
 
 /// Whose namespace the one with inode `to` is.
@@ -168,24 +205,25 @@ fn asked_for(task: Ptr, fd: u32) -> Option<(u32, u32)> {
     None
 }
 
+/// A call that has ended, as far as its record does not come from its entry.
+struct Change {
+    via: Via,
+    flags: u64,
+    fd: i32,
+    result: i64,
+    duration_ns: u64,
+}
+
 #[inline(always)]
-fn emit_change(call: &Call, via: Via, flags: u64, fd: i32, result: i64, duration_ns: u64) {
-    let task = current_task();
-    let cgroups = task_cgroups::<Probed>(task);
-    emit_in_place::<Probed, NsChange>(
-        Probe::Namespace,
-        RecordType::NsChange,
-        task,
-        cgroups,
-        |record| {
-            record.flags = flags;
-            record.duration_ns = duration_ns;
-            record.result = result as i32;
-            record.kinds = call.kinds;
-            record.via = via as u32;
-            record.fd = fd;
-            record.from = call.from;
-            record.to = call.to;
-        },
-    );
+fn emit_change<A: Access>(task: Ptr, cgroups: CgroupIds, call: &Call, change: &Change) {
+    emit_in_place::<A, NsChange>(Probe::Namespace, RecordType::NsChange, task, cgroups, |record| {
+        record.flags = change.flags;
+        record.duration_ns = change.duration_ns;
+        record.result = change.result as i32;
+        record.kinds = call.kinds;
+        record.via = change.via as u32;
+        record.fd = change.fd;
+        record.from = call.from;
+        record.to = call.to;
+    });
 }

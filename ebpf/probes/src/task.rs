@@ -14,13 +14,14 @@ use crate::call::{probe_result, restarts, tracepoint_result, wrapper_result};
 use crate::counters::count;
 use crate::events::{emit, emit_in_place, now_boottime};
 use crate::kernel::{
-    Access, CgroupIds, Probed, Ptr, argument, config, current_task, namespace_inode,
-    pointer_argument, task_cgroups, tracepoint,
+    Access, CgroupIds, Probed, Ptr, argument, config, current_task, for_current_task,
+    namespace_inode, pointer_argument, task_cgroups, tracepoint, unified_cgroup,
 };
 use crate::memory;
 use crate::text::read_kernel_text;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use aya_ebpf::macros::{fexit, kretprobe, map, tracepoint as perf_tracepoint};
 use aya_ebpf::maps::LruHashMap;
@@ -78,6 +79,7 @@ fn newtask<A: Access>(ctx: *mut c_void) {
     }
     emit::<A, NewTask>(Probe::Task, RecordType::NewTask, task, cgroups, |header| {
         let caller = current_task();
+        let caller_thread = bpf_get_current_pid_tgid();
         let mut from = [0; NS_KINDS];
         let mut to = [0; NS_KINDS];
         if flags & CLONE_NS_FLAGS != 0 {
@@ -91,9 +93,9 @@ fn newtask<A: Access>(ctx: *mut c_void) {
         NewTask {
             header,
             flags,
-            caller_cgroup_id: task_cgroups::<Probed>(caller).unified,
-            caller_pid: caller.field::<Probed, u32>(config!(task_tgid)),
-            caller_tid: caller.field::<Probed, u32>(config!(task_pid)),
+            caller_cgroup_id: for_current_task!(unified_cgroup()),
+            caller_pid: (caller_thread >> 32) as u32,
+            caller_tid: caller_thread as u32,
             from,
             to,
         }

@@ -131,6 +131,34 @@ fn namespaces_made_and_entered_are_counted_by_kind_and_result() {
 }
 
 #[test]
+fn counts_are_the_same_where_no_event_is_written() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--no-events"]);
+    let mut container = bed.container("silent").with(ADMIN).follow();
+    let growth = Growth::since_now(&observatory, container.name());
+
+    assert_eq!(container.call("unshare uts 40")["succeeded"], 40);
+    assert_eq!(container.call("unshare ipc 30")["succeeded"], 30);
+    assert_eq!(container.call("setns uts 20")["succeeded"], 20);
+    assert_eq!(container.call("mount 6")["succeeded"], 6);
+    container.call("fork 50");
+    container.call("cap-sys-admin off");
+    assert_eq!(container.call("unshare uts 13")["failed"]["EPERM"], 13);
+
+    let create = "terrarium_namespace_create_total";
+    growth.is(create, &[("ns", "uts"), ("via", "unshare"), ("result", "ok")], 40);
+    growth.is(create, &[("ns", "ipc"), ("via", "unshare"), ("result", "ok")], 30);
+    growth.is(create, &[("result", "error")], 13);
+    growth.is("terrarium_namespace_enter_total", &[("ns", "uts"), ("result", "ok")], 20);
+    growth.is("terrarium_mount_operations_total", &[("op", "mount"), ("result", "ok")], 6);
+    // Each unshare is made in a child of its own.
+    growth.is("terrarium_clone_total", &[("kind", "process")], 50 + 40 + 30 + 13);
+    let produced = observatory.metrics().count("terrarium_events_produced_total", &[]);
+    assert_eq!(produced, 0);
+}
+
+#[test]
 fn mounts_are_counted_by_operation_and_result() {
     require!(Root, CgroupV2, Btf, Program("busybox"));
     let bed = TestBed::new();

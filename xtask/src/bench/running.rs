@@ -40,7 +40,7 @@ impl Running {
         let mut line = String::new();
         while stdout.read_line(&mut line)? > 0 {
             if line.starts_with(ready) {
-                running.said = line.trim_end().to_owned();
+                line.trim_end().clone_into(&mut running.said);
                 running.stdout = Some(stdout);
                 return Ok(running);
             }

@@ -148,6 +148,8 @@ pub fn config(
     config.exit_tells_group_dead = u32::from(
         types.tracepoint_arguments("sched_process_exit").is_some_and(|args| args.len() >= 2),
     );
+    config.typed_current_task = u32::from(types.has_function("bpf_get_current_task_btf"));
+    config.task_registers = u32::from(types.has_function("bpf_task_pt_regs"));
     // The programs take the address of the css for that of the memory cgroup.
     if config.memcg_css != 0 {
         config.memcg_usage = ABSENT;

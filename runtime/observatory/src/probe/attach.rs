@@ -4,7 +4,7 @@ use crate::kernel::btf::{Argument, KernelTypes};
 use crate::kernel::tracefs::Tracefs;
 use crate::probe::plan::{Hook, Mechanism, Part, Place, Program};
 use aya::programs::{
-    BtfTracePoint, FEntry, FExit, KProbe, ProgramError, RawTracePoint, TracePoint,
+    BtfTracePoint, FEntry, FExit, KProbe, ProgramError, ProgramFd, RawTracePoint, TracePoint,
 };
 use aya::{Btf, Ebpf};
 use serde::Serialize;
@@ -51,8 +51,12 @@ pub struct Attacher<'a> {
     pub types: Option<&'a KernelTypes>,
     /// The ways that the user allows; empty allows all.
     pub allowed: &'a [Mechanism],
+    /// System calls whose exit tells all that is wanted: their entry is left alone.
+    pub exit_tells: &'a [&'static str],
     /// Opened when the first system call tracepoint is attached.
     tracefs: Option<Tracefs>,
+    /// The attached programs.
+    pub programs: Vec<(Probe, OwnedFd)>,
     /// Perf events that hold tracepoint programs. They are closed to detach.
     pub perf_events: Vec<OwnedFd>,
 }
@@ -65,7 +69,16 @@ impl<'a> Attacher<'a> {
         types: Option<&'a KernelTypes>,
         allowed: &'a [Mechanism],
     ) -> Self {
-        Self { ebpf, btf, types, allowed, tracefs: None, perf_events: Vec::new() }
+        Self {
+            ebpf,
+            btf,
+            types,
+            allowed,
+            exit_tells: &[],
+            tracefs: None,
+            programs: Vec::new(),
+            perf_events: Vec::new(),
+        }
     }
 
     /// Tries the ways of `hook` until one works. When `--attach` names ways that do not exist for this kind of
@@ -87,7 +100,10 @@ impl<'a> Attacher<'a> {
 
     fn try_mechanism(&mut self, hook: &Hook, mechanism: Mechanism) -> Result<(), Refusal> {
         self.worth_trying(hook, mechanism)?;
-        let programs = hook.programs(mechanism);
+        let mut programs = hook.programs(mechanism);
+        if self.exit_tells.contains(&hook.name) {
+            programs.retain(|program| program.part == Part::Exit);
+        }
         // All are loaded before the first is attached, so that a pair is attached whole or not at all.
         for program in &programs {
             self.load(hook, mechanism, program).inspect_err(|_| self.unload(&programs))?;
@@ -102,6 +118,15 @@ impl<'a> Attacher<'a> {
                 self.perf_events.truncate(events_before);
                 self.unload(&programs);
             })?;
+        }
+        for program in &programs {
+            // Without a descriptor of its own it is only missing from what the programs cost.
+            if let Ok(fd) =
+                self.program(&program.name).map(|loaded| loaded.fd().map(ProgramFd::as_fd))
+                && let Ok(Ok(own)) = fd.map(|fd| fd.try_clone_to_owned())
+            {
+                self.programs.push((hook.probe, own));
+            }
         }
         Ok(())
     }
