@@ -14,7 +14,7 @@ use crate::export::{Collector, EventsFile, Export, Sink};
 use crate::http;
 use crate::kernel::cgroup_mounts::Hierarchy;
 use crate::leaks::{self, Places, Wanted};
-use crate::metrics::{Metrics, MetricsError, Shown};
+use crate::metrics::{self, Metrics, MetricsError, Shown};
 use crate::notify;
 use crate::privileges;
 use crate::probe::{HookReport, LoadError, Probes, Settings};
@@ -250,8 +250,9 @@ impl Running {
         // The walk comes after attaching: a cgroup made meanwhile is either found by it or told by the probe.
         let registry = Registry::new(mounts, roots.clone(), options.grace, look_up);
         let history = Arc::new(History::new(Bounds::default()));
+        let latency = metrics::event_latency().map_err(MetricsError::from)?;
         let shared =
-            Arc::new(Shared::new(registry, counters, history, probes.reports().to_vec(), context));
+            Arc::new(Shared::new(registry, counters, history, &mut probes, latency, context));
         let (stopped, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
             .map_err(|e| system("make a pipe")(e.into()))?;
         // The last moment at which this is the only thread: what it has the others inherit.

@@ -16,6 +16,7 @@ use crate::shared::Shared;
 use aya::maps::{Array, HashMap, MapData, RingBuf};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::time::{ClockId, clock_gettime};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -194,6 +195,11 @@ fn hand_over(shared: &Shared, batch: &mut Vec<Event>) {
 /// Takes one record in: cgroups that come and go are told to the registry, then the event is attributed.
 fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
     let probe = record.probe();
+    if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
+        let waited =
+            Duration::from(now).saturating_sub(Duration::from_nanos(record.header().mono_ns));
+        shared.latency.observe(waited.as_secs_f64());
+    }
     let mut registry = shared.registry();
     match &record {
         Record::CgroupMkdir(made) => {

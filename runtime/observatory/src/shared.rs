@@ -7,8 +7,8 @@ use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use crate::leaks::events::Log;
 use crate::memory_files::{MemoryEvents, MemoryFiles};
 use crate::metrics::Exemplar;
-use crate::probe::HookReport;
 use crate::probe::counts::{Counters, ProbeStats};
+use crate::probe::{HookReport, Probes, Programs};
 use crate::resources::{Budget, Resources};
 use std::collections::HashMap;
 use std::path::Path;
@@ -34,6 +34,10 @@ pub struct Shared {
     pub reports: Vec<HookReport>,
     /// What is the same for all events.
     pub context: Context,
+    /// The attached programs.
+    pub programs: Programs,
+    /// From the time that a record has to when it was decoded.
+    pub latency: prometheus::Histogram,
     /// Records decoded, per probe.
     pub delivered: [AtomicU64; Probe::ALL.len()],
     /// For each container, by path, the last time that a task stood at a memory limit.
@@ -50,7 +54,8 @@ impl Shared {
         registry: Registry,
         counters: Counters,
         history: Arc<History>,
-        reports: Vec<HookReport>,
+        probes: &mut Probes,
+        latency: prometheus::Histogram,
         context: Context,
     ) -> Self {
         let mounts = registry.mounts().clone();
@@ -68,7 +73,9 @@ impl Shared {
             memory_events: Mutex::default(),
             leaks: Mutex::default(),
             history,
-            reports,
+            reports: probes.reports().to_vec(),
+            programs: probes.take_programs(),
+            latency,
             context,
             delivered: Default::default(),
             stalls: Mutex::default(),

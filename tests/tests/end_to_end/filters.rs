@@ -9,6 +9,24 @@ fn of_probe(observatory: &Observatory, metric: &str, labels: &[(&str, &str)]) ->
     observatory.metrics().count(metric, labels)
 }
 
+/// Waits until each record of the probe was delivered or is counted as lost.
+fn each_record_is_accounted_for(observatory: &Observatory, probe: &str) {
+    eventually("produced = delivered + dropped", || {
+        let metrics = observatory.metrics();
+        let count = |name: &str| metrics.count(name, &[("probe", probe)]);
+        let (produced, delivered, dropped) = (
+            count("terrarium_events_produced_total"),
+            count("terrarium_events_delivered_total"),
+            count("terrarium_events_dropped_total"),
+        );
+        if produced == delivered + dropped {
+            Ok(())
+        } else {
+            Err(format!("{produced} produced, {delivered} delivered, {dropped} dropped"))
+        }
+    });
+}
+
 #[test]
 fn only_watched_cgroups_are_counted_and_told() {
     require!(Root, CgroupV2, Btf, Program("busybox"));
@@ -76,32 +94,36 @@ fn a_noisy_cgroup_is_limited_alone_and_its_counts_stay_exact() {
         let told = events::of(&all, quiet.name(), "process.exit").len();
         if told >= 3 { Ok(()) } else { Err(format!("{told} exits")) }
     });
-    eventually("produced = delivered + dropped", || {
-        let metrics = observatory.metrics();
-        let count = |name: &str| metrics.count(name, &[("probe", "task")]);
-        let (produced, delivered, dropped) = (
-            count("terrarium_events_produced_total"),
-            count("terrarium_events_delivered_total"),
-            count("terrarium_events_dropped_total"),
-        );
-        if produced == delivered + dropped {
-            Ok(())
-        } else {
-            Err(format!("{produced} produced, {delivered} delivered, {dropped} dropped"))
-        }
-    });
+    each_record_is_accounted_for(&observatory, "task");
 }
 
 #[test]
 fn a_flood_loses_no_count_and_the_observatory_stays_small() {
     require!(Root, CgroupV2, Btf, Program("busybox"));
     let bed = TestBed::new();
-    let options = ["--probes", "mount,task,cgroup", "--event-rate", "0"];
+    let options = ["--probes", "namespace,mount,task,cgroup", "--event-rate", "0"];
     let mut observatory = Observatory::start(&bed, &options);
     let mut container = bed.container("flood").with(["--cap-add", "SYS_ADMIN"]).follow();
     let growth = Growth::since_now(&observatory, container.name());
     container.call("mount 2000");
     container.call("fork 2000");
+    std::thread::scope(|scope| {
+        let flood = scope.spawn(|| container.call("setns uts 1000000"));
+        let mut scrapes = 0;
+        while !flood.is_finished() {
+            observatory.metrics();
+            scrapes += 1;
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        assert_eq!(flood.join().expect("it obeys")["succeeded"], 1_000_000);
+        assert!(scrapes > 1);
+    });
+    let entered = [("ns", "uts"), ("target", "own"), ("result", "ok")];
+    growth.is("terrarium_namespace_enter_total", &entered, 1_000_000);
+    each_record_is_accounted_for(&observatory, "namespace");
+    let of_namespaces = [("probe", "namespace")];
+    let produced = of_probe(&observatory, "terrarium_events_produced_total", &of_namespaces);
+    assert!(produced >= 1_000_000, "{produced}");
     let operations = "terrarium_mount_operations_total";
     growth.is(operations, &[("op", "mount"), ("result", "ok")], 2000);
     growth.is(operations, &[("op", "umount"), ("result", "ok")], 2000);
@@ -215,4 +237,28 @@ fn a_single_hook_of_a_probe_can_be_chosen_and_the_cost_is_measured() {
     for which in ["without", "with"] {
         assert!(report["system_call_ns"][which].as_f64().is_some_and(|ns| ns > 0.0), "{json}");
     }
+}
+
+#[test]
+fn what_the_probes_cost_and_how_late_events_come_is_told() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--probe-stats"]);
+    let mut container = bed.container("cost").follow();
+    container.call("fork 100");
+    eventually("runs, times and latencies are told", || {
+        let metrics = observatory.metrics();
+        let task = [("probe", "task")];
+        let runs = metrics.count("terrarium_probe_runs_total", &task);
+        let seconds = metrics.value("terrarium_probe_run_seconds_total", &task).unwrap_or(0.0);
+        let late = metrics.count("terrarium_event_latency_seconds_count", &[]);
+        // A clone and an exit for each fork.
+        if runs >= 200 && seconds > 0.0 && seconds < 60.0 && late >= 200 {
+            Ok(())
+        } else {
+            Err(format!("{runs} runs, {seconds} s, {late} latencies"))
+        }
+    });
+    let metrics = observatory.metrics();
+    assert!(metrics.value("terrarium_residue_objects", &[("kind", "veth")]).is_some());
 }

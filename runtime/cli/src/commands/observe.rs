@@ -46,6 +46,9 @@ pub struct Observe {
     /// Tell the arguments of programs, which can hold secrets
     #[arg(long)]
     argv: bool,
+    /// Have the kernel count how often the probes run and how long that takes, which makes each run some 30 ns slower
+    #[arg(long)]
+    probe_stats: bool,
     /// What to count and report: all, or a list of terrarium and paths of cgroups
     #[arg(long, value_name = "LIST", default_value = "all")]
     watch: Watch,
@@ -99,6 +102,7 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
         events: if args.no_events { Vec::new() } else { event_probes(&args.events)? },
         event_rate: args.event_rate,
         argv: args.argv,
+        run_stats: args.probe_stats,
         watch: args.watch,
         log: args.ebpf_log,
         ..Settings::default()

@@ -19,6 +19,15 @@ impl Builder {
         self.metrics.entry(name).or_default().push(metric);
     }
 
+    /// A counter of time, in seconds.
+    pub fn seconds(&mut self, name: &'static str, labels: &[(&str, &str)], ns: u64) {
+        let mut metric = Metric::from_label(pairs(labels));
+        let mut counter = Counter::default();
+        counter.set_value(std::time::Duration::from_nanos(ns).as_secs_f64());
+        metric.set_counter(counter);
+        self.metrics.entry(name).or_default().push(metric);
+    }
+
     pub fn gauge(&mut self, name: &'static str, labels: &[(&str, &str)], value: u64) {
         let mut metric = Metric::from_label(pairs(labels));
         let mut gauge = Gauge::default();

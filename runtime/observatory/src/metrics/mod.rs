@@ -113,12 +113,22 @@ pub enum MetricsError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// A histogram of times, with the bounds that all of them have.
+fn time_histogram(name: &str) -> prometheus::Result<prometheus::Histogram> {
+    let bounds = BOUNDS.iter().map(|bits| Duration::from_nanos(1 << bits).as_secs_f64());
+    let options = prometheus::HistogramOpts::new(name, "-");
+    prometheus::Histogram::with_opts(options.buckets(bounds.collect()))
+}
+
+/// The histogram of how long records wait for their reader.
+pub fn event_latency() -> prometheus::Result<prometheus::Histogram> {
+    time_histogram(observatory::LATENCY.name)
+}
+
 impl Metrics {
     /// The metrics of a running observatory.
     pub fn new(shared: Arc<Shared>, shown: Shown) -> Result<Self, MetricsError> {
-        let bounds = BOUNDS.iter().map(|bits| Duration::from_nanos(1 << bits).as_secs_f64());
-        let options = prometheus::HistogramOpts::new(observatory::SCRAPE_DURATION.name, "-");
-        let scrapes = prometheus::Histogram::with_opts(options.buckets(bounds.collect()))?;
+        let scrapes = time_histogram(observatory::SCRAPE_DURATION.name)?;
         let scrapes = Arc::new(scrapes);
         let descs = observatory::FAMILIES
             .iter()
@@ -276,6 +286,9 @@ impl Collector for Exporter {
         // Scrapes before this one: how long this one takes is not known yet.
         for family in self.scrapes.collect() {
             out.extend(observatory::SCRAPE_DURATION.name, family.get_metric());
+        }
+        for family in self.shared.latency.collect() {
+            out.extend(observatory::LATENCY.name, family.get_metric());
         }
         out.finish(&observatory::FAMILIES)
     }

@@ -3,6 +3,7 @@
 use super::builder::Builder;
 use super::family::{Family, counter, gauge, histogram};
 use crate::attribution::Outcome;
+use crate::leaks::residue::RESIDUE_CHECKS;
 use crate::probe::plan::{Mechanism, probe_name};
 use crate::shared::Shared;
 use std::collections::HashMap;
@@ -22,6 +23,26 @@ const DELIVERED: Family =
 const DROPPED: Family =
     counter("terrarium_events_dropped_total", "Event records that were lost, by reason.")
         .with(&["probe", "reason"]);
+const PROBE_RUNS: Family = counter(
+    "terrarium_probe_runs_total",
+    "Runs of a probe's programs; only while the kernel counts them (`--probe-stats`).",
+)
+.with(&["probe"]);
+const PROBE_RUN_SECONDS: Family = counter(
+    "terrarium_probe_run_seconds_total",
+    "Time that a probe's programs took; only while the kernel counts it (`--probe-stats`).",
+)
+.with(&["probe"]);
+/// A histogram of the prometheus crate.
+pub const LATENCY: Family = histogram(
+    "terrarium_event_latency_seconds",
+    "From when an event happened in the kernel to when it was decoded.",
+);
+const RESIDUE: Family = gauge(
+    "terrarium_residue_objects",
+    "What containers that have ended left behind, as of the last look, by kind.",
+)
+.with(&["kind"]);
 const ATTRIBUTION: Family =
     counter("terrarium_attribution_total", "Events by how sure their container is.")
         .with(&["outcome"]);
@@ -43,10 +64,10 @@ pub const SCRAPE_DURATION: Family =
     histogram("terrarium_scrape_duration_seconds", "Time that it took to answer earlier scrapes.");
 
 /// All of them, in the order in which they are shown.
-pub const FAMILIES: [&Family; 14] = [
+pub const FAMILIES: [&Family; 18] = [
     &BUILD_INFO, &PROBE_ATTACHED, &PRODUCED, &DELIVERED, &DROPPED, &ATTRIBUTION, &MAP_ENTRIES,
     &MAP_CAPACITY, &SERIES, &SERIES_DROPPED, &COUNTS_DROPPED, &MACHINE_CORES, &MACHINE_MEMORY,
-    &SCRAPE_DURATION,
+    &SCRAPE_DURATION, &LATENCY, &PROBE_RUNS, &PROBE_RUN_SECONDS, &RESIDUE,
 ];
 
 /// What the part about containers has found.
@@ -113,6 +134,23 @@ pub fn fill(out: &mut Builder, shared: &Shared, about: &About) {
     let missed = shared.history.missed();
     out.counter(DROPPED.name, &[("probe", "other"), ("reason", "slow_client")], missed);
     out.counter(COUNTS_DROPPED.name, &[], stats.counts_lost);
+    if let Some(all) = shared.programs.run_stats() {
+        for (probe, run) in Probe::ALL.into_iter().zip(all) {
+            let labels = [("probe", probe_name(probe))];
+            out.counter(PROBE_RUNS.name, &labels, run.runs);
+            out.seconds(PROBE_RUN_SECONDS.name, &labels, run.ns);
+        }
+    }
+    fill_residue(out, shared);
+}
+
+fn fill_residue(out: &mut Builder, shared: &Shared) {
+    let found = shared.leaks().all();
+    for check in &RESIDUE_CHECKS {
+        let kind = check.id.trim_start_matches("residue-").replace('-', "_");
+        let count = found.iter().filter(|finding| finding.check == check.id).count();
+        out.gauge(RESIDUE.name, &[("kind", &kind)], count as u64);
+    }
 }
 
 /// Each probe with each mechanism that holds a hook of it, or `none` and 0.

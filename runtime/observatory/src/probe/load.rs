@@ -7,8 +7,10 @@ use crate::kernel::permission;
 use crate::probe::attach::{Attacher, HookReport};
 use crate::probe::counts::Counters;
 use crate::probe::plan::{Choice, HOOKS, Mechanism};
+use crate::probe::run_stats::Programs;
 use crate::probe::watch::{Watch, Watched};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::sys::{Stats, enable_stats};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -76,6 +78,8 @@ pub struct Settings {
     pub event_rate: u32,
     /// Whether records of exec carry the arguments, which can hold secrets.
     pub argv: bool,
+    /// Whether the kernel counts how often the programs run and how long, which costs each run some 20 to 50 ns.
+    pub run_stats: bool,
     /// Which cgroups are counted and reported.
     pub watch: Watch,
     /// Whether the programs' own log is on.
@@ -96,6 +100,7 @@ impl Default for Settings {
             events: Probe::ALL.to_vec(),
             event_rate: 0,
             argv: false,
+            run_stats: false,
             watch: Watch::All,
             log: false,
             ring_bytes: 4 << 20,
@@ -112,6 +117,8 @@ pub struct Probes {
     /// Taken out by whoever follows new containers.
     watched: Option<Watched>,
     ebpf: Ebpf,
+    /// Taken out by whoever tells what they cost.
+    programs: Option<Programs>,
     reports: Vec<HookReport>,
     missing_fields: Vec<MissingField>,
     mounts: CgroupMounts,
@@ -161,18 +168,29 @@ impl Probes {
 
         let mut attacher =
             Attacher::new(&mut ebpf, btf.as_ref(), Some(&types), &settings.mechanisms);
+        // As in the programs: counting needs the flags alone, which are still in the registers at the exit.
+        if config.task_registers == 1 && !settings.events.contains(&Probe::Namespace) {
+            attacher.exit_tells = &["unshare"];
+        }
         let reports = HOOKS
             .iter()
             .filter(|hook| Choice::chosen(&settings.probes, hook))
             .map(|hook| attacher.attach(*hook))
             .collect();
         let perf_events = attacher.perf_events;
+        let counting = settings.run_stats.then(|| enable_stats(Stats::RunTime)).transpose();
+        let counting = counting.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the kernel does not count what the programs cost");
+            None
+        });
+        let programs = Programs::new(attacher.programs, counting);
         // After attaching: what is made below a watched cgroup from now on is watched from its first task.
         let watched = Watched::new(&mut ebpf, &settings.watch, &mounts)?;
         Ok(Self {
             _perf_events: perf_events,
             watched: Some(watched),
             ebpf,
+            programs: Some(programs),
             reports,
             missing_fields,
             mounts,
@@ -217,6 +235,11 @@ impl Probes {
     /// Takes the map of new cgroups out.
     pub fn take_cgroups(&mut self) -> Result<HashMap<MapData, CgroupKey, CgroupInfo>, LoadError> {
         self.take(names::CGROUPS)
+    }
+
+    /// Takes the programs' counters out.
+    pub fn take_programs(&mut self) -> Programs {
+        self.programs.take().unwrap_or_default()
     }
 
     /// Takes the watched cgroups out.

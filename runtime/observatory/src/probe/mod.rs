@@ -5,11 +5,13 @@ pub mod counts;
 pub mod load;
 pub mod map_batch;
 pub mod plan;
+pub mod run_stats;
 pub mod watch;
 
 pub use attach::{Attempt, HookReport};
 pub use counts::{Counters, ProbeStats};
 pub use load::{LoadError, Probes, Settings};
 pub use plan::{Choice, Mechanism, probe_name};
+pub use run_stats::Programs;
 pub use terrarium_abi::Probe;
 pub use watch::Watch;
