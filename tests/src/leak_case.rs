@@ -82,6 +82,29 @@ impl<'a> LeakCase<'a> {
         case
     }
 
+    /// Starts it anew, with a JSON Patch applied to its `config.json`.
+    #[must_use]
+    pub fn start_patched(&self, patch: &Value) -> Self {
+        let mut spec = self.spec();
+        let patch: json_patch::Patch =
+            serde_json::from_value(patch.clone()).unwrap_or_else(|e| panic!("{e}: {patch:#}"));
+        json_patch::patch(&mut spec, &patch).unwrap_or_else(|e| panic!("{e}: {patch:#?}"));
+        let case = Self::prepare(self.bed, self.runtime, "patched", &json!({}));
+        let cgroup = json!(format!("/terrarium-leaks-{}", case.id));
+        spec["linux"]["cgroupsPath"] = cgroup;
+        fs::write(case.folder.join("config.json"), spec.to_string()).expect("it is writable");
+        let mut command = case.program();
+        command.args(["run", "--detach", "--bundle"]).arg(&case.folder).arg(&case.id);
+        self.bed.finish(&mut command).success();
+        case
+    }
+
+    /// Its `config.json`.
+    pub fn spec(&self) -> Value {
+        let text = fs::read(self.folder.join("config.json")).expect("the bundle is there");
+        serde_json::from_slice(&text).expect("it is JSON")
+    }
+
     fn prepare(bed: &'a TestBed, runtime: Runtime, name: &str, fragment: &Value) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);

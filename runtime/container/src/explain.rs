@@ -110,7 +110,7 @@ fn now() -> u64 {
 }
 
 /// `text` as one word of a shell.
-pub(crate) fn word(text: &str) -> String {
+pub fn word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-+./:=,@%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         return text.to_owned();

@@ -661,3 +661,94 @@ fn two_containers_are_laid_side_by_side() {
         bed.run(["delete", "--force", id]).success();
     }
 }
+
+#[test]
+fn suggestions_close_what_they_are_made_for() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let socket = bed.folder().join("docker.sock");
+    let _listener = UnixListener::bind(&socket).expect("the test's folder is writable");
+    let device = json!({ "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw" });
+    let node = json!([{ "path": "/dev/x", "type": "c", "major": 10, "minor": 229 }]);
+    let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+    let uts = format!("/proc/{}/ns/uts", std::process::id());
+    for (check, fragment) in [
+        ("host-pid-namespace", without_namespace("pid")),
+        ("host-network-namespace", without_namespace("network")),
+        ("host-ipc-namespace", without_namespace("ipc")),
+        ("host-uts-namespace", without_namespace("uts")),
+        ("host-cgroup-namespace", without_namespace("cgroup")),
+        ("host-filesystem-mounted", bind(Path::new("/etc"), "/srv/conf", &["rbind", "ro"])),
+        ("engine-socket-mounted", bind(&socket, "/run/docker.sock", &["bind"])),
+        ("namespace-file-exposed", bind(Path::new(&uts), "/srv/uts", &["bind"])),
+        ("shared-memory-object", bind(Path::new("/dev/shm"), "/srv/shm", &["rbind"])),
+        ("kernel-filesystem-exposed", bind(Path::new("/proc"), "/srv/proc", &["rbind"])),
+        (
+            "kernel-filesystem-exposed",
+            json!({ "linux": { "maskedPaths": [], "readonlyPaths": null } }),
+        ),
+        (
+            "kernel-filesystem-exposed",
+            json!({ "mounts+": [
+                { "destination": "/srv/sys", "type": "sysfs", "source": "sysfs", "options": ["rw"] }
+            ] }),
+        ),
+        (
+            "device-exposed",
+            json!({ "linux": { "devices": node, "resources": { "devices+": [device] } } }),
+        ),
+        ("dangerous-capability", capabilities(&["CAP_SYS_PTRACE", "CAP_SYSLOG"])),
+        ("new-privileges-allowed", json!({ "process": { "noNewPrivileges": false } })),
+        ("limit-missing", json!({ "linux": { "resources": { "memory": null } } })),
+        ("root-without-user-namespace", json!({})),
+        (
+            "host-root-mapped",
+            json!({ "linux": {
+                "namespaces+": [{ "type": "user" }], "uidMappings": map, "gidMappings": map
+            } }),
+        ),
+    ] {
+        let open = LeakCase::start(&bed, Runtime::Terrarium, "open", &fragment);
+        let (_, findings) = open.leaks(&["--check", check, "--suggest"]);
+        let suggestion = &find(&findings, check)["suggestion"];
+        assert!(suggestion["run"].as_str().is_some_and(|run| !run.is_empty()), "{findings:#?}");
+        assert!(open.leaks(&["--check", check]).1[0].get("suggestion").is_none());
+        let closed = open.start_patched(&suggestion["config"]);
+        let (_, findings) = closed.leaks(&["--check", check]);
+        assert!(findings.is_empty(), "{suggestion:#} left {findings:#?}");
+        let table = bed.run(["leaks", &open.id, "--check", check, "--suggest"]).stdout;
+        assert!(table.contains("          run:      "), "{table}");
+    }
+}
+
+#[test]
+fn every_opening_of_the_lab_raises_its_finding_and_no_other() {
+    require!(Root, CgroupV2, Program("busybox"), Program("nsenter"));
+    let bed = TestBed::new();
+    let rootfs = bed.rootfs().display().to_string();
+    let outcome = bed.run(["lab", "all", &rootfs, "--format", "json"]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let told: Vec<Value> = outcome
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line is JSON"))
+        .collect();
+    let listed = bed.run(["lab", "list", "--format", "json"]).success();
+    assert_eq!(told.len(), listed.lines().count());
+    for opening in &told {
+        // A kernel without the device, say, has no such opening.
+        let made = opening["raised"] == true && opening["exact"] == true;
+        assert!(made || opening["skipped"].is_string(), "{opening:#}");
+    }
+    assert!(told.iter().filter(|opening| opening["exact"] == true).count() >= 18, "{told:#?}");
+    // One by itself, for people; nothing of it stays.
+    let outcome = bed.run(["lab", "host-pid-namespace", &rootfs]);
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(outcome.stdout.contains("found, and nothing else above low"), "{outcome:?}");
+    assert!(outcome.stdout.contains("$ terrarium run --detach"), "{outcome:?}");
+    let kept = bed.run(["lab", "no-seccomp", &rootfs, "--keep"]);
+    assert_eq!(kept.code, 0, "{kept:?}");
+    assert_eq!(bed.run(["lab", "no-seccomp", &rootfs]).code, 1, "the name is taken");
+    bed.run(["delete", "--force", "lab-no-seccomp"]).success();
+    assert_eq!(bed.run(["lab", "no-such"]).code, 2);
+}

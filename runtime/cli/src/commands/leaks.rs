@@ -11,7 +11,8 @@ use std::process::ExitCode;
 use terrarium_observatory::leaks::events::{EVENT_CHECKS, EventCheck};
 use terrarium_observatory::leaks::residue::{self, RESIDUE_CHECKS, ResidueCheck};
 use terrarium_observatory::leaks::{
-    self, CHECKS, Check, Finding, LookError, Places, Report, Severity, Wanted, json_line,
+    self, CHECKS, Check, Finding, LookError, Places, Report, Severity, Suggestion, Wanted,
+    json_line,
 };
 
 /// Exit code when something at or above `--fail-on` was found.
@@ -59,6 +60,9 @@ pub struct Args {
     /// Only these checks
     #[arg(long, value_name = "ID", value_delimiter = ',', num_args = 1)]
     check: Vec<String>,
+    /// Tell the smallest change that closes each finding: options of run, and a JSON Patch of config.json
+    #[arg(long)]
+    suggest: bool,
     /// Ask this observatory for what it has seen [default: `http://127.0.0.1:9750`, where one listens]
     #[arg(long, value_name = "URL")]
     observatory: Option<String>,
@@ -109,6 +113,11 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         judged => judged.map_err(with_code)?,
     };
     add_seen(args, &mut report)?;
+    if !args.suggest {
+        for finding in &mut report.findings {
+            finding.suggestion = None;
+        }
+    }
     match args.format {
         Format::Table => super::print(&table(&report))?,
         Format::Json => {
@@ -256,6 +265,12 @@ pub fn paragraph(finding: &Finding) -> String {
         lines.push(format!("          evidence: {}", harmless(&text)));
     }
     lines.push(format!("          remedy:   {}", harmless(remedy)));
+    if let Some(Suggestion { run, config }) = &finding.suggestion {
+        lines.push(format!("          run:      {}", harmless(run)));
+        for operation in config {
+            lines.push(format!("          config:   {}", json_line(operation)));
+        }
+    }
     lines.join("\n")
 }
 

@@ -17,6 +17,7 @@ mod gc;
 mod image;
 mod inspect;
 mod kill;
+mod lab;
 mod leaks;
 mod logging;
 mod logs;
@@ -74,6 +75,8 @@ pub enum Command {
     Leaks(leaks::Args),
     #[command(display_order = 8)]
     Diff(diff::Args),
+    #[command(display_order = 8)]
+    Lab(lab::Args),
     #[command(display_order = 9)]
     Doctor(doctor::Doctor),
     #[command(display_order = 8)]
@@ -187,6 +190,7 @@ pub fn run(command: Command, global: &Global) -> anyhow::Result<ExitCode> {
         Command::Top(args) => top::run(&args),
         Command::Leaks(args) => leaks::run(&args, global),
         Command::Diff(args) => diff::run(&args, global),
+        Command::Lab(args) => lab::run(&args, global),
         Command::Doctor(args) => doctor::run(&args, global),
         Command::Selftest(args) => selftest::run(&args, global),
         Command::Exec(args) => exec::run(&args, global),

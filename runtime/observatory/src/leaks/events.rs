@@ -463,6 +463,7 @@ impl Log {
                 first_seen: now.clone(),
                 last_seen: now,
                 count: 1,
+                suggestion: None,
                 object: object.to_owned(),
             },
         );

@@ -1,5 +1,6 @@
 //! What a check says: one wall that is missing, with what proves it and what closes it.
 
+use super::suggest::Suggestion;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::fmt::{self, Write as _};
@@ -159,6 +160,9 @@ pub struct Finding {
     pub last_seen: String,
     /// How often it was seen.
     pub count: u64,
+    /// The smallest change that closes it, where a setting does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<Suggestion>,
     /// What tells two findings of one check and container apart.
     #[serde(skip)]
     pub object: String,
@@ -196,6 +200,7 @@ impl Finding {
             first_seen: word(&value["first_seen"])?,
             last_seen: word(&value["last_seen"])?,
             count: value["count"].as_u64()?,
+            suggestion: None,
             object: observed.clone(),
             observed,
         })

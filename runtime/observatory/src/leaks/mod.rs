@@ -21,6 +21,7 @@ mod process;
 pub mod profile;
 pub mod residue;
 mod spec;
+mod suggest;
 #[cfg(test)]
 mod tests;
 
@@ -29,6 +30,7 @@ pub use engines::EngineRoots;
 pub use finding::{ContainerName, Evidence, Finding, Severity, Source, json_line};
 pub use host::{Container, Host, LookError, Places, Wanted};
 pub use process::{Kind, Proc};
+pub use suggest::Suggestion;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -106,6 +108,11 @@ fn look(
             continue;
         }
         drop_summed_up(&mut findings);
+        if let Some(spec) = &container.spec {
+            for finding in &mut findings {
+                finding.suggestion = suggest::suggestion(finding, spec);
+            }
+        }
         findings.retain(|finding| checks::by_id(finding.check).is_some_and(chosen));
         report.containers.push(container.name.clone());
         let paths = container.cgroups.iter().map(|(_, path)| path.clone());
@@ -194,6 +201,7 @@ impl Found<'_> {
             first_seen: self.now.to_owned(),
             last_seen: self.now.to_owned(),
             count: 1,
+            suggestion: None,
             object: opening.object,
         });
     }

@@ -290,6 +290,7 @@ fn finding(
         first_seen: now.clone(),
         last_seen: now,
         count: 1,
+        suggestion: None,
         object: object.to_owned(),
     }
 }
