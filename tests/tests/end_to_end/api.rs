@@ -119,3 +119,61 @@ fn events_are_chosen_by_type_error_and_time_and_told_to_browsers() {
         assert_eq!(events::fault(&event), None);
     }
 }
+
+/// Says of every object that it has the properties that are named and no other.
+fn allow_no_other(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            if object.contains_key("properties") {
+                object.insert("additionalProperties".to_owned(), false.into());
+            }
+            object.values_mut().for_each(allow_no_other);
+        }
+        Value::Array(all) => all.iter_mut().for_each(allow_no_other),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_event_is_as_the_schema_says_and_has_no_field_that_it_does_not_name() {
+    require!(Root, CgroupV2, Btf, MemoryController, Program("busybox"));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/schema/event.v1.json");
+    let text = std::fs::read_to_string(path).expect("the repository has it");
+    let mut schema: Value = serde_json::from_str(&text).expect("it is JSON");
+    jsonschema::meta::validate(&schema).unwrap_or_else(|error| panic!("{error}"));
+    allow_no_other(&mut schema);
+    let schema = jsonschema::validator_for(&schema).expect("it is a schema");
+
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--argv"]);
+    let options = ["--memory", "48m", "--cap-add", "SYS_ADMIN", "--cap-add", "MKNOD"];
+    let mut container = bed.container("schema").with(options).follow();
+    observatory.wait_for(container.name());
+    for instruction in [
+        "fork 2", "threads 2", "exec 1", "run /bin/busybox echo one", "unshare uts 1",
+        "setns uts 1", "mount 1", "guard chroot 1 /", "guard ptrace 1", "guard capset 1",
+        "guard bpf 1", "guard mknod 1 /tmp/node", "guard perf 1", "guard keyctl 1",
+    ] {
+        // What this kernel refuses is an event as well.
+        let _ = container.attempt(instruction);
+    }
+    let name = container.name().to_owned();
+    let mut seen = std::collections::BTreeSet::new();
+    eventually("events of most types have come", || {
+        let all = observatory.events();
+        let ours = all.iter().filter(|event| event["container"]["name"] == name.as_str());
+        seen.extend(ours.filter_map(|event| event["type"].as_str().map(str::to_owned)));
+        let wanted = [
+            "process.clone", "process.exec", "process.exit", "namespace.create", "namespace.enter",
+            "mount.mount", "mount.umount", "guard.chroot", "guard.capset",
+        ];
+        let lacking: Vec<_> = wanted.into_iter().filter(|kind| !seen.contains(*kind)).collect();
+        if lacking.is_empty() { Ok(()) } else { Err(format!("{lacking:?}")) }
+    });
+    container.finish();
+    for event in observatory.events() {
+        if let Err(error) = schema.validate(&event) {
+            panic!("{error} at {}: {event:#}", error.instance_path());
+        }
+    }
+}

@@ -752,3 +752,99 @@ fn every_opening_of_the_lab_raises_its_finding_and_no_other() {
     bed.run(["delete", "--force", "lab-no-seccomp"]).success();
     assert_eq!(bed.run(["lab", "no-such"]).code, 2);
 }
+
+/// `terrarium leaks --graph json`, and the edges between these two.
+fn edges(bed: &TestBed, wanted: &[&str], from: &str, to: &str) -> Vec<Value> {
+    let words = ["leaks", "--graph", "json"].into_iter().chain(wanted.iter().copied());
+    let told = bed.run(words).success();
+    let graph: Value = serde_json::from_str(&told).unwrap_or_else(|e| panic!("{e}: {told}"));
+    let mut all: Vec<Value> = graph["edges"].as_array().expect("a list").clone();
+    let ends = [from, to];
+    all.retain(|edge| ends.iter().all(|end| edge["from"] == **end || edge["to"] == **end));
+    all
+}
+
+#[test]
+fn where_containers_touch_is_a_graph() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let volume = bed.folder().join("volume");
+    fs::create_dir(&volume).expect("the test's folder is writable");
+    let common = bind(&volume, "/common", &["rbind"]);
+    let start =
+        |name: &str, fragment: &Value| LeakCase::start(&bed, Runtime::Terrarium, name, fragment);
+    let one = start("one", &common);
+    let alone = start("alone", &json!({}));
+    let join = json!({ "linux": { "namespaces": [
+        { "type": "pid" }, { "type": "ipc" }, { "type": "mount" }, { "type": "cgroup" },
+        { "type": "network", "path": format!("/proc/{}/ns/net", pid_of(&one)) }
+    ] } });
+    let two = start("two", &and(common, &join));
+    let of = |kind: &str, edges: &[Value]| -> Vec<Value> {
+        edges.iter().filter(|edge| edge["kind"] == kind).cloned().collect()
+    };
+    let between = edges(&bed, &[], &one.id, &two.id);
+    let [network] = &of("namespace", &between)[..] else { panic!("{between:#?}") };
+    assert!(network["what"].as_str().is_some_and(|what| what.starts_with("net:[")), "{network:#}");
+    assert_eq!(network["declared"], true);
+    let files = of("files", &between);
+    let common = files.iter().find(|edge| edge["what"].to_string().contains("/common"));
+    assert_eq!(common.expect("they share a folder")["declared"], true);
+    let host = edges(&bed, &[&two.id], &two.id, "host");
+    assert_eq!(of("namespace", &host).len(), 1, "its uts namespace: {host:#?}");
+    assert!(of("namespace", &edges(&bed, &[], &alone.id, &two.id)).is_empty());
+    assert!(of("namespace", &edges(&bed, &[&alone.id], &one.id, &two.id)).is_empty());
+    // What nobody declared.
+    rewrite_spec(&bed, &two.id, |spec| {
+        for namespace in spec["linux"]["namespaces"].as_array_mut().expect("a list") {
+            namespace.as_object_mut().expect("an object").remove("path");
+        }
+    });
+    let network = of("namespace", &edges(&bed, &[&one.id], &one.id, &two.id));
+    assert_eq!(network[0]["declared"], false, "{network:#?}");
+    // A tracer outside.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid_of(&one)).expect("a pid"));
+    nix::sys::ptrace::seize(pid, nix::sys::ptrace::Options::empty()).expect("root traces");
+    let traced = of("trace", &edges(&bed, &[&one.id], &one.id, "host"));
+    let who = format!("process {} traces process {pid}", std::process::id());
+    assert_eq!((traced.len(), &traced[0]["what"]), (1, &json!(who)), "{traced:#?}");
+    drop((one, alone));
+    let dot = bed.run(["leaks", &two.id, "--graph", "dot"]).success();
+    assert!(dot.starts_with("digraph crossings {") && dot.contains("dir=none"), "{dot}");
+    assert_eq!(bed.run(["leaks", "--graph", "dot", "--check", "no-seccomp"]).code, 2);
+}
+
+#[test]
+fn rights_that_were_gained() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let program = bed.rootfs().join("bin/sleep-as-root");
+    fs::copy(terrarium_tests::binaries::workload(), &program).expect("the rootfs is writable");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o4755);
+    fs::set_permissions(&program, mode).expect("the file is ours");
+    let user = |no_new_privileges: bool| {
+        json!({ "process": {
+            "user": { "uid": 1000, "gid": 1000 },
+            "noNewPrivileges": no_new_privileges,
+            "args": ["sh", "-c", "/bin/sleep-as-root sleep 600 & wait"]
+        } })
+    };
+    for runtime in Runtime::available() {
+        let open = LeakCase::start(&bed, runtime, "gained", &user(false));
+        eventually("both are seen", || {
+            let (_, findings) = open.leaks(&["--check", "uid-gained,capability-gained"]);
+            if findings.len() == 2 { Ok(()) } else { Err(format!("{findings:?}")) }
+        });
+        open.assert_found("uid-gained", "high", "user 1000", &["capability-gained"]);
+        open.assert_found("capability-gained", "high", "CAP_CHOWN", &["uid-gained"]);
+        let closed = LeakCase::start(&bed, runtime, "kept", &user(true));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        closed.assert_quiet();
+    }
+    // Who enters as root has gained nothing.
+    let quiet = json!({ "process": { "user": { "uid": 1000, "gid": 1000 } } });
+    let case = LeakCase::start(&bed, Runtime::Terrarium, "entered", &quiet);
+    let words = ["exec", "--user", "0", "-d", &case.id, "sleep", "600"];
+    bed.run(words).success();
+    case.assert_quiet();
+}

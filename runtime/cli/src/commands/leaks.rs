@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use terrarium_observatory::leaks::events::{EVENT_CHECKS, EventCheck};
+use terrarium_observatory::leaks::graph::graph;
 use terrarium_observatory::leaks::residue::{self, RESIDUE_CHECKS, ResidueCheck};
 use terrarium_observatory::leaks::{
     self, CHECKS, Check, Finding, LookError, Places, Report, Severity, Suggestion, Wanted,
@@ -36,6 +37,15 @@ enum Format {
     Sarif,
 }
 
+/// How to write the graph
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum GraphFormat {
+    /// For Graphviz; what nobody declared is red
+    Dot,
+    /// An object, for programs
+    Json,
+}
+
 /// Say where a container's isolation leaks, with evidence and what closes it.
 ///
 /// Any container of the host, whoever started it. What its own spec asks for counts one step less than what nobody asked
@@ -43,7 +53,7 @@ enum Format {
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The container, by id, name or the beginning of an id
-    #[arg(required_unless_present_any = ["pid", "all", "list", "explain"], conflicts_with_all = ["pid", "all"])]
+    #[arg(required_unless_present_any = ["pid", "all", "list", "explain", "graph"], conflicts_with_all = ["pid", "all"])]
     container: Option<String>,
     /// The container that this process belongs to
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(i32).range(1..))]
@@ -66,6 +76,9 @@ pub struct Args {
     /// Ask this observatory for what it has seen [default: `http://127.0.0.1:9750`, where one listens]
     #[arg(long, value_name = "URL")]
     observatory: Option<String>,
+    /// Instead of findings, tell where containers touch each other and the host, as a graph
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with_all = ["format", "check", "suggest", "observatory"])]
+    graph: Option<GraphFormat>,
     /// Explain a check
     #[arg(long, value_name = "ID")]
     explain: Option<String>,
@@ -107,6 +120,14 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let chosen =
         |check: &Check| args.check.is_empty() || args.check.iter().any(|id| id == check.id);
     let places = Places::live(&root);
+    if let Some(format) = args.graph {
+        let graph = graph(&places, &wanted).map_err(with_code)?;
+        super::print(&match format {
+            GraphFormat::Dot => graph.dot(harmless),
+            GraphFormat::Json => json_line(&graph),
+        })?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut report = match leaks::judge(&places, &wanted, chosen) {
         // One that has ended may have left something.
         Err(LookError::NoContainer(id)) => left_of(&places, &args.check, id)?,

@@ -60,9 +60,18 @@ const CGROUP_ESCAPE: EventCheck = EventCheck {
     remedy: "mount cgroup filesystems read-only inside, in a cgroup namespace of its own; move it back (cgroup.procs)",
 };
 
+const ENTERED: EventCheck = EventCheck {
+    id: "entered-from-outside",
+    severity: "info",
+    seen: "a process of the host, or of another container, joined a namespace of the container: `exec`, nsenter, a debugger",
+    remedy: "nothing, where it was meant to; else find out who did it by the evidence",
+};
+
 /// All of them.
 pub static EVENT_CHECKS: LazyLock<Vec<EventCheck>> = LazyLock::new(|| {
-    let own = [SETNS_OUT, USER_NAMESPACE_CREATED, MOUNT_PERFORMED, PIVOT_PERFORMED, CGROUP_ESCAPE];
+    let own = [
+        SETNS_OUT, ENTERED, USER_NAMESPACE_CREATED, MOUNT_PERFORMED, PIVOT_PERFORMED, CGROUP_ESCAPE,
+    ];
     own.into_iter().chain(guarded::CHECKS).collect()
 });
 
@@ -164,6 +173,8 @@ pub struct Log {
     nameless: BTreeMap<(&'static str, String, String), u8>,
     /// Of the last look.
     state: Vec<Finding>,
+    /// The containers' own namespaces, by inode, as of the last look.
+    inside: HashMap<u64, ContainerName>,
 }
 
 impl Log {
@@ -175,6 +186,7 @@ impl Log {
     /// Takes what a look at all containers found; what was there before keeps the time at which it was first seen.
     pub fn looked(&mut self, report: Report) {
         let mut findings = report.findings;
+        self.inside = report.namespaces.into_iter().collect();
         let events = &mut self.events;
         self.nameless.retain(|key, looks| {
             let owner = report.cgroups.iter().find(|(path, _)| is_within(&key.1, path));
@@ -264,7 +276,9 @@ impl Log {
                 self.tasks.remove(&header.pid);
             }
             Record::NsChange(change) => {
-                if let Some(container) = self.own(header, container) {
+                let own = self.own(header, container);
+                self.entered(change, own);
+                if let Some(container) = own {
                     self.namespaces(change, container, initial);
                 }
             }
@@ -378,6 +392,42 @@ impl Log {
             .filter(|_| task.is_none_or(|task| task.standing.is_own(cgroups(header), container)))
     }
 
+    /// Whether it is a thread of this program's, such as the one that reads a container's mounts for the checks: `exec` enters
+    /// with its first thread.
+    fn only_looks(&self, header: &Header) -> bool {
+        let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
+        let program = self.tasks.get(&header.pid).and_then(|task| name(&task.program));
+        let own = std::env::current_exe().ok().and_then(|path| name(&path.to_string_lossy()));
+        header.pid == std::process::id()
+            || (header.pid != header.tid && program.is_some() && program == own)
+    }
+
+    /// Somebody may have come in: `own` is the container that he is of.
+    fn entered(&mut self, change: &NsChange, own: Option<&Container>) {
+        if change.via != Via::Setns as u32 || change.result < 0 || self.only_looks(&change.header) {
+            return;
+        }
+        for kind in NsKind::ALL {
+            let (from, to) = (change.from[kind as usize], change.to[kind as usize]);
+            let entered = self.inside.get(&u64::from(to)).filter(|_| to != 0 && to != from);
+            let Some(name) = entered.filter(|name| own.is_none_or(|own| own.id != name.id)) else {
+                continue;
+            };
+            let container = Container {
+                id: name.id.clone(),
+                name: name.name.clone(),
+                runtime: name.runtime.clone(),
+                // Tells it from others of the same check.
+                path: name.id.clone(),
+                ..Container::default()
+            };
+            let header = &change.header;
+            let what = format!("setns to {}:[{to}]", kind.name());
+            let object = text(&header.comm).into_owned();
+            self.add(&ENTERED, Severity::Info, &container, header, &object, what);
+        }
+    }
+
     fn namespaces(&mut self, change: &NsChange, container: &Container, initial: &[u32; 8]) {
         let header = &change.header;
         let result = result_of(change.result);
@@ -456,7 +506,11 @@ impl Log {
                     name: container.name.clone(),
                     runtime: container.runtime.clone(),
                 },
-                declared: "not done by the container's processes".to_owned(),
+                declared: if check.id == ENTERED.id {
+                    "its namespaces are for its own processes".to_owned()
+                } else {
+                    "not done by the container's processes".to_owned()
+                },
                 observed,
                 evidence: vec![evidence, chain],
                 remedy: check.remedy.to_owned(),

@@ -13,6 +13,7 @@ mod devices;
 mod engines;
 pub mod events;
 mod finding;
+pub mod graph;
 mod guarded;
 mod host;
 mod mounts;
@@ -54,6 +55,8 @@ pub struct Report {
     pub containers: Vec<ContainerName>,
     /// The paths of their cgroups, and whose they are.
     pub cgroups: Vec<(String, ContainerName)>,
+    /// The namespaces that they are in and the host is not, and whose each is.
+    pub namespaces: Vec<(u64, ContainerName)>,
     /// The findings, the worst first.
     pub findings: Vec<Finding>,
 }
@@ -117,6 +120,10 @@ fn look(
         report.containers.push(container.name.clone());
         let paths = container.cgroups.iter().map(|(_, path)| path.clone());
         report.cgroups.extend(paths.map(|path| (path, container.name.clone())));
+        let own = Kind::ALL.into_iter().filter_map(|kind| {
+            container.namespace(kind).filter(|inode| !host.is_own(kind, *inode))
+        });
+        report.namespaces.extend(own.map(|inode| (inode, container.name.clone())));
         report.findings.extend(findings);
     }
     report.findings.sort_by(|a, b| {

@@ -122,6 +122,10 @@ impl Process {
 pub struct Status {
     /// Effective user id, in the reader's user namespace.
     pub uid: u64,
+    /// The process that it is a thread of.
+    pub process: i32,
+    /// The thread that traces it; 0 for none.
+    pub tracer: i32,
     /// Its pid in each pid namespace, the reader's first.
     pub pids: Vec<i64>,
     /// `CapPrm`
@@ -366,6 +370,8 @@ fn parse_status(text: &str) -> Status {
                     .and_then(|uid| uid.parse().ok())
                     .unwrap_or(u64::MAX);
             }
+            "Tgid" => status.process = value.parse().unwrap_or(0),
+            "TracerPid" => status.tracer = value.parse().unwrap_or(0),
             "NSpid" => {
                 status.pids =
                     value.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect();

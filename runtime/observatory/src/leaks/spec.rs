@@ -96,6 +96,11 @@ impl Spec {
             .fold(0, |bits, number| bits | 1 << number)
     }
 
+    /// The user that its process is started as.
+    pub fn user(&self) -> u64 {
+        self.0["process"]["user"]["uid"].as_u64().unwrap_or(0)
+    }
+
     /// The mounts.
     pub fn mounts(&self) -> Vec<AskedMount> {
         let all = self.0["mounts"].as_array().into_iter().flatten();

@@ -25,7 +25,7 @@ pub struct Check {
 
 macro_rules! checks {
     ($($module:ident: $($name:ident),+;)+) => {
-        $(mod $module;)+
+        $(pub(super) mod $module;)+
         /// All of them.
         pub static CHECKS: &[Check] = &[$($($module::$name),+),+];
     };
@@ -52,6 +52,7 @@ checks! {
     privileged: CHECK;
     no_seccomp: CHECK;
     new_privileges_allowed: CHECK;
+    rights_gained: CAPABILITY, USER;
     no_lsm_confinement: CHECK;
     leaked_descriptor: CHECK;
     runtime_binary_exposed: CHECK;

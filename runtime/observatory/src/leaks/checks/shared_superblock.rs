@@ -17,9 +17,16 @@ pub const CHECK: Check = Check {
 };
 
 /// Whether the spec names what is mounted.
-fn is_asked(container: &Container, mount: &Mount) -> bool {
+pub fn is_asked(container: &Container, mount: &Mount) -> bool {
     let root = container.spec.as_ref().is_some_and(|spec| !spec.root().is_empty());
     (mount.point == "/" && root) || host_filesystem_mounted::is_asked(container, mount)
+}
+
+/// Whether it is of a filesystem with files of somebody's.
+pub fn can_be_shared(mount: &Mount) -> bool {
+    // What is the host's as well is told as the host's.
+    let is_device = mount.root.starts_with("/dev/") || mount.kind == "devtmpfs";
+    !mount.is_kernel_filesystem() && !is_device
 }
 
 fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
@@ -42,9 +49,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
                         && !is_asked(other, theirs)
                 })
         });
-        // What is the host's as well is told as the host's.
-        let is_device = mount.root.starts_with("/dev/") || mount.kind == "devtmpfs";
-        let Some(other) = other.filter(|_| !is_device) else { continue };
+        let Some(other) = other.filter(|_| can_be_shared(mount)) else { continue };
         found.add(
             Severity::Medium,
             Opening {
