@@ -26,6 +26,9 @@ pub const USER: Check = Check {
     judge: user,
 };
 
+/// The sets from which user 0 has what it has.
+const SETS: [&str; 3] = ["bounding", "permitted", "ambient"];
+
 /// No chain of parents is followed further.
 const MOST_PARENTS: usize = 64;
 
@@ -54,9 +57,13 @@ fn root_on_host(host: &Host, container: &Container) -> Option<u64> {
 
 fn capability(host: &Host, container: &Container, found: &mut Found<'_>) {
     let (Some(spec), true) = (&container.spec, container.started) else { return };
-    // What is permitted goes at the first execve of another user than 0; ambient ones stay (capabilities(7)).
+    if !spec.value()["process"]["capabilities"].is_object() {
+        // Whatever the runtime had.
+        return;
+    }
+    // At execve user 0 gets what the bounding set lets through, any other keeps the ambient ones alone (capabilities(7)).
     let given = match spec.user() {
-        0 => spec.capabilities("permitted") | spec.capabilities("ambient"),
+        0 => SETS.iter().fold(0, |all, set| all | spec.capabilities(set)),
         _ => spec.capabilities("ambient"),
     };
     let mut evidence = Vec::new();
@@ -86,7 +93,7 @@ fn capability(host: &Host, container: &Container, found: &mut Found<'_>) {
     found.add(
         Severity::High,
         Opening {
-            declared: format!("permitted of user {}: {}", spec.user(), words(given)),
+            declared: format!("user {} with {}", spec.user(), words(given)),
             observed: format!("{} more: {}", all.count_ones(), words(all)),
             evidence,
             ..Opening::default()
