@@ -16,6 +16,7 @@ pub mod export;
 mod http;
 pub mod kernel;
 pub mod leaks;
+mod lives;
 mod memory_files;
 pub mod metrics;
 mod notify;

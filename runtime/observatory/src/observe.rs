@@ -250,9 +250,9 @@ impl Running {
         // The walk comes after attaching: a cgroup made meanwhile is either found by it or told by the probe.
         let registry = Registry::new(mounts, roots.clone(), options.grace, look_up);
         let history = Arc::new(History::new(Bounds::default()));
-        let latency = metrics::event_latency().map_err(MetricsError::from)?;
+        let times = metrics::time_histograms().map_err(MetricsError::from)?;
         let shared =
-            Arc::new(Shared::new(registry, counters, history, &mut probes, latency, context));
+            Arc::new(Shared::new(registry, counters, history, &mut probes, times, context));
         let (stopped, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
             .map_err(|e| system("make a pipe")(e.into()))?;
         // The last moment at which this is the only thread: what it has the others inherit.

@@ -233,17 +233,16 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
         };
         shared.note_stall(&container.path, stall);
     }
-    let actor = {
-        let mut leaks = shared.leaks();
-        let before = leaks.actor(record.header(), &attribution);
-        leaks.take(&record, &attribution, &shared.context.initial_namespaces);
-        // One that has ended is forgotten by now.
-        if matches!(record, Record::Exit(_)) {
-            before
-        } else {
-            leaks.actor(record.header(), &attribution)
-        }
-    };
+    let mut leaks = shared.leaks();
+    let before = leaks.actor(record.header(), &attribution);
+    leaks.take(&record, &attribution, &shared.context.initial_namespaces);
+    let after = leaks.actor(record.header(), &attribution);
+    drop(leaks);
+    let mut lives = shared.lives.lock().unwrap_or_else(PoisonError::into_inner);
+    lives.take(&record, &attribution, before.role, after.role);
+    drop(lives);
+    // One that has ended is forgotten by now.
+    let actor = if matches!(record, Record::Exit(_)) { before } else { after };
     shared.delivered[probe as usize].fetch_add(1, Ordering::Relaxed);
     let record = Arc::new(record);
     let event = |namespace| Event {

@@ -5,6 +5,7 @@ use crate::memory_files::MemoryEvents;
 use crate::resources::Usage;
 use crate::shared::Shared;
 use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
 use terrarium_abi::Kind;
 
 /// Counters by kind.
@@ -54,6 +55,13 @@ impl Sample {
         let known: HashSet<&str> =
             snapshots.iter().flat_map(|s| &s.memory).map(|(_, path)| path.as_str()).collect();
         shared.keep_memory_events(|path| known.contains(path));
+        let containers: HashSet<&str> =
+            snapshots.iter().map(|s| s.container.path.as_str()).collect();
+        shared
+            .lives
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .keep(|path| containers.contains(path));
         let mut resources = shared.resources();
         let (usages, machine) = if with_usage {
             (resources.read(&snapshots), resources.read_host())

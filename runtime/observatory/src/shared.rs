@@ -5,6 +5,7 @@ use crate::event::history::History;
 use crate::event::json::Context;
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use crate::leaks::events::Log;
+use crate::lives::{Lives, StartTimes};
 use crate::memory_files::{MemoryEvents, MemoryFiles};
 use crate::metrics::Exemplar;
 use crate::probe::counts::{Counters, ProbeStats};
@@ -38,6 +39,8 @@ pub struct Shared {
     pub programs: Programs,
     /// From the time that a record has to when it was decoded.
     pub latency: prometheus::Histogram,
+    /// Starts and ends of containers.
+    pub lives: Mutex<Lives>,
     /// Records decoded, per probe.
     pub delivered: [AtomicU64; Probe::ALL.len()],
     /// For each container, by path, the last time that a task stood at a memory limit.
@@ -55,7 +58,7 @@ impl Shared {
         counters: Counters,
         history: Arc<History>,
         probes: &mut Probes,
-        latency: prometheus::Histogram,
+        (latency, starts): (prometheus::Histogram, StartTimes),
         context: Context,
     ) -> Self {
         let mounts = registry.mounts().clone();
@@ -76,6 +79,7 @@ impl Shared {
             reports: probes.reports().to_vec(),
             programs: probes.take_programs(),
             latency,
+            lives: Mutex::new(Lives::new(starts)),
             context,
             delivered: Default::default(),
             stalls: Mutex::default(),

@@ -254,3 +254,60 @@ fn a_probe_that_cannot_attach_is_told_and_does_not_stop_the_others() {
     assert!(attached("task") > 0);
     assert!(metrics.count("terrarium_clone_total", &[("name", container.name())]) >= 10);
 }
+
+#[test]
+fn starts_and_ends_of_a_container_are_counted_by_reason() {
+    require!(Root, CgroupV2, Btf, MemoryController, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let name = bed.unique("ends");
+    let run = |script: &str, options: &[&str]| {
+        let rootfs = bed.rootfs().display().to_string();
+        let words = ["run", "--rm", "--name", &name].into_iter().chain(options.iter().copied());
+        bed.run(words.chain([&*rootfs, "--", "sh", "-c", script])).code
+    };
+    assert_eq!(run("true", &[]), 0);
+    assert_eq!(run("exit 3", &[]), 3);
+    assert_eq!(run("exit 4", &[]), 4);
+    // Its first process is none in a pid namespace of its own.
+    assert_eq!(run("exit 5", &["--pid", "host"]), 5);
+    let rootfs = bed.rootfs().display().to_string();
+    bed.run(["run", "-d", "--name", &name, &rootfs, "--", "sleep", "600"]).success();
+    bed.run(["kill", &name, "KILL"]).success();
+    bed.run(["delete", "--force", &name]).success();
+    let greedy = [
+        "run",
+        "--rm",
+        "--name",
+        &name,
+        "--memory",
+        "16m",
+        "--memory-swap",
+        "16m",
+        &rootfs,
+        "--",
+        rootfs::WORKLOAD,
+        "touch",
+        "67108864",
+    ];
+    assert_eq!(bed.run(greedy).code, 137);
+    let labels = |reason: &'static str| [("name", name.clone()), ("reason", reason.to_owned())];
+    eventually("starts and ends are told", || {
+        let metrics = observatory.metrics();
+        let exits = |reason| {
+            let labels = labels(reason);
+            let labels: Vec<(&str, &str)> = labels.iter().map(|(k, v)| (*k, v.as_str())).collect();
+            metrics.count("terrarium_container_exits_total", &labels)
+        };
+        let starts = metrics.count("terrarium_container_starts_total", &[("name", &name)]);
+        let found = (starts, exits("exit"), exits("error"), exits("signal"), exits("oom"));
+        if found == (5, 1, 2, 1, 1) { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    let durations = observatory.metrics();
+    let count = "terrarium_container_start_duration_seconds_count";
+    assert!(durations.count(count, &[]) >= 5, "containers of other tests start as well");
+    for phase in ["cgroup", "clone", "mounts", "pivot", "exec"] {
+        let count = "terrarium_container_start_phase_duration_seconds_count";
+        assert!(durations.count(count, &[("phase", phase)]) >= 5, "{phase}");
+    }
+}

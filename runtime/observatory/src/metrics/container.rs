@@ -1,9 +1,12 @@
 //! Who the containers are, and what state they are in.
 
-use super::family::{Family, gauge};
+use super::family::{Family, counter, gauge, histogram};
 use super::page::{Number, Page, label};
 use crate::attribution::State;
+use crate::lives::Reason;
 use crate::sample::Observed;
+use crate::shared::Shared;
+use std::sync::PoisonError;
 
 pub const INFO: Family =
     gauge("terrarium_container_info", "What is known of a container; always 1.")
@@ -12,6 +15,30 @@ pub const INFO: Family =
 pub const STATE: Family =
     gauge("terrarium_container_state", "1 for the state that a container is in, else 0.")
         .with(&["state"]);
+
+pub const STARTS: Family = counter(
+    "terrarium_container_starts_total",
+    "How often the container's first process, number 1 of its pid namespace, executed the container's program.",
+);
+
+pub const EXITS: Family = counter(
+    "terrarium_container_exits_total",
+    "How often that process ended: exit by itself with status 0, error with another.",
+)
+.with(&["reason"]);
+
+/// A histogram of the prometheus crate, of no container in particular.
+pub const START: Family = histogram(
+    "terrarium_container_start_duration_seconds",
+    "From the making of a container's cgroup to the execution of its program, whoever started it.",
+);
+
+/// A histogram of the prometheus crate, of no container in particular.
+pub const START_PHASE: Family = histogram(
+    "terrarium_container_start_phase_duration_seconds",
+    "The parts of that: cgroup to its first process, clone to the first mount, mounts to the change of the root, pivot that change, exec from there to the program.",
+)
+.with(&["phase"]);
 
 /// The longest value of a label that a container's maker has chosen, bytes.
 const LABEL_BYTES: usize = 128;
@@ -49,6 +76,23 @@ pub fn write_state(page: &mut Page, containers: &[(&Observed, &str)]) {
         let now = observed.snapshot.state();
         for (state, label) in &labels {
             page.value(STATE.name, "", who, label, Number::Plain(u64::from(*state == now)));
+        }
+    }
+}
+
+/// Writes how often each container started and ended.
+pub fn write_lives(page: &mut Page, containers: &[(&Observed, &str)], shared: &Shared) {
+    let lives = shared.lives.lock().unwrap_or_else(PoisonError::into_inner);
+    page.family(&STARTS);
+    for (observed, who) in containers {
+        page.counter(STARTS.name, who, "", lives.of(&observed.snapshot.container.path).starts);
+    }
+    page.family(&EXITS);
+    let labels = Reason::ALL.map(|reason| label("reason", reason.name()));
+    for (observed, who) in containers {
+        let life = lives.of(&observed.snapshot.container.path);
+        for (count, label) in life.exits.iter().zip(&labels) {
+            page.counter(EXITS.name, who, label, *count);
         }
     }
 }

@@ -23,6 +23,7 @@ mod usage;
 
 pub use page::{Exemplar, Format};
 
+use crate::lives::{Phase, StartTimes};
 use crate::sample::{Observed, Sample};
 use crate::shared::Shared;
 use builder::Builder;
@@ -114,21 +115,27 @@ pub enum MetricsError {
 }
 
 /// A histogram of times, with the bounds that all of them have.
-fn time_histogram(name: &str) -> prometheus::Result<prometheus::Histogram> {
+fn time_histogram(name: &str) -> prometheus::HistogramOpts {
     let bounds = BOUNDS.iter().map(|bits| Duration::from_nanos(1 << bits).as_secs_f64());
-    let options = prometheus::HistogramOpts::new(name, "-");
-    prometheus::Histogram::with_opts(options.buckets(bounds.collect()))
+    prometheus::HistogramOpts::new(name, "-").buckets(bounds.collect())
 }
 
-/// The histogram of how long records wait for their reader.
-pub fn event_latency() -> prometheus::Result<prometheus::Histogram> {
-    time_histogram(observatory::LATENCY.name)
+/// The histograms of how long records wait for their reader, and of how long containers take to start.
+pub fn time_histograms() -> prometheus::Result<(prometheus::Histogram, StartTimes)> {
+    let one = |name| prometheus::Histogram::with_opts(time_histogram(name));
+    let phases = time_histogram(container::START_PHASE.name);
+    let phases = prometheus::HistogramVec::new(phases, container::START_PHASE.labels)?;
+    for phase in Phase::ALL {
+        phases.with_label_values(&[phase.name()]);
+    }
+    Ok((one(observatory::LATENCY.name)?, StartTimes { whole: one(container::START.name)?, phases }))
 }
 
 impl Metrics {
     /// The metrics of a running observatory.
     pub fn new(shared: Arc<Shared>, shown: Shown) -> Result<Self, MetricsError> {
-        let scrapes = time_histogram(observatory::SCRAPE_DURATION.name)?;
+        let scrapes =
+            prometheus::Histogram::with_opts(time_histogram(observatory::SCRAPE_DURATION.name))?;
         let scrapes = Arc::new(scrapes);
         let descs = observatory::FAMILIES
             .iter()
@@ -235,6 +242,7 @@ impl Metrics {
             sample.containers[..shown].iter().zip(rows.iter().map(|row| row.0.as_str())).collect();
         container::write_info(page, &containers, &self.shown.labels);
         container::write_state(page, &containers);
+        container::write_lives(page, &containers, &self.shared);
         layout.write(page, rows);
         page.family(&memory::EVENTS);
         for (observed, who) in &containers {
@@ -290,6 +298,14 @@ impl Collector for Exporter {
         for family in self.shared.latency.collect() {
             out.extend(observatory::LATENCY.name, family.get_metric());
         }
+        let lives = self.shared.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        for family in lives.times().whole.collect() {
+            out.extend(container::START.name, family.get_metric());
+        }
+        for family in lives.times().phases.collect() {
+            out.extend(container::START_PHASE.name, family.get_metric());
+        }
+        drop(lives);
         out.finish(&observatory::FAMILIES)
     }
 }

@@ -64,10 +64,27 @@ pub const SCRAPE_DURATION: Family =
     histogram("terrarium_scrape_duration_seconds", "Time that it took to answer earlier scrapes.");
 
 /// All of them, in the order in which they are shown.
-pub const FAMILIES: [&Family; 18] = [
-    &BUILD_INFO, &PROBE_ATTACHED, &PRODUCED, &DELIVERED, &DROPPED, &ATTRIBUTION, &MAP_ENTRIES,
-    &MAP_CAPACITY, &SERIES, &SERIES_DROPPED, &COUNTS_DROPPED, &MACHINE_CORES, &MACHINE_MEMORY,
-    &SCRAPE_DURATION, &LATENCY, &PROBE_RUNS, &PROBE_RUN_SECONDS, &RESIDUE,
+pub const FAMILIES: [&Family; 20] = [
+    &BUILD_INFO,
+    &PROBE_ATTACHED,
+    &PRODUCED,
+    &DELIVERED,
+    &DROPPED,
+    &ATTRIBUTION,
+    &MAP_ENTRIES,
+    &MAP_CAPACITY,
+    &SERIES,
+    &SERIES_DROPPED,
+    &COUNTS_DROPPED,
+    &MACHINE_CORES,
+    &MACHINE_MEMORY,
+    &super::container::START,
+    &super::container::START_PHASE,
+    &SCRAPE_DURATION,
+    &LATENCY,
+    &PROBE_RUNS,
+    &PROBE_RUN_SECONDS,
+    &RESIDUE,
 ];
 
 /// What the part about containers has found.

@@ -36,7 +36,12 @@ pub fn families() -> Vec<(&'static str, Vec<Described>)> {
         (&counted.family, labels)
     });
     vec![
-        ("Who the containers are", [&container::INFO, &container::STATE].map(own).to_vec()),
+        (
+            "Who the containers are",
+            [&container::INFO, &container::STATE, &container::STARTS, &container::EXITS]
+                .map(own)
+                .to_vec(),
+        ),
         ("What the probes count", counted.collect()),
         ("What the kernel counts", vec![own(&memory::EVENTS)]),
         ("What is found about their isolation", vec![own(&finding::FINDINGS)]),
