@@ -123,14 +123,14 @@ pub struct Lives {
     setups: HashMap<String, Setup>,
     /// The container of each first process.
     firsts: HashMap<u32, String>,
-    lives: HashMap<String, Life>,
+    seen: HashMap<String, Life>,
     times: StartTimes,
 }
 
 impl Lives {
     /// Nothing seen yet; how long starts take goes into `times`.
     pub fn new(times: StartTimes) -> Self {
-        Self { setups: HashMap::new(), firsts: HashMap::new(), lives: HashMap::new(), times }
+        Self { setups: HashMap::new(), firsts: HashMap::new(), seen: HashMap::new(), times }
     }
 
     /// How long it took from the making of the cgroup to the execution of the program.
@@ -140,12 +140,12 @@ impl Lives {
 
     /// What was seen of the container with this path.
     pub fn of(&self, path: &str) -> Life {
-        self.lives.get(path).copied().unwrap_or_default()
+        self.seen.get(path).copied().unwrap_or_default()
     }
 
     /// Forgets containers for which `keep` is false.
     pub fn keep(&mut self, keep: impl Fn(&str) -> bool) {
-        self.lives.retain(|path, _| keep(path));
+        self.seen.retain(|path, _| keep(path));
     }
 
     /// Takes in what a record tells; `before` and `after` are the role of its process before and after it.
@@ -187,7 +187,7 @@ impl Lives {
                     return;
                 }
                 let path = &container.path;
-                self.lives.entry(path.clone()).or_default().starts += 1;
+                self.seen.entry(path.clone()).or_default().starts += 1;
                 if let Some(setup) = self.setups.remove(path) {
                     let seconds = |ns| Duration::from_nanos(ns).as_secs_f64();
                     let took = header.mono_ns.saturating_sub(setup.made);
@@ -211,7 +211,7 @@ impl Lives {
                     _ if exit.status == 0 => Reason::Exit,
                     _ => Reason::Error,
                 };
-                self.lives.entry(path).or_default().exits[reason as usize] += 1;
+                self.seen.entry(path).or_default().exits[reason as usize] += 1;
             }
             _ => {}
         }

@@ -347,6 +347,9 @@ impl Bench {
             self.tell(&format!(
                 "It runs: terrarium exec {name} sh; terrarium delete --force {name}"
             ))?;
+            if opening.before.is_some() || opening.after.is_some() {
+                self.tell("What was done for it on the host has ended with this command.")?;
+            }
         }
         Ok(exact)
     }
