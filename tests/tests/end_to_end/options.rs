@@ -273,3 +273,30 @@ fn a_container_in_anothers_pid_namespace_sees_its_processes() {
     assert_eq!(guest.outcome().code, 137);
     bed.assert_nothing_left();
 }
+
+#[test]
+fn what_a_bundle_says_is_not_said_by_options() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let bundle = terrarium_tests::bundle::Bundle::new(&bed, "beside", &["true"]);
+    for (options, told) in [
+        (&["--memory", "64m"][..], "--memory"),
+        (&["--cap-add", "SYS_ADMIN"], "--cap-add"),
+        (&["--tty"], "--tty"),
+    ] {
+        let mut command = bed.terrarium();
+        command.arg("run").args(options).arg("--bundle").arg(bundle.folder()).arg(bundle.id());
+        let outcome = bed.finish(&mut command);
+        assert_eq!(outcome.code, 2, "{outcome:?}");
+        assert!(outcome.stderr.contains(&format!("{told} is for root filesystems")), "{outcome:?}");
+        assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
+    }
+    // In a folder with a config.json, options say that no bundle is meant.
+    let mut command = bed.terrarium();
+    command.current_dir(bundle.folder()).args(["run", "--memory", "64m", "no-such-image"]);
+    let outcome = bed.finish(&mut command);
+    assert!(outcome.code == 125 && outcome.stderr.contains("no-such-image"), "{outcome:?}");
+    let mut command = bed.terrarium();
+    command.args(["run", "--rm", "--bundle"]).arg(bundle.folder()).arg(bundle.id());
+    assert_eq!(bed.finish(&mut command).code, 0);
+}

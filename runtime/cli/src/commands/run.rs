@@ -8,6 +8,8 @@ use super::stop;
 use crate::exit::WithCode;
 use crate::{CgroupManager, Global};
 use anyhow::Context;
+use clap::ArgMatches;
+use clap::parser::ValueSource;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use terrarium_container::{
@@ -24,6 +26,9 @@ const OWN_FAILURE: u8 = 125;
 /// it was not found, 128 + n when signal n ended it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    // First, because each field takes its own away.
+    #[command(flatten)]
+    given: Given,
     /// Name, and id, of the container; 12 random hexadecimal digits if not given
     #[arg(long)]
     name: Option<String>,
@@ -220,17 +225,69 @@ pub struct Args {
     command: Vec<String>,
 }
 
+/// What goes with a bundle; all else is for its config.json to say.
+const WITH_BUNDLE: [&str; 13] = [
+    "bundle", "pid_file", "console_socket", "preserve_fds", "no_pivot", "no_new_keyring", "keep",
+    "detach", "rm", "audit", "assert_clean", "observatory", "rootfs",
+];
+
+/// The arguments that were given, by the names of their fields.
+#[derive(Debug)]
+struct Given(Vec<String>);
+
+impl clap::FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |id: &&clap::Id| {
+            let source = matches.value_source(id.as_str());
+            // Groups have names of types.
+            source == Some(ValueSource::CommandLine) && !id.as_str().starts_with(char::is_uppercase)
+        };
+        Ok(Self(matches.ids().filter(given).map(|id| id.as_str().to_owned()).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Given {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command
+    }
+}
+
 impl Args {
     /// Whether this is the OCI command: an id and a bundle.
     fn is_bundle(&self) -> bool {
         self.bundle.bundle.is_some()
             || self.command.is_empty()
+                && self.beside_bundle().is_none()
                 && !self.rootfs.is_dir()
                 && Path::new("config.json").is_file()
     }
 
+    /// What was given that does not go with a bundle.
+    fn beside_bundle(&self) -> Option<String> {
+        let beside = self.given.0.iter().find(|given| !WITH_BUNDLE.contains(&given.as_str()))?;
+        Some(match beside.as_str() {
+            "command" => "a command".to_owned(),
+            option => format!("--{}", option.replace('_', "-")),
+        })
+    }
+
     /// The OCI command, which [`Self::is_bundle`] says that this is.
     pub(super) fn of_bundle(&self) -> anyhow::Result<OfBundle> {
+        if let Some(option) = self.beside_bundle() {
+            let error = anyhow::anyhow!(
+                "run a bundle: {option} is for root filesystems and images; here config.json says it (terrarium spec makes one)"
+            );
+            return Err(WithCode::error(2, error));
+        }
         let id = self.rootfs.to_str().context("read id: it is not UTF-8")?.to_owned();
         Ok(OfBundle { bundle: self.bundle.clone(), id, detach: self.detach, keep: self.keep })
     }
