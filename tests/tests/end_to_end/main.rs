@@ -3,6 +3,7 @@
 //! One executable, because each more costs a link; nextest still runs every test in a process of its own.
 
 mod api;
+mod attempts;
 mod attribution;
 mod cgroup_example;
 mod counts;

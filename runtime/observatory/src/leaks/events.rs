@@ -98,6 +98,8 @@ struct Task {
     parent: u32,
     /// The program that it executed last, or its parent did.
     program: Arc<str>,
+    /// The container that it was in then.
+    container: Option<Arc<Container>>,
 }
 
 /// What part a process plays in its container.
@@ -251,7 +253,9 @@ impl Log {
                     || text(&header.comm).into(),
                     |caller| Arc::clone(&caller.program),
                 );
-                self.follow(header.pid, Task { standing, parent: task.caller_pid, program });
+                let then = attribution.container.clone();
+                let new = Task { standing, parent: task.caller_pid, program, container: then };
+                self.follow(header.pid, new);
                 if !own {
                     return;
                 }
@@ -270,7 +274,8 @@ impl Log {
                 };
                 let parent = self.tasks.get(&header.pid).map_or(header.ppid, |task| task.parent);
                 let program = text(&exec.filename).into();
-                self.follow(header.pid, Task { standing, parent, program });
+                let container = attribution.container.clone();
+                self.follow(header.pid, Task { standing, parent, program, container });
             }
             Record::Exit(_) if header.pid == header.tid => {
                 self.tasks.remove(&header.pid);
@@ -301,10 +306,17 @@ impl Log {
                 }
             }
             Record::CgroupAttach(moved) => {
+                // By now it is where it was moved to: whose it was, what was noted of it tells.
+                let Some(Task { standing: Standing::In(..), container: Some(container), .. }) =
+                    self.tasks.get(&header.pid)
+                else {
+                    return;
+                };
+                let container = &*Arc::clone(container);
                 let to = text(&moved.path).into_owned();
-                let Some(container) = self.own(header, container) else { return };
-                let own = &container.path;
-                if !is_within(&to, own) {
+                // Services are moved by systemd, and themselves move what they start.
+                let is_service = container.runtime == "systemd";
+                if !is_service && container.path.len() > 1 && !is_within(&to, &container.path) {
                     let what = format!("moved to cgroup {to} by process {}", moved.mover_pid);
                     self.add(&CGROUP_ESCAPE, Severity::Critical, container, header, &to, what);
                 }
