@@ -657,6 +657,33 @@ fn two_containers_are_laid_side_by_side() {
     let table = bed.run(["diff", &plain, &open]).stdout;
     assert!(table.contains("namespace pid\n"), "{table}");
     assert_eq!(bed.run(["diff", &plain, "nosuch"]).code, 1);
+    // With its own spec, and with itself before.
+    for id in [&plain, &open] {
+        let outcome = bed.run(["diff", id, "--spec"]);
+        assert_eq!((outcome.code, &*outcome.stderr), (0, ""), "{outcome:?}");
+    }
+    rewrite_spec(&bed, &open, |spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+        namespaces.push(json!({ "type": "pid" }));
+    });
+    let outcome = bed.run(["diff", &open, "--spec"]);
+    assert_eq!(outcome.code, 3, "{outcome:?}");
+    let expected = "namespace pid\n  spec    its own\n  kernel  the host's\n";
+    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+    let then = bed.folder().join("then.json").display().to_string();
+    bed.run(["diff", &open, "--save", &then]).success();
+    assert_eq!(bed.run(["diff", &then, &open]).code, 0);
+    bed.run(["update", "--pids-limit", "99", &open]).success();
+    let outcome = bed.run(["diff", &then, &open, "--format", "json"]);
+    let told: Value = serde_json::from_str(&outcome.stdout).expect("it is JSON");
+    let walls = told["walls"].as_array().expect("a list");
+    assert!(
+        walls.contains(&json!({ "wall": "limit pids", "one": "77", "other": "99" })),
+        "{told:#}"
+    );
+    fs::write(&then, "{}").expect("the test's folder is writable");
+    assert_eq!(bed.run(["diff", &then, &open]).code, 1);
+    assert_eq!(bed.run(["diff", &open]).code, 2);
     for id in [&plain, &same, &open] {
         bed.run(["delete", "--force", id]).success();
     }
