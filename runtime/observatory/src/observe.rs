@@ -12,6 +12,7 @@ use crate::event::json::Context;
 use crate::event::store::{Keep, Store};
 use crate::export::{Collector, EventsFile, Export, Sink};
 use crate::http;
+use crate::http::web_config::{WebConfig, WebConfigError};
 use crate::kernel::cgroup_mounts::Hierarchy;
 use crate::leaks::{self, Places, Wanted};
 use crate::metrics::{self, Metrics, MetricsError, Shown};
@@ -52,6 +53,8 @@ pub struct Options {
     pub events_file: Option<(PathBuf, u64)>,
     /// An `OpenTelemetry` collector to send events to.
     pub collector: Option<String>,
+    /// Who may ask, and whether by TLS.
+    pub web_config: Option<PathBuf>,
     /// Whether rights that are not needed any more are given up; not where others share the process.
     pub drop_capabilities: bool,
 }
@@ -80,6 +83,9 @@ pub enum ObserveError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The web configuration cannot be used.
+    #[error(transparent)]
+    Web(#[from] WebConfigError),
     /// The metrics do not fit together.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -97,12 +103,9 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> ObserveError {
     move |error| ObserveError::System { what, error }
 }
 
-/// Runs an observatory until SIGINT or SIGTERM. `ready` is called once with the address that it listens on, when the
+/// Runs an observatory until SIGINT or SIGTERM. `ready` is called once with the URL that it listens on, when the
 /// probes are attached and the first scrape would be answered.
-pub fn run(
-    options: &Options,
-    ready: impl FnOnce(SocketAddr, &[HookReport]),
-) -> Result<(), ObserveError> {
+pub fn run(options: &Options, ready: impl FnOnce(&str, &[HookReport])) -> Result<(), ObserveError> {
     allocator::share_one_arena();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -114,13 +117,15 @@ pub fn run(
 
 async fn serve(
     options: &Options,
-    ready: impl FnOnce(SocketAddr, &[HookReport]),
+    ready: impl FnOnce(&str, &[HookReport]),
 ) -> Result<(), ObserveError> {
     // First what is cheap and fails most often.
     let listener = TcpListener::bind(options.listen)
         .await
         .map_err(|error| ObserveError::Listen { address: options.listen, error })?;
     let address = listener.local_addr().map_err(system("ask for the address listened on"))?;
+    let web = options.web_config.as_deref().map(WebConfig::read).transpose()?.map(Arc::new);
+    let scheme = if web.as_ref().is_some_and(|web| web.has_tls()) { "https" } else { "http" };
     // Before anything is attached, so that a signal during start-up ends it cleanly.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("catch SIGINT"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
@@ -132,8 +137,8 @@ async fn serve(
     let metrics = Arc::new(Metrics::new(Arc::clone(&running.shared), options.shown.clone())?);
     let (stop, stopping) = watch::channel(false);
     let server =
-        tokio::spawn(http::serve(listener, Arc::clone(&running.shared), metrics, stopping));
-    ready(address, &running.shared.reports);
+        tokio::spawn(http::serve(listener, Arc::clone(&running.shared), metrics, web, stopping));
+    ready(&format!("{scheme}://{address}"), &running.shared.reports);
     if let Err(error) = notify::ready(&format!("listening on {address}")) {
         tracing::warn!(%error, "cannot tell systemd that the observatory is ready");
     }

@@ -44,3 +44,4 @@ mod rootless;
 mod selftest;
 mod top;
 mod usage;
+mod web_config;

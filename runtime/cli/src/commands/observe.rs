@@ -25,6 +25,9 @@ pub struct Observe {
     /// Address to listen on; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9750")]
     listen: SocketAddr,
+    /// File that says who may ask, by TLS and by name and password, in the form of Prometheus' exporters
+    #[arg(long, value_name = "FILE")]
+    web_config: Option<PathBuf>,
     /// Folder that holds the state of containers
     #[arg(long = "root", id = "observe_root", value_name = "DIR")]
     root: Option<PathBuf>,
@@ -116,6 +119,7 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
         root,
         events_file: args.events_file.map(|file| (file, args.events_file_max << 20)),
         collector: args.otlp,
+        web_config: args.web_config,
         drop_capabilities: true,
         history: args.history.or(usual).map(|folder| (folder, keep)),
         settings,
@@ -155,7 +159,7 @@ pub fn mechanisms(names: &[String]) -> anyhow::Result<Vec<Mechanism>> {
 }
 
 /// Tells what could not be attached, then, as the last line, where to look.
-fn started(address: SocketAddr, reports: &[HookReport]) {
+fn started(url: &str, reports: &[HookReport]) {
     for report in reports.iter().filter(|report| report.mechanism.is_none()) {
         let reason = report.attempts.last().map_or("no way is allowed", |a| a.reason.as_str());
         eprintln!(
@@ -175,7 +179,7 @@ fn started(address: SocketAddr, reports: &[HookReport]) {
     eprintln!("terrarium: keeps of its capabilities {}", kept.join(", "));
     let mut out = std::io::stdout();
     // Whoever waits for this line may have gone; that is no reason to stop observing.
-    let _ = writeln!(out, "listening on http://{address}");
+    let _ = writeln!(out, "listening on {url}");
     let _ = out.flush();
 }
 

@@ -188,11 +188,14 @@ fn start_observatory() -> anyhow::Result<SocketAddr> {
             history: None,
             events_file: None,
             collector: None,
+            web_config: None,
             drop_capabilities: false,
         };
-        observe::run(&options, |address, _| {
-            // Whoever waited may have given up.
-            let _ = sender.send(address);
+        observe::run(&options, |url, _| {
+            if let Some(address) = url.strip_prefix("http://").and_then(|text| text.parse().ok()) {
+                // Whoever waited may have given up.
+                let _ = sender.send(address);
+            }
         })
     });
     if let Ok(address) = receiver.recv() {

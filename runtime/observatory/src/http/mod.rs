@@ -4,12 +4,15 @@ mod containers;
 mod events;
 mod leaks;
 mod namespaces;
+pub mod web_config;
 
+use self::web_config::WebConfig;
 use crate::metrics::{Format, Metrics};
 use crate::shared::Shared;
 use axum::Router;
-use axum::extract::State as AppState;
+use axum::extract::{Request, State as AppState};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,6 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
@@ -43,11 +47,22 @@ struct App {
     stopping: watch::Receiver<bool>,
 }
 
+/// Answers those that the configuration lets in.
+async fn let_in(AppState(web): AppState<Arc<WebConfig>>, request: Request, next: Next) -> Response {
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if web.lets_in(header).await {
+        return next.run(request).await;
+    }
+    let realm = [(header::WWW_AUTHENTICATE, "Basic realm=\"terrarium\"")];
+    (StatusCode::UNAUTHORIZED, realm, "give a name and a password\n").into_response()
+}
+
 /// Serves until `stopping` turns true, then ends open streams and gives the rest a moment.
 pub async fn serve(
     listener: TcpListener,
     shared: Arc<Shared>,
     metrics: Arc<Metrics>,
+    web: Option<Arc<WebConfig>>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let app = App { shared, metrics, stopping: stopping.clone() };
@@ -61,6 +76,10 @@ pub async fn serve(
         .route("/api/v1/leaks", get(leaks::leaks))
         .route("/api/v1/namespaces", get(namespaces::namespaces))
         .with_state(app);
+    let router = match &web {
+        Some(web) => router.layer(from_fn_with_state(Arc::clone(web), let_in)),
+        None => router,
+    };
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -84,28 +103,17 @@ pub async fn serve(
         if let Err(error) = limit_sending(&stream) {
             tracing::debug!(%error, "cannot bound the time for sending");
         }
-        let service = TowerToHyperService::new(router.clone());
-        let mut stopping = stopping.clone();
+        let (router, stopping) = (router.clone(), stopping.clone());
+        let tls = web.as_ref().and_then(|web| web.tls());
         connections.spawn(async move {
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(HEAD_BYTES)
-                .max_headers(HEADERS)
-                .serve_connection(TokioIo::new(stream), service);
-            tokio::pin!(connection);
-            let ended = tokio::select! {
-                result = connection.as_mut() => Some(result),
-                () = stop_told(&mut stopping) => None,
-            };
-            let result = if let Some(result) = ended {
-                result
-            } else {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            };
-            if let Err(error) = result {
-                tracing::debug!(%error, "a connection ended with an error");
+            match tls {
+                None => answer(stream, router, stopping).await,
+                // Hands are to be shaken in the time of a head.
+                Some(tls) => match tokio::time::timeout(HEAD_TIMEOUT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => answer(stream, router, stopping).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a connection is no TLS"),
+                    Err(_) => tracing::debug!("a connection took too long to begin TLS"),
+                },
             }
             drop(permit);
         });
@@ -113,6 +121,33 @@ pub async fn serve(
     let all_done = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(Duration::from_secs(1), all_done).await.is_err() {
         connections.abort_all();
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer<S>(stream: S, router: Router, mut stopping: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES)
+        .max_headers(HEADERS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let ended = tokio::select! {
+        result = connection.as_mut() => Some(result),
+        () = stop_told(&mut stopping) => None,
+    };
+    let result = if let Some(result) = ended {
+        result
+    } else {
+        connection.as_mut().graceful_shutdown();
+        connection.await
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended with an error");
     }
 }
 
