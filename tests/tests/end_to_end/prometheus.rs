@@ -9,7 +9,7 @@ use terrarium_tests::{Observatory, TestBed, eventually, http, process, require, 
 fn every_query_of_every_dashboard_gives_data() {
     require!(Root, CgroupV2, MemoryController, Btf, Program("busybox"), Program("prometheus"));
     let bed = TestBed::new();
-    let observatory = Observatory::start(&bed, &[]);
+    let observatory = Observatory::start(&bed, &["--probe-stats"]);
     let prometheus = Prometheus::start(bed.folder(), observatory.address());
     let options = ["--cap-add=SYS_ADMIN", "--memory=32m", "--pids-limit=64", "--net=bridge"];
     let mut container = bed.container("seen").with(options).follow();
@@ -29,6 +29,8 @@ fn every_query_of_every_dashboard_gives_data() {
         container.call("unshare uts 3");
         container.call("setns uts 3");
         container.call("touch-in-child 64000000");
+        // Another one starts and ends.
+        bed.container("passing").run(["true"]).success();
         let mut reasons = Vec::new();
         waiting.retain(|query| {
             let expression = dashboard::substitute(&query.expression, &variables);

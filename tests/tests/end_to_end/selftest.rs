@@ -22,3 +22,14 @@ fn selftest_finds_every_counter_exact() {
     let table = process::run(bed.terrarium().arg("selftest")).success();
     assert!(table.contains("every counter is exact on this machine"), "{table}");
 }
+
+/// It mounts over /tmp, where the program itself may lie.
+#[test]
+fn it_works_for_a_program_below_tmp() {
+    require!(Root, CgroupV2, Btf);
+    let folder = tempfile::Builder::new().tempdir_in("/tmp").expect("/tmp is writable");
+    let program = folder.path().join("terrarium");
+    std::fs::copy(terrarium_tests::binaries::terrarium(), &program).expect("it is copied");
+    let outcome = process::run(std::process::Command::new(&program).arg("selftest"));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+}
