@@ -162,3 +162,13 @@ fn engines_commands_killed_at_any_system_call_leave_nothing() {
         }
     }
 }
+
+/// The last step of taking the last network away, which a runtime may be killed before.
+#[test]
+fn an_empty_folder_of_networks_is_collected() {
+    require!(Root);
+    let bed = TestBed::new();
+    std::fs::create_dir_all(bed.root().join("networks")).expect("the test's folder is writable");
+    bed.run(["gc"]).success();
+    assert_eq!(state_root(&bed), Vec::<String>::new());
+}

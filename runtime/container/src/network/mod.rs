@@ -569,6 +569,8 @@ pub(crate) fn gc(store: &Store) -> (Vec<String>, Vec<Error>) {
         });
         errors.extend(result.err());
     }
+    // Who took the last network away may have been killed before this step of his.
+    let _ = fs::remove_dir(all_networks(store));
     (removed, errors)
 }
 
