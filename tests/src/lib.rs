@@ -44,6 +44,7 @@ pub mod rootfs;
 pub mod terminal;
 pub mod testbed;
 pub mod tracer;
+pub mod turn;
 
 pub use browser::Browser;
 pub use container::{Container, Running};

@@ -10,7 +10,7 @@ use std::process::Command;
 use terrarium_tests::bundle::Bundle;
 use terrarium_tests::leak_case::{LeakCase, Runtime, assert_quiet};
 use terrarium_tests::process::Process;
-use terrarium_tests::{TestBed, eventually, require};
+use terrarium_tests::{TestBed, eventually, require, turn};
 
 /// Starts the hardened base with `fragment` by every runtime and asserts that `check` is found, and nothing else above
 /// low but what is `allowed`.
@@ -148,6 +148,7 @@ fn a_process_without_walls() {
 #[test]
 fn users_of_the_host() {
     require!(Root, Program("busybox"));
+    let _turn = turn::take();
     let bed = TestBed::new();
     let maps = |host: u64| {
         let map = json!([{ "containerID": 0, "hostID": host, "size": 65536 }]);
@@ -241,9 +242,8 @@ fn capabilities_that_lead_out() {
     LeakCase::start(&bed, Runtime::Terrarium, "harmless", &harmless).assert_quiet();
 }
 
-#[test]
-fn no_wall_at_all() {
-    require!(Root, Program("busybox"));
+/// All capabilities and devices, and no filter.
+fn privileged() -> Value {
     // By number; a machine may lack some.
     let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");
     let bits = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).expect("it has a set");
@@ -262,14 +262,19 @@ fn no_wall_at_all() {
     .filter(|(number, _)| has & (1_u64 << number) != 0)
     .map(|(_, name)| format!("CAP_{name}"))
     .collect();
-    let fragment = json!({
+    json!({
         "process": { "capabilities": { "bounding": all, "effective": all, "permitted": all } },
         "linux": {
             "seccomp": null,
             "resources": { "devices": [{ "allow": true, "access": "rwm" }] }
         }
-    });
-    check(&fragment, "privileged", "high", "all capabilities", &[]);
+    })
+}
+
+#[test]
+fn no_wall_at_all() {
+    require!(Root, Program("busybox"));
+    check(&privileged(), "privileged", "high", "all capabilities", &[]);
 }
 
 #[test]
@@ -360,7 +365,10 @@ fn mounts_that_reach_the_host() {
     // terrarium makes every mount a slave of the host's at most.
     let case = LeakCase::start(&bed, Runtime::Runc, "shared", &fragment);
     case.assert_found("shared-propagation", "medium", "/shared", &[]);
-    drop(case);
+    let (_, findings) = case.leaks(&["--check", "shared-propagation", "--suggest"]);
+    let closed = case.start_patched(&find(&findings, "shared-propagation")["suggestion"]["config"]);
+    assert!(closed.leaks(&["--check", "shared-propagation"]).1.is_empty());
+    drop((case, closed));
     let slave = bind(&folder, "/shared", &["rbind", "rslave"]);
     LeakCase::start(&bed, Runtime::Terrarium, "slave", &slave).assert_quiet();
     umount2(&folder, MntFlags::MNT_DETACH).expect("it is mounted");
@@ -692,9 +700,13 @@ fn two_containers_are_laid_side_by_side() {
 #[test]
 fn suggestions_close_what_they_are_made_for() {
     require!(Root, Program("busybox"));
+    let _turn = turn::take();
     let bed = TestBed::new();
     let socket = bed.folder().join("docker.sock");
     let _listener = UnixListener::bind(&socket).expect("the test's folder is writable");
+    let address = SocketAddr::from_abstract_name(bed.unique("closed")).expect("it is short");
+    let _service =
+        bed.network().enter(|| UnixListener::bind_addr(&address).expect("the name is free"));
     let device = json!({ "allow": true, "type": "c", "major": 10, "minor": 229, "access": "rw" });
     let node = json!([{ "path": "/dev/x", "type": "c", "major": 10, "minor": 229 }]);
     let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
@@ -726,6 +738,12 @@ fn suggestions_close_what_they_are_made_for() {
         ),
         ("dangerous-capability", capabilities(&["CAP_SYS_PTRACE", "CAP_SYSLOG"])),
         ("new-privileges-allowed", json!({ "process": { "noNewPrivileges": false } })),
+        ("privileged", privileged()),
+        ("host-abstract-socket", without_namespace("network")),
+        (
+            "limit-missing",
+            json!({ "linux": { "resources": { "memory": { "limit": null, "reservation": 1 << 20 } } } }),
+        ),
         ("limit-missing", json!({ "linux": { "resources": { "memory": null } } })),
         ("root-without-user-namespace", json!({})),
         (
@@ -741,6 +759,10 @@ fn suggestions_close_what_they_are_made_for() {
         assert!(suggestion["run"].as_str().is_some_and(|run| !run.is_empty()), "{findings:#?}");
         assert!(open.leaks(&["--check", check]).1[0].get("suggestion").is_none());
         let closed = open.start_patched(&suggestion["config"]);
+        let reserved = |case: &LeakCase<'_>| {
+            case.spec()["linux"]["resources"]["memory"]["reservation"].clone()
+        };
+        assert_eq!(reserved(&open), reserved(&closed), "nothing else is changed");
         let (_, findings) = closed.leaks(&["--check", check]);
         assert!(findings.is_empty(), "{suggestion:#} left {findings:#?}");
         let table = bed.run(["leaks", &open.id, "--check", check, "--suggest"]).stdout;
@@ -751,6 +773,7 @@ fn suggestions_close_what_they_are_made_for() {
 #[test]
 fn every_opening_of_the_lab_raises_its_finding_and_no_other() {
     require!(Root, CgroupV2, Program("busybox"), Program("nsenter"));
+    let _turn = turn::take();
     let bed = TestBed::new();
     let rootfs = bed.rootfs().display().to_string();
     let outcome = bed.run(["lab", "all", &rootfs, "--format", "json"]);

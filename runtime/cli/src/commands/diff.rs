@@ -18,11 +18,11 @@ const DIFFERENT: u8 = 3;
 
 /// How to print
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// For people
     #[default]
     Table,
-    /// An object, for programs
+    /// JSON, for programs
     Json,
 }
 

@@ -1,8 +1,9 @@
 //! `terrarium lab`: containers with one known opening each, to learn from and to hold other detectors against.
 //!
 //! Each is started by `terrarium run` with options that anybody may give, does nothing but sleep, and must raise its finding
-//! and no other above low. To add one: a line in [`OPENINGS`].
+//! and no other above low but what the same options open ([`Opening::beside`]). To add one: a line in [`OPENINGS`].
 
+use super::diff::Format;
 use super::leaks::paragraph;
 use crate::Global;
 use crate::exit::WithCode;
@@ -25,19 +26,10 @@ const DIFFERENT: u8 = 3;
 /// How long a finding may take that a program inside has yet to cause.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How to print
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// An object a line, for programs
-    Json,
-}
-
 /// Start containers with one known opening each, and see it found: to learn from, and to try other detectors on.
 ///
-/// Each container only sleeps. It must raise its finding, and no other above low; exit code 3 when one did otherwise.
+/// Each container only sleeps. It must raise its finding, and no other above low but what the same options open; exit code 3
+/// when one did otherwise.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  terrarium lab list\n  terrarium lab host-pid-namespace\n  terrarium lab engine-socket-mounted --keep\n  terrarium lab all --format json"
@@ -387,10 +379,9 @@ impl Bench {
             .collect();
         let exact = raised && beyond.is_empty();
         if self.format == Format::Json {
-            let found: Vec<&Finding> = findings.iter().collect();
             super::print(&json_line(&json!({
                 "name": check, "container": name, "options": opening.options, "raised": raised,
-                "exact": exact, "findings": found,
+                "exact": exact, "findings": findings,
             })))?;
             return Ok(exact);
         }
@@ -400,7 +391,12 @@ impl Bench {
         let Some(known) = checks::by_id(check) else { bail!("find check {check}: there is none") };
         self.tell(&format!("why: {}", known.why))?;
         self.tell(&match (raised, beyond.first()) {
-            (true, None) => "found, and nothing else above low\n".to_owned(),
+            (true, None) if opening.beside.is_empty() => {
+                "found, and nothing else above low\n".to_owned()
+            }
+            (true, None) => {
+                format!("found; the same options open {}\n", opening.beside.join(", "))
+            }
             (false, _) => format!("NOT FOUND: {check}\n"),
             (true, Some(other)) => format!("found, and {} as well\n", other.check),
         })?;

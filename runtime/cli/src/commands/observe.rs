@@ -49,7 +49,7 @@ pub struct Observe {
     /// Tell the arguments of programs, which can hold secrets
     #[arg(long)]
     argv: bool,
-    /// Have the kernel count how often the probes run and how long that takes, which makes each run some 30 ns slower
+    /// Have the kernel count how often the probes run and how long that takes, which makes each run a little slower
     #[arg(long)]
     probe_stats: bool,
     /// What to count and report: all, or a list of terrarium and paths of cgroups

@@ -282,6 +282,9 @@ mod tests {
             assert_eq!(credentials(nonsense), None, "{nonsense}");
         }
         assert!(bcrypt::HashParts::from_str(NOBODY).is_ok());
+        // As htpasswd writes it.
+        let hash = NOBODY.replace("$2b$", "$2y$");
+        assert!(bcrypt::HashParts::from_str(&hash).is_ok());
     }
 
     #[test]

@@ -97,7 +97,7 @@ pub fn graph(places: &Places, wanted: &Wanted) -> Result<Graph, LookError> {
     let owners = owners(&host);
     for (at, one) in all.iter().enumerate() {
         let concerns = |other: usize| chosen.contains(&at) || chosen.contains(&other);
-        traced(&host, one, &owners, &concerns, &mut edges);
+        traced(&host, one, &owners, chosen.contains(&at), &concerns, &mut edges);
         descriptors(&host, at, &concerns, &mut edges);
     }
     let touched =
@@ -216,6 +216,7 @@ fn traced(
     host: &Host,
     one: &Container,
     owners: &BTreeMap<i32, usize>,
+    is_chosen: bool,
     concerns: &impl Fn(usize) -> bool,
     edges: &mut BTreeSet<Edge>,
 ) {
@@ -233,7 +234,7 @@ fn traced(
                 let tracer = &host.containers[*at];
                 edges.insert(edge(tracer, &one.name.id, Crossing::Trace, what, false));
             }
-            None if concerns(usize::MAX) => {
+            None if is_chosen => {
                 let (from, to) = (HOST.to_owned(), one.name.id.clone());
                 edges.insert(Edge { from, to, kind: Crossing::Trace, what, declared: false });
             }

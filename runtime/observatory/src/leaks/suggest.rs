@@ -3,7 +3,7 @@
 //! For `terrarium run` in words of its options, for a bundle as a JSON Patch (RFC 6902) of `config.json`. What no setting
 //! closes, such as a process that somebody put into the container's cgroup, has no suggestion.
 
-use super::finding::Finding;
+use super::finding::{Finding, Source};
 use super::mounts::is_within;
 use super::process::Kind;
 use super::spec::Spec;
@@ -43,8 +43,7 @@ pub fn suggestion(finding: &Finding, spec: &Spec) -> Option<Suggestion> {
         | "host-network-namespace"
         | "host-ipc-namespace"
         | "host-uts-namespace"
-        | "host-cgroup-namespace"
-        | "shared-namespace" => namespace(spec, kind_in(finding)?),
+        | "host-cgroup-namespace" => namespace(spec, kind_in(finding)?),
         "host-abstract-socket" => namespace(spec, Kind::Net),
         "root-without-user-namespace" => Some(user_namespace(spec)),
         "host-root-mapped" => other_ids(spec),
@@ -52,11 +51,15 @@ pub fn suggestion(finding: &Finding, spec: &Spec) -> Option<Suggestion> {
         | "engine-socket-mounted"
         | "namespace-file-exposed"
         | "shared-memory-object"
-        | "shared-superblock" => without_mount(spec, &finding.object),
+            // What the spec does not ask for goes by no change of it.
+            if finding.source == Source::Declared =>
+        {
+            without_mount(spec, &finding.object)
+        }
         "shared-propagation" => slave(spec, &finding.object),
         "kernel-filesystem-exposed" => kernel_filesystems(spec, finding),
         "dangerous-capability" => without_capabilities(spec, finding),
-        "privileged" => Some(unprivileged()),
+        "privileged" => Some(unprivileged(spec)),
         "device-exposed" => without_devices(spec, finding),
         "no-seccomp" => Some(Suggestion {
             run: "leave out --security-opt seccomp=unconfined and --privileged".to_owned(),
@@ -74,6 +77,16 @@ pub fn suggestion(finding: &Finding, spec: &Spec) -> Option<Suggestion> {
 /// Operations of JSON Patch. `add` replaces what is there.
 fn set(path: &str, value: impl Into<Value>) -> Value {
     json!({ "op": "add", "path": path, "value": value.into() })
+}
+
+fn replace(path: &str, value: impl Into<Value>) -> Value {
+    json!({ "op": "replace", "path": path, "value": value.into() })
+}
+
+/// What makes the object at `/linux/resources` where there is none.
+fn resources(spec: &Value) -> Vec<Value> {
+    let there = spec["linux"]["resources"].is_object();
+    if there { Vec::new() } else { vec![set("/linux/resources", json!({}))] }
 }
 
 fn remove(path: &str) -> Value {
@@ -183,7 +196,7 @@ fn slave(spec: &Value, point: &str) -> Option<Suggestion> {
                 _ => continue,
             };
             let path = format!("/mounts/{at}/options/{option}");
-            config.push(json!({ "op": "replace", "path": path, "value": slave }));
+            config.push(replace(&path, slave));
         }
     }
     if matches!(spec["linux"]["rootfsPropagation"].as_str(), Some("shared" | "rshared")) {
@@ -234,7 +247,7 @@ fn kernel_filesystems(spec: &Value, finding: &Finding) -> Option<Suggestion> {
             let writable = options.into_iter().flatten().position(|option| option == "rw");
             match (options, writable) {
                 (_, Some(option)) => {
-                    config.push(set_in_list(&format!("/mounts/{at}/options/{option}"), "ro"));
+                    config.push(replace(&format!("/mounts/{at}/options/{option}"), "ro"));
                 }
                 (Some(_), None) => {
                     config.push(set(&format!("/mounts/{at}/options/-"), json!("ro")));
@@ -251,10 +264,6 @@ fn kernel_filesystems(spec: &Value, finding: &Finding) -> Option<Suggestion> {
         run.push("without --bundle: run mounts sysfs and cgroups read-only".to_owned());
     }
     (!config.is_empty()).then(|| Suggestion { run: run.join(", and "), config })
-}
-
-fn set_in_list(path: &str, word: &str) -> Value {
-    json!({ "op": "replace", "path": path, "value": word })
 }
 
 fn without_capabilities(spec: &Value, finding: &Finding) -> Option<Suggestion> {
@@ -275,9 +284,7 @@ fn without_capabilities(spec: &Value, finding: &Finding) -> Option<Suggestion> {
         // The whole set: sets have no order, and a runtime that keeps the spec may change it.
         let mut rest: Vec<&Value> = held.iter().filter(|held| !is_named(held)).collect();
         rest.sort_by_key(|name| name.as_str());
-        config.push(json!({
-            "op": "replace", "path": format!("/process/capabilities/{set}"), "value": rest
-        }));
+        config.push(replace(&format!("/process/capabilities/{set}"), json!(rest)));
     }
     let options =
         names.iter().map(|name| format!("--cap-drop {}", name.trim_start_matches("CAP_")));
@@ -285,17 +292,20 @@ fn without_capabilities(spec: &Value, finding: &Finding) -> Option<Suggestion> {
     (!config.is_empty()).then_some(Suggestion { run, config })
 }
 
-fn unprivileged() -> Suggestion {
+/// Without a rule everything is allowed.
+fn no_devices(spec: &Value) -> Vec<Value> {
+    let mut config = resources(spec);
+    config.push(set("/linux/resources/devices", json!([{ "allow": false, "access": "rwm" }])));
+    config
+}
+
+fn unprivileged(spec: &Value) -> Suggestion {
     let sets = ["bounding", "permitted", "effective"].map(|set| (set.to_owned(), json!(ORDINARY)));
     let sets: serde_json::Map<String, Value> = sets.into_iter().collect();
-    Suggestion {
-        run: "leave out --privileged; give what is really needed by --cap-add and --device"
-            .to_owned(),
-        config: vec![
-            set("/process/capabilities", Value::Object(sets)),
-            set("/linux/resources/devices", json!([{ "allow": false, "access": "rwm" }])),
-        ],
-    }
+    let mut config = vec![set("/process/capabilities", Value::Object(sets))];
+    config.extend(no_devices(spec));
+    let run = "leave out --privileged; give what is really needed by --cap-add and --device";
+    Suggestion { run: run.to_owned(), config }
 }
 
 /// A device as evidence tells it: `b 7:0`, or as a rule `b 7:* rwm`.
@@ -340,8 +350,7 @@ fn without_devices(spec: &Value, finding: &Finding) -> Option<Suggestion> {
         .collect();
     let mut config = remove_all("/linux/devices", nodes);
     if spec["linux"]["resources"]["devices"].as_array().is_none_or(Vec::is_empty) {
-        // Without a rule everything is allowed.
-        config.push(set("/linux/resources/devices", json!([{ "allow": false, "access": "rwm" }])));
+        config.extend(no_devices(spec));
     } else {
         config.extend(remove_all("/linux/resources/devices", rules));
     }
@@ -353,17 +362,19 @@ fn without_devices(spec: &Value, finding: &Finding) -> Option<Suggestion> {
 
 fn limits(spec: &Value, finding: &Finding) -> Suggestion {
     let lacks = |word: &str| finding.observed.contains(word);
-    let (mut run, mut config) = (Vec::new(), Vec::new());
-    if !spec["linux"]["resources"].is_object() {
-        config.push(set("/linux/resources", json!({})));
-    }
-    if lacks("memory") {
-        run.push(format!("--memory {}", MEMORY.0));
-        config.push(set("/linux/resources/memory", json!({ "limit": MEMORY.1 })));
-    }
-    if lacks("processes") {
-        run.push(format!("--pids {PIDS}"));
-        config.push(set("/linux/resources/pids", json!({ "limit": PIDS })));
+    let (mut run, mut config) = (Vec::new(), resources(spec));
+    for (word, controller, option, limit) in [
+        ("memory", "memory", format!("--memory {}", MEMORY.0), MEMORY.1),
+        ("processes", "pids", format!("--pids {PIDS}"), PIDS),
+    ] {
+        if lacks(word) {
+            run.push(option);
+            // Beside a reservation, say, which stays.
+            if !spec["linux"]["resources"][controller].is_object() {
+                config.push(set(&format!("/linux/resources/{controller}"), json!({})));
+            }
+            config.push(set(&format!("/linux/resources/{controller}/limit"), limit));
+        }
     }
     Suggestion { run: run.join(" ") + ", or what it needs", config }
 }

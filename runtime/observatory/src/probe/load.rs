@@ -78,7 +78,7 @@ pub struct Settings {
     pub event_rate: u32,
     /// Whether records of exec carry the arguments, which can hold secrets.
     pub argv: bool,
-    /// Whether the kernel counts how often the programs run and how long, which costs each run some 20 to 50 ns.
+    /// Whether the kernel counts how often the programs run and how long, which makes each run a little slower.
     pub run_stats: bool,
     /// Which cgroups are counted and reported.
     pub watch: Watch,
