@@ -63,7 +63,7 @@ pub mod flags {
 
 /// When, where and by whom. "The task" is the task the record is about: the new one of a clone, the victim
 /// of an OOM kill, else the one that ran.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Header {
     /// Bytes of the whole record.

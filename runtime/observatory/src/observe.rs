@@ -5,16 +5,17 @@ use crate::attribution::Registry;
 use crate::attribution::registry::NewCgroups;
 use crate::attribution::state_file;
 use crate::ebpf_log::EbpfLog;
-use crate::event::History;
 use crate::event::decode::text;
 use crate::event::history::Bounds;
 use crate::event::json::Context;
-use crate::event::store::{Keep, Store};
+use crate::event::notice::{News, Notice, What};
+use crate::event::store::{self, Keep, Store};
+use crate::event::{Event, History};
 use crate::export::{Collector, EventsFile, Export, Sink};
 use crate::http;
 use crate::http::web_config::{WebConfig, WebConfigError};
 use crate::kernel::cgroup_mounts::Hierarchy;
-use crate::leaks::{self, Places, Wanted};
+use crate::leaks::{self, Places, Wanted, residue};
 use crate::metrics::{self, Metrics, MetricsError, Shown};
 use crate::notify;
 use crate::privileges;
@@ -202,10 +203,22 @@ fn look_for_leaks(shared: &Shared, places: &Places, stop: &Receiver<()>) {
         let due = last.is_none_or(|last: Instant| last.elapsed() >= LEAK_PACE);
         if due || shared.leaks().has_nameless() {
             match leaks::judge(places, &Wanted::All, |_| true) {
-                Ok(report) => shared.leaks().looked(report),
+                Ok(report) => {
+                    let news = shared.leaks().looked(report);
+                    tell(shared, news);
+                }
                 Err(error) => tracing::warn!(%error, "cannot look for leaks"),
             }
-            last = Some(Instant::now());
+            if due {
+                match residue::that_stays(places) {
+                    Ok(findings) => {
+                        let news = shared.leaks().looked_for_residue(findings);
+                        tell(shared, news);
+                    }
+                    Err(error) => tracing::warn!(%error, "cannot look for what containers left"),
+                }
+                last = Some(Instant::now());
+            }
             allocator::give_back();
         }
         match stop.recv_timeout(LEAK_HASTE) {
@@ -213,6 +226,40 @@ fn look_for_leaks(shared: &Shared, places: &Places, stop: &Receiver<()>) {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
     }
+}
+
+/// Takes in what an earlier observatory has kept that explains the state of containers: their mounts.
+fn recall(shared: &Shared, folder: &Path) {
+    // The history of the first start is not there yet.
+    if !folder.is_dir() {
+        return;
+    }
+    let explains = |line: &str| {
+        ["\"type\":\"mount.", "\"type\":\"cgroup.remove\""].iter().any(|kind| line.contains(kind))
+    };
+    match store::lines(folder, explains) {
+        Ok(lines) => {
+            let mut leaks = shared.leaks();
+            lines.for_each(|line| leaks.recall(&line, &shared.context.boot));
+        }
+        Err(error) => tracing::warn!(%error, "cannot read what an earlier observatory has kept"),
+    }
+    allocator::give_back();
+}
+
+/// Tells in the stream what was found.
+fn tell(shared: &Shared, news: Vec<News>) {
+    if news.is_empty() {
+        return;
+    }
+    let registry = shared.registry();
+    let events = news.into_iter().map(|news| {
+        let about = registry.about(&news.finding().container);
+        Event::notice(Notice::now(What::Finding(news)), about)
+    });
+    let batch = events.collect();
+    drop(registry);
+    shared.history.add(batch);
 }
 
 impl Running {
@@ -279,6 +326,10 @@ impl Running {
             .name("events".to_owned())
             .spawn(move || pump.run())
             .map_err(system("start a thread"))?;
+        // What is told of it came before the attaching, and so before anything that the thread notes.
+        if let Some((folder, _)) = &options.history {
+            recall(&shared, folder);
+        }
         let (looks, looking) = mpsc::channel();
         let looker = (Arc::clone(&shared), Places::live(&options.root));
         std::thread::Builder::new()

@@ -4,11 +4,14 @@
 //! nothing is left: an idle host wakes it once a second at most, a busy one 200 times a second, whatever the number
 //! of records.
 
+use crate::attribution::registry::Change;
 use crate::attribution::state_file::{self, Root};
+use crate::attribution::{Attribution, Outcome, Registry};
 use crate::ebpf_log::EbpfLog;
 use crate::event::decode::{Record, text};
 use crate::event::history::Event;
 use crate::event::json;
+use crate::event::notice::{Notice, What};
 use crate::kernel::cgroup_mounts::Hierarchy;
 use crate::metrics::Exemplar;
 use crate::probe::watch::Watched;
@@ -24,7 +27,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use terrarium_abi::namespace::CLONE_NS_FLAGS;
-use terrarium_abi::{CgroupInfo, CgroupKey, NsKind};
+use terrarium_abi::{CgroupInfo, CgroupKey, Header, NsKind};
 
 /// Pause between two looks while records come.
 const PACE: Duration = Duration::from_millis(5);
@@ -108,7 +111,12 @@ impl Pump {
     fn read_state_files(&mut self, watch: &mut StateWatch) {
         watch.read();
         self.follow_state_files();
-        self.shared.registry().read_state_files();
+        let mut registry = self.shared.registry();
+        registry.read_state_files();
+        let mut batch = Vec::new();
+        tell_changes(&mut registry, None, &mut batch);
+        drop(registry);
+        hand_over(&self.shared, &mut batch);
     }
 
     fn follow_state_files(&mut self) {
@@ -162,7 +170,11 @@ impl Pump {
         let keys = registry.tick(|| shared.read_counts());
         shared.remove_counters(&keys);
         let live: Vec<(Hierarchy, u64)> = registry.take_forgotten();
+        let mut batch = Vec::new();
+        tell_changes(&mut registry, None, &mut batch);
         drop(registry);
+        tell_loss(shared, &mut batch);
+        hand_over(shared, &mut batch);
         let mut notes = self.notes.lock().unwrap_or_else(PoisonError::into_inner);
         for (hierarchy, id) in live {
             let number = match hierarchy {
@@ -181,6 +193,35 @@ fn may_be_first_of_cgroup(record: &Record) -> bool {
         Record::NewTask(task) => task.caller_cgroup_id != task.header.cgroup_id,
         Record::CgroupAttach(_) => true,
         _ => false,
+    }
+}
+
+/// Tells of containers that are in another state than before; at the time of a record, if one has shown it.
+fn tell_changes(registry: &mut Registry, record: Option<&Record>, batch: &mut Vec<Event>) {
+    for Change { container, now, before } in registry.changes() {
+        let what = What::Container { now, before };
+        let notice = match record {
+            Some(record) => {
+                let mono_ns = record.header().mono_ns;
+                Notice::at(Header { mono_ns, ..Header::default() }, what)
+            }
+            None => Notice::now(what),
+        };
+        batch.push(Event::notice(notice, container));
+    }
+}
+
+/// Tells of records that were lost in the kernel since this was told last.
+fn tell_loss(shared: &Shared, batch: &mut Vec<Event>) {
+    let lost = shared.lost_since_told();
+    if lost > 0 {
+        let machine = Attribution {
+            container: None,
+            cgroup_id: 0,
+            path: Arc::from("/"),
+            outcome: Outcome::Exact,
+        };
+        batch.push(Event::notice(Notice::now(What::Lost(lost)), machine));
     }
 }
 
@@ -217,6 +258,8 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
     }
     let (unified, memory) = record.cgroup_ids(&shared.mounts);
     let attribution = registry.attribute(unified, memory);
+    let mut changes = Vec::new();
+    tell_changes(&mut registry, Some(&record), &mut changes);
     drop(registry);
     if let (Record::Oom(_), Some(container)) = (&record, &attribution.container) {
         // Now, because the container and its files may be gone by the next scrape.
@@ -237,13 +280,16 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
     let before = leaks.actor(record.header(), &attribution);
     leaks.take(&record, &attribution, &shared.context.initial_namespaces);
     let after = leaks.actor(record.header(), &attribution);
+    let found = leaks.take_news();
     drop(leaks);
     let mut lives = shared.lives.lock().unwrap_or_else(PoisonError::into_inner);
     lives.take(&record, &attribution, before.role, after.role);
     drop(lives);
     // One that has ended is forgotten by now.
     let actor = if matches!(record, Record::Exit(_)) { before } else { after };
-    shared.delivered[probe as usize].fetch_add(1, Ordering::Relaxed);
+    if let Some(probe) = probe {
+        shared.delivered[probe as usize].fetch_add(1, Ordering::Relaxed);
+    }
     let record = Arc::new(record);
     let event = |namespace| Event {
         number: 0,
@@ -271,6 +317,13 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
             batch.extend(kinds.map(|kind| event(Some(kind))));
         }
         _ => batch.push(event(None)),
+    }
+    batch.append(&mut changes);
+    for news in found {
+        // Of who entered a container it is the container that is told of.
+        let about = shared.registry().about(&news.finding().container);
+        let notice = Notice::at(*record.header(), What::Finding(news));
+        batch.push(Event { actor: actor.clone(), ..Event::notice(notice, about) });
     }
 }
 

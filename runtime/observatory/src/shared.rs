@@ -47,8 +47,10 @@ pub struct Shared {
     pub stalls: Mutex<HashMap<String, Exemplar>>,
     /// Records that were not understood.
     pub decode_errors: AtomicU64,
-    /// Records lost in the kernel that have been told in the stream.
+    /// Records lost in the kernel that have been told in the stream, before an event that was not lost.
     told_lost: AtomicU64,
+    /// The same, told by an event of its own.
+    told_in_event: AtomicU64,
 }
 
 impl Shared {
@@ -85,6 +87,7 @@ impl Shared {
             stalls: Mutex::default(),
             decode_errors: AtomicU64::new(0),
             told_lost: AtomicU64::new(0),
+            told_in_event: AtomicU64::new(0),
         }
     }
 
@@ -156,8 +159,17 @@ impl Shared {
 
     /// Records that the kernel side lost since this was last asked.
     pub fn newly_lost(&self) -> u64 {
+        self.lost_since(&self.told_lost)
+    }
+
+    /// The same, for the events that tell of losses.
+    pub fn lost_since_told(&self) -> u64 {
+        self.lost_since(&self.told_in_event)
+    }
+
+    fn lost_since(&self, told: &AtomicU64) -> u64 {
         let Ok(lost) = self.counters().lost() else { return 0 };
-        lost.saturating_sub(self.told_lost.swap(lost, Ordering::Relaxed))
+        lost.saturating_sub(told.swap(lost, Ordering::Relaxed))
     }
 
     /// Reads the kernel's memory events of one container now.

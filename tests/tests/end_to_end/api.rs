@@ -127,7 +127,9 @@ fn allow_no_other(schema: &mut Value) {
             if object.contains_key("properties") {
                 object.insert("additionalProperties".to_owned(), false.into());
             }
-            object.values_mut().for_each(allow_no_other);
+            // A condition says nothing of other properties.
+            let parts = object.iter_mut().filter(|(name, _)| *name != "if");
+            parts.for_each(|(_, part)| allow_no_other(part));
         }
         Value::Array(all) => all.iter_mut().for_each(allow_no_other),
         _ => {}

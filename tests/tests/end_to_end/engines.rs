@@ -1,6 +1,8 @@
 //! Podman and containerd as clients.
 
 use nix::pty::{Winsize, openpty};
+use serde_json::Value;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -15,9 +17,16 @@ use terrarium_tests::{NetworkNamespace, TestBed, eventually, require};
 /// Podman with everything it keeps in the test's own folder.
 struct Podman<'a> {
     bed: &'a TestBed,
+    /// What makes its containers.
+    runtime: OsString,
 }
 
-impl Podman<'_> {
+impl<'a> Podman<'a> {
+    /// With terrarium as its runtime.
+    fn new(bed: &'a TestBed) -> Self {
+        Self { bed, runtime: bed.runtime().get_program().to_owned() }
+    }
+
     fn call(&self, words: &[&str]) -> Outcome {
         self.bed.finish(self.command(Command::new("podman")).args(words))
     }
@@ -28,7 +37,7 @@ impl Podman<'_> {
         command.arg("--root").arg(folder("root")).arg("--runroot").arg(folder("run"));
         command.arg("--tmpdir").arg(folder("tmp")).args(["--storage-driver", "vfs"]);
         command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
-        command.arg("--runtime").arg(self.bed.runtime().get_program());
+        command.arg("--runtime").arg(&self.runtime);
         command
     }
 
@@ -70,7 +79,7 @@ impl Drop for Podman<'_> {
 fn podman_runs_stops_and_removes_containers() {
     require!(Root, Program("busybox"), Program("podman"));
     let bed = TestBed::new();
-    let podman = Podman { bed: &bed };
+    let podman = Podman::new(&bed);
     let outcome = podman.run("one", &["--rm", "--net", "none"], &["sh", "-c", "echo hi; exit 4"]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (4, "hi\n"), "{outcome:?}");
     let missing = podman.run("none", &["--rm", "--net", "none"], &["/no/such"]);
@@ -118,7 +127,7 @@ fn podman_runs_stops_and_removes_containers() {
 fn podman_gives_a_terminal() {
     require!(Root, Program("busybox"), Program("podman"));
     let bed = TestBed::new();
-    let podman = Podman { bed: &bed };
+    let podman = Podman::new(&bed);
     let size = Winsize { ws_row: 30, ws_col: 97, ws_xpixel: 0, ws_ypixel: 0 };
     let pty = openpty(Some(&size), None).unwrap();
     let (mut master, slave) = (File::from(pty.master), pty.slave);
@@ -153,7 +162,7 @@ fn podman_publishes_ports_and_asks_for_health() {
         return skip(name, &"needs the plugins of CNI (Debian's containernetworking-plugins)");
     }
     let bed = TestBed::new();
-    let podman = Podman { bed: &bed };
+    let podman = Podman::new(&bed);
     // Bridge and rules, which Podman leaves behind, go with the namespace; leases, with the folder.
     let host = NetworkNamespace::new();
     let leases = bed.folder().join("leases");
@@ -282,4 +291,62 @@ fn containerd_runs_execs_and_removes_containers() {
     containerd.call(&["container", "rm", &two]).success();
     let list = containerd.call(&["container", "ls", "--quiet"]).success();
     assert_eq!(list, "");
+}
+
+/// The findings of `terrarium leaks ID`.
+fn leaks(bed: &TestBed, id: &str) -> Vec<Value> {
+    let outcome = bed.run(["leaks", id, "--format", "json"]);
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {outcome:?}"));
+    let findings: Vec<Value> = outcome.stdout.lines().map(parse).collect();
+    assert!(!findings.is_empty(), "root is root, at least: {outcome:?}");
+    findings
+}
+
+/// Judges a container that its engine has started as it does, and one that has the host's processes by its own word.
+#[track_caller]
+fn assert_judged_by_their_spec(bed: &TestBed, usual: &str, with_host_pids: &str) {
+    let findings = leaks(bed, usual);
+    let bad: Vec<&Value> = findings
+        .iter()
+        .filter(|finding| ["high", "critical"].iter().any(|bad| finding["severity"] == *bad))
+        .collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+    let unread = |finding: &&Value| finding["declared"].to_string().contains("nothing that can be");
+    assert_eq!(findings.iter().find(unread), None, "its spec is read");
+    let findings = leaks(bed, with_host_pids);
+    let found = findings.iter().find(|finding| finding["check"] == "host-pid-namespace");
+    let found = found.unwrap_or_else(|| panic!("{findings:#?}"));
+    assert_eq!((&found["source"], &found["severity"]), (&"declared".into(), &"medium".into()));
+}
+
+#[test]
+fn containers_of_podman_are_judged_by_their_spec() {
+    require!(Root, Program("busybox"), Program("podman"));
+    let bed = TestBed::new();
+    let runc = terrarium_tests::requirement::program("runc");
+    for runtime in [Some(bed.runtime().get_program().into()), runc].into_iter().flatten() {
+        let podman = Podman { runtime: runtime.into(), ..Podman::new(&bed) };
+        podman.run("usual", &["-d", "--net", "none"], &["sleep", "600"]).success();
+        let options = ["-d", "--net", "none", "--pid", "host"];
+        podman.run("pids", &options, &["sleep", "600"]).success();
+        // As people name them.
+        assert_judged_by_their_spec(&bed, &bed.unique("usual"), &bed.unique("pids"));
+    }
+}
+
+#[test]
+fn containers_of_containerd_are_judged_by_their_spec() {
+    require!(Root, Program("busybox"), Program("containerd"), Program("ctr"));
+    let bed = TestBed::new();
+    let containerd = Containerd::start(&bed);
+    let (usual, pids) = (bed.unique("usual"), bed.unique("pids"));
+    containerd.run(&["--detach"], &usual, &["sleep", "600"]).success();
+    let own = format!("pid:/proc/{}/ns/pid", std::process::id());
+    containerd.run(&["--detach", "--with-ns", &own], &pids, &["sleep", "600"]).success();
+    assert_judged_by_their_spec(&bed, &usual, &pids);
+    for id in [&usual, &pids] {
+        containerd.call(&["task", "kill", "--signal", "SIGKILL", id]).success();
+        containerd.call(&["task", "rm", id]);
+        containerd.call(&["container", "rm", id]);
+    }
 }

@@ -859,6 +859,19 @@ fn where_containers_touch_is_a_graph() {
     let who = format!("process {} traces process {pid}", std::process::id());
     assert_eq!((traced.len(), &traced[0]["what"]), (1, &json!(who)), "{traced:#?}");
     drop((one, alone));
+    // An abstract socket of one that the other reaches.
+    let mut serving = bed.container("serving").follow();
+    let of_serving = format!("container:{}", serving.name());
+    let beside = bed.container("beside").with(["--net", &of_serving]).follow();
+    let name = bed.unique("socket");
+    serving.call(&format!("listen-abstract {name}"));
+    let sockets = of("socket", &edges(&bed, &[serving.name()], serving.name(), beside.name()));
+    let [socket] = &sockets[..] else { panic!("{sockets:#?}") };
+    assert_eq!((&socket["from"], &socket["to"]), (&json!(beside.name()), &json!(serving.name())));
+    assert!(socket["what"].as_str().is_some_and(|what| what.contains(&name)), "{socket:#}");
+    assert_eq!(socket["declared"], true);
+    beside.finish();
+    serving.finish();
     let dot = bed.run(["leaks", &two.id, "--graph", "dot"]).success();
     assert!(dot.starts_with("digraph crossings {") && dot.contains("dir=none"), "{dot}");
     assert_eq!(bed.run(["leaks", "--graph", "dot", "--check", "no-seccomp"]).code, 2);

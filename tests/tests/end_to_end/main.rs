@@ -30,6 +30,7 @@ mod lifecycle;
 mod limits;
 mod memory;
 mod network;
+mod news;
 mod observe;
 mod oci;
 mod options;

@@ -407,6 +407,12 @@ fn detail(event: &Value) -> String {
         ("/memory/scope", "limit="),
         ("/memory/limit_bytes", "limit_bytes="),
         ("/memory/reclaimed_bytes", "reclaimed_bytes="),
+        ("/finding/check", ""),
+        ("/finding/observed", ""),
+        ("/residue/check", ""),
+        ("/residue/observed", ""),
+        ("/container/state_before", "before="),
+        ("/stream/lost", "lost="),
         ("/target/cgroup/path", "to="),
     ];
     let mut parts = Vec::new();

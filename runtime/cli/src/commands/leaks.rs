@@ -167,6 +167,19 @@ fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let seen: Vec<Value> =
         serde_json::from_str(&text).context("read what the observatory found")?;
     for finding in seen.iter().filter_map(Finding::read) {
+        // Who made it so, where that was seen.
+        let same = report.findings.iter_mut().find(|known| {
+            known.check == finding.check
+                && known.container.id == finding.container.id
+                && known.observed == finding.observed
+        });
+        if let Some(known) = same.filter(|known| known.source != leaks::Source::Event) {
+            let seen = finding.evidence.iter().filter(|e| ["event", "processes"].contains(&e.kind));
+            known.evidence.extend(seen.cloned());
+            known.first_seen.clone_from(&finding.first_seen);
+            known.count = finding.count + 1;
+            continue;
+        }
         let ours = report.containers.iter().any(|container| container.id == finding.container.id);
         let wanted = args.check.is_empty() || args.check.iter().any(|id| id == finding.check);
         if finding.source == leaks::Source::Event && ours && wanted {

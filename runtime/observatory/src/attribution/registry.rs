@@ -10,6 +10,7 @@ use crate::attribution::handle;
 use crate::attribution::patterns;
 use crate::attribution::state_file::{self, Root, StateFile, Version};
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
+use crate::leaks::ContainerName;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -184,6 +185,17 @@ impl Snapshot {
     }
 }
 
+/// A container has come into another state.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Which.
+    pub container: Attribution,
+    /// The state that it is in.
+    pub now: State,
+    /// The one before, where it was known in one.
+    pub before: Option<State>,
+}
+
 /// Where a pair of ids leads.
 struct Resolved {
     subject: Subject,
@@ -218,6 +230,30 @@ struct Entry {
     bundle: Option<PathBuf>,
     /// How often its engine's files will still be asked for its name.
     look_ups_left: u32,
+    /// The state that was told last, and of which generation.
+    told: Option<(State, u64)>,
+}
+
+/// How long the state file of a container of terrarium's may come after its cgroup.
+const DECLARED_AFTER: Duration = Duration::from_secs(1);
+
+impl Entry {
+    /// Whether its state file, which knows its state better than a cgroup does, is still to be expected.
+    fn may_be_declared(&self) -> bool {
+        let is_new = OffsetDateTime::now_utc() - self.started < DECLARED_AFTER;
+        !self.declared && !self.live.is_empty() && self.info.runtime == "terrarium" && is_new
+    }
+
+    /// What is about the container itself.
+    fn attribution(&self, path: &str) -> Attribution {
+        Attribution {
+            container: Some(Arc::clone(&self.info)),
+            // In the unified hierarchy, where it has one there.
+            cgroup_id: self.live.iter().min().map_or(0, |key| key.1),
+            path: Arc::from(path),
+            outcome: Outcome::Exact,
+        }
+    }
 }
 
 /// How often, a second apart, an engine's files are asked for the name of a container: some come after its cgroup.
@@ -247,6 +283,8 @@ pub struct Registry {
     forgotten: Vec<(Hierarchy, u64)>,
     /// `/`, but for tests: where the engines' files are.
     engine_root: PathBuf,
+    /// Paths of containers that something has become of since [`Registry::changes`] was last asked.
+    touched: BTreeSet<String>,
     /// When the cgroup that the walk at the start has found was made.
     made_at: Option<OffsetDateTime>,
 }
@@ -275,6 +313,7 @@ impl Registry {
             outcomes: HashMap::new(),
             forgotten: Vec::new(),
             engine_root: PathBuf::from("/"),
+            touched: BTreeSet::new(),
             made_at: None,
         };
         registry.read_state_files();
@@ -286,6 +325,8 @@ impl Registry {
             });
         }
         registry.made_at = None;
+        // What is there already has not become so.
+        registry.changes();
         registry
     }
 
@@ -322,6 +363,7 @@ impl Registry {
             if is_new {
                 self.name_by_engine(owner);
             }
+            self.touched.insert(owner.clone());
         }
         let path: Arc<str> = Arc::from(path);
         self.by_path.insert((hierarchy, Arc::clone(&path), id));
@@ -340,6 +382,7 @@ impl Registry {
         known.removed = Some(Instant::now());
         if let Some(entry) = known.owner.as_ref().and_then(|owner| self.containers.get_mut(owner)) {
             entry.live.remove(&key);
+            self.touched.insert(entry.info.path.clone());
             if entry.live.is_empty() {
                 entry.state = State::Stopped;
                 if !entry.declared {
@@ -476,6 +519,8 @@ impl Registry {
             .map(|cgroup| (cgroup.hierarchy.clone(), cgroup.path.clone()))
             .collect();
         entry.state = State::from_status(&state.status);
+        self.touched.insert(owner.clone());
+        let entry = self.entry(&owner, &owner);
         if entry.ended.take().is_some() && !is_new {
             let mut info = (*entry.info).clone();
             info.generation += 1;
@@ -518,6 +563,7 @@ impl Registry {
                 entry.state = State::Stopped;
                 entry.ended = Some(Instant::now());
             }
+            self.touched.insert(owner.to_owned());
         }
     }
 
@@ -647,8 +693,50 @@ impl Registry {
                 elsewhere: BTreeMap::new(),
                 bundle: None,
                 look_ups_left: LOOK_UPS,
+                told: None,
             }
         })
+    }
+
+    /// The containers whose state is another than when this was last asked.
+    pub fn changes(&mut self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for path in std::mem::take(&mut self.touched) {
+            let Some(entry) = self.containers.get_mut(&path) else { continue };
+            if entry.may_be_declared() {
+                self.touched.insert(path);
+                continue;
+            }
+            let now = if entry.live.is_empty() { State::Stopped } else { entry.state };
+            let generation = entry.info.generation;
+            let before = entry.told.replace((now, generation));
+            if before == Some((now, generation)) {
+                continue;
+            }
+            let before = before.filter(|before| before.1 == generation).map(|before| before.0);
+            changes.push(Change { container: entry.attribution(&path), now, before });
+        }
+        changes
+    }
+
+    /// What is about a container that somebody else has named, as far as it is known here.
+    pub fn about(&self, name: &ContainerName) -> Attribution {
+        let known = self.containers.iter().find(|(_, entry)| entry.info.id == name.id);
+        if let Some((path, entry)) = known {
+            return entry.attribution(path);
+        }
+        let container = Container {
+            id: name.id.clone(),
+            name: name.name.clone(),
+            runtime: name.runtime.clone(),
+            ..Container::default()
+        };
+        Attribution {
+            container: Some(Arc::new(container)),
+            cgroup_id: 0,
+            path: Arc::from(""),
+            outcome: Outcome::Exact,
+        }
     }
 
     /// The containers, those that have ended less than the grace time ago included.

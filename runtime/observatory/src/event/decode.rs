@@ -1,5 +1,6 @@
 //! From bytes of the ring buffer to records.
 
+use super::notice::Notice;
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
 use aya::Pod;
 use terrarium_abi::{
@@ -51,6 +52,8 @@ pub enum Record {
     CgroupAttach(Box<CgroupAttach>),
     /// A guarded call.
     Guard(Box<Guard>),
+    /// Not the kernel's, but the observatory's own.
+    Notice(Box<Notice>),
 }
 
 impl Record {
@@ -89,19 +92,21 @@ impl Record {
             Self::CgroupMkdir(record) | Self::CgroupRmdir(record) => &record.header,
             Self::CgroupAttach(record) => &record.header,
             Self::Guard(record) => &record.header,
+            Self::Notice(notice) => &notice.header,
         }
     }
 
-    /// The probe that wrote it.
-    pub fn probe(&self) -> Probe {
-        match self {
+    /// The probe that wrote it; none where the observatory did.
+    pub fn probe(&self) -> Option<Probe> {
+        Some(match self {
             Self::NewTask(_) | Self::CloneFailed(_) | Self::Exec(_) | Self::Exit(_) => Probe::Task,
             Self::NsChange(_) => Probe::Namespace,
             Self::Mount(_) => Probe::Mount,
             Self::Reclaim(_) | Self::Oom(_) => Probe::Memory,
             Self::CgroupMkdir(_) | Self::CgroupRmdir(_) | Self::CgroupAttach(_) => Probe::Cgroup,
             Self::Guard(_) => Probe::Guard,
-        }
+            Self::Notice(_) => return None,
+        })
     }
 
     /// The ids, unified and memory, of the cgroup that the event is about: of a new or removed cgroup that one,

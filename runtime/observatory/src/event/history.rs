@@ -5,7 +5,8 @@
 
 use crate::attribution::Attribution;
 use crate::event::decode::Record;
-use crate::leaks::events::Actor;
+use crate::event::notice::Notice;
+use crate::leaks::events::{Actor, Role};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +31,19 @@ pub struct Event {
 }
 
 impl Event {
+    /// One that the observatory itself tells.
+    pub fn notice(notice: Notice, about: Attribution) -> Self {
+        let role = if about.container.is_some() { Role::Workload } else { Role::Foreign };
+        Self {
+            number: 0,
+            record: Arc::new(Record::Notice(Box::new(notice))),
+            namespace: None,
+            attribution: about,
+            actor: Actor { role, exe: None },
+            lost_before: 0,
+        }
+    }
+
     /// Bytes that it holds, about.
     fn size(&self) -> usize {
         let record = usize::from(self.record.header().size);
@@ -49,7 +63,7 @@ pub struct Filter {
 impl Filter {
     /// Whether the reader wants this event.
     pub fn wants(&self, event: &Event) -> bool {
-        if self.probe.is_some_and(|probe| probe != event.record.probe()) {
+        if self.probe.is_some_and(|probe| Some(probe) != event.record.probe()) {
             return false;
         }
         match (&self.container, &event.attribution.container) {
@@ -204,7 +218,6 @@ impl Reader {
 mod tests {
     use super::*;
     use crate::attribution::Outcome;
-    use crate::leaks::events::Role;
 
     fn event() -> Event {
         let mut bytes = [0_u8; 96];

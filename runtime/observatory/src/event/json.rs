@@ -80,7 +80,9 @@ pub fn line(event: &Event, context: &Context, seq: u64, missed: u64, wall_offset
     );
     let mut process = process(header, context, &event.actor, foreign);
     payload(event, context, &mut object, &mut process);
-    object.insert("process".to_owned(), Value::Object(process));
+    if !matches!(&*event.record, Record::Notice(notice) if !notice.has_process()) {
+        object.insert("process".to_owned(), Value::Object(process));
+    }
     if header.flags & flags::TRUNCATED != 0 {
         object.insert("truncated".to_owned(), json!(true));
     }
@@ -116,12 +118,14 @@ pub fn event_type(event: &Event) -> String {
         Record::CgroupRmdir(_) => "cgroup.remove".to_owned(),
         Record::CgroupAttach(_) => "cgroup.attach".to_owned(),
         Record::Guard(guard) => format!("guard.{}", guard::event_name(guard)),
+        Record::Notice(notice) => notice.event_type(),
     }
 }
 
 fn severity(record: &Record) -> &'static str {
     match record {
         Record::Oom(_) => "warning",
+        Record::Notice(notice) => notice.severity(),
         _ => "info",
     }
 }
@@ -181,6 +185,7 @@ fn payload(
     process: &mut Map<String, Value>,
 ) {
     match &*event.record {
+        Record::Notice(notice) => notice.payload(object),
         Record::NewTask(task) => new_task(task, event.namespace, object, process),
         Record::CloneFailed(failed) => {
             clone_flags(failed.flags, process);

@@ -5,7 +5,8 @@ pub mod flag_names;
 pub(crate) mod guard;
 pub mod history;
 pub mod json;
-mod mount;
+pub(crate) mod mount;
+pub mod notice;
 pub mod select;
 pub mod store;
 

@@ -171,6 +171,17 @@ pub fn read(
     chosen: &Selection,
     visit: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> io::Result<()> {
+    for (seq, line) in (1_u64..).zip(lines(folder, |line| chosen.wants_line(line))?) {
+        visit(&renumbered(&line, seq))?;
+    }
+    Ok(())
+}
+
+/// The events in `folder` that are `wanted`, oldest first. Lines that are not whole are left out.
+pub fn lines(
+    folder: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> io::Result<impl Iterator<Item = String>> {
     let mut found: Vec<(OffsetDateTime, String)> = Vec::new();
     for entry in fs::read_dir(folder)?.flatten() {
         for name in ["old", "new"] {
@@ -178,17 +189,14 @@ pub fn read(
             for line in BufReader::new(file).lines() {
                 let Ok(line) = line else { break };
                 let Some(time) = time_of(&line).filter(|_| line.ends_with('}')) else { continue };
-                if chosen.wants_line(&line) {
+                if wanted(&line) {
                     found.push((time, line));
                 }
             }
         }
     }
     found.sort_by_key(|(time, _)| *time);
-    for (seq, (_, line)) in (1_u64..).zip(&found) {
-        visit(&renumbered(line, seq))?;
-    }
-    Ok(())
+    Ok(found.into_iter().map(|(_, line)| line))
 }
 
 fn time_of(line: &str) -> Option<OffsetDateTime> {

@@ -5,6 +5,7 @@
 
 use super::process::Proc;
 use super::spec::Spec;
+use crate::attribution;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -103,9 +104,14 @@ fn terrarium(folder: &Path) -> Option<Known> {
     let state = json(&folder.join("state.json"))?;
     let status = text(&state["status"]);
     let cgroups = state["cgroups"].as_array().into_iter().flatten();
+    let (id, name) = (text(&state["id"]), text(&state["name"]));
+    let bundle = PathBuf::from(text(&state["bundle"]));
+    // The engine above it has given another name than its runtime was told.
+    let by_engine =
+        (id == name && is_of_podman(&bundle)).then(|| engine_name("podman", &id, &bundle));
     Some(Known {
-        id: text(&state["id"]),
-        name: text(&state["name"]),
+        name: by_engine.unwrap_or(name),
+        id,
         runtime: "terrarium".to_owned(),
         pid: pid(&state["pid"]),
         start_ticks: state["pid_start_ticks"].as_u64(),
@@ -148,12 +154,12 @@ fn runc(folder: &Path) -> Option<Known> {
     let runtime = match () {
         () if below("/moby/") => "docker",
         () if below("/containerd/") => "containerd",
-        () if bundle.to_string_lossy().contains("/overlay-containers/") => "podman",
+        () if is_of_podman(&bundle) => "podman",
         () => "runc",
     };
     let id = text(&state["id"]);
     Some(Known {
-        name: engine_name(&id, &bundle),
+        name: engine_name(runtime, &id, &bundle),
         id,
         runtime: runtime.to_owned(),
         pid: pid(&state["init_process_pid"]),
@@ -172,11 +178,11 @@ fn crun(folder: &Path) -> Option<Known> {
     let bundle = PathBuf::from(text(&status["bundle"]));
     let id = folder.file_name()?.to_string_lossy().into_owned();
     let cgroup = text(&status["cgroup-path"]);
-    let podman = bundle.to_string_lossy().contains("/overlay-containers/");
+    let runtime = if is_of_podman(&bundle) { "podman" } else { "crun" };
     Some(Known {
-        name: engine_name(&id, &bundle),
+        name: engine_name(runtime, &id, &bundle),
         id,
-        runtime: if podman { "podman" } else { "crun" }.to_owned(),
+        runtime: runtime.to_owned(),
         pid: pid(&status["pid"]),
         start_ticks: status["process-start-time"].as_u64(),
         // One path, the same in every hierarchy that it uses.
@@ -188,8 +194,20 @@ fn crun(folder: &Path) -> Option<Known> {
     })
 }
 
-/// The name that an engine's annotations give, else the id.
-fn engine_name(id: &str, bundle: &Path) -> String {
+/// Whether a bundle lies where Podman puts them: `<storage>/<driver>-containers/<id>/userdata`.
+fn is_of_podman(bundle: &Path) -> bool {
+    let above = bundle.ancestors().nth(2).and_then(Path::file_name).unwrap_or_default();
+    bundle.ends_with("userdata") && above.to_string_lossy().ends_with("-containers")
+}
+
+/// The name that an engine's own files or annotations give, else the id.
+fn engine_name(runtime: &str, id: &str, bundle: &Path) -> String {
+    if ["docker", "podman"].contains(&runtime) {
+        let details = attribution::engines::look_up(Path::new("/"), runtime, id, Some(bundle));
+        if let Some(details) = details.filter(|details| !details.name.is_empty()) {
+            return details.name;
+        }
+    }
     let spec = spec_in(bundle);
     let annotations = spec.as_ref().map(|spec| &spec.value()["annotations"]);
     ["io.kubernetes.cri.container-name", "io.kubernetes.container.name", "nerdctl/name"]

@@ -9,12 +9,15 @@ use super::Report;
 use super::finding::{ContainerName, Evidence, Finding, Severity, Source};
 use super::guarded;
 use super::mounts::is_within;
+use super::provenance::{Made, Mounts, who};
 use crate::attribution::{Attribution, Container};
 use crate::event::decode::{Record, text};
 use crate::event::flag_names;
-use std::collections::{BTreeMap, HashMap};
+use crate::event::mount::op_name;
+use crate::event::notice::{Closed, News};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
-use terrarium_abi::{Exec, Header, MountOp, NsChange, NsKind, Via};
+use terrarium_abi::{Exec, Header, Mount, MountOp, NsChange, NsKind, Via};
 
 /// One kind of event that is a finding.
 #[derive(Debug, Clone, Copy)]
@@ -177,6 +180,16 @@ pub struct Log {
     state: Vec<Finding>,
     /// The containers' own namespaces, by inode, as of the last look.
     inside: HashMap<u64, ContainerName>,
+    /// What ended containers have left, as of the last look.
+    residue: Vec<Finding>,
+    /// The mounts that were seen being made.
+    mounts: Mounts,
+    /// Processes of the host, or of another container, in a container's mount namespace: the path of its cgroup.
+    guests: HashMap<u32, Arc<str>>,
+    /// The path of a cgroup of each container, by its id.
+    paths: HashMap<String, Arc<str>>,
+    /// What was not told in the stream yet.
+    news: Vec<News>,
 }
 
 impl Log {
@@ -186,14 +199,18 @@ impl Log {
     }
 
     /// Takes what a look at all containers found; what was there before keeps the time at which it was first seen.
-    pub fn looked(&mut self, report: Report) {
+    ///
+    /// Gives what is new and what is no more, for the stream.
+    pub fn looked(&mut self, report: Report) -> Vec<News> {
         let mut findings = report.findings;
         self.inside = report.namespaces.into_iter().collect();
         let events = &mut self.events;
+        let mut news = Vec::new();
         self.nameless.retain(|key, looks| {
             let owner = report.cgroups.iter().find(|(path, _)| is_within(&key.1, path));
             if let (Some((_, name)), Some(finding)) = (owner, events.get_mut(key)) {
                 finding.container = name.clone();
+                news.push(News::Opened(Box::new(finding.clone())));
                 return false;
             }
             *looks += 1;
@@ -204,25 +221,78 @@ impl Log {
             }
             wait
         });
-        for finding in &mut findings {
-            if let Some(before) = self.state.iter().find(|before| before.key() == finding.key()) {
-                finding.first_seen.clone_from(&before.first_seen);
-                finding.count = before.count + 1;
+        let paths = report.cgroups.iter();
+        self.paths =
+            paths.map(|(path, name)| (name.id.clone(), Arc::from(path.as_str()))).collect();
+        let mut cgroups: HashMap<&str, Vec<&str>> = HashMap::new();
+        for (path, name) in &report.cgroups {
+            cgroups.entry(&name.id).or_default().push(path);
+        }
+        for finding in findings.iter_mut().filter(|finding| !finding.mounts.is_empty()) {
+            let own = cgroups.get(finding.container.id.as_str()).map_or(&[][..], Vec::as_slice);
+            finding.evidence.extend(self.mounts.of(&finding.mounts, own));
+        }
+        let there: HashSet<&str> = report.containers.iter().map(|name| name.id.as_str()).collect();
+        let before = std::mem::take(&mut self.state);
+        news.extend(self.difference(&before, &mut findings, |finding| {
+            let is_there = there.contains(finding.container.id.as_str());
+            if is_there { Closed::Mended } else { Closed::ContainerEnded }
+        }));
+        self.state = findings;
+        news
+    }
+
+    /// Takes what ended containers have left; gives what is new and what is no more.
+    pub fn looked_for_residue(&mut self, mut found: Vec<Finding>) -> Vec<News> {
+        let before = std::mem::take(&mut self.residue);
+        let news = self.difference(&before, &mut found, |_| Closed::Mended);
+        self.residue = found;
+        news
+    }
+
+    /// What is new, and what is no more; what was there before keeps the time at which it was first seen.
+    fn difference(
+        &self,
+        before: &[Finding],
+        now: &mut [Finding],
+        why: impl Fn(&Finding) -> Closed,
+    ) -> Vec<News> {
+        let known: HashMap<_, _> = before.iter().map(|finding| (finding.key(), finding)).collect();
+        let mut opened = Vec::new();
+        for finding in now.iter_mut() {
+            if let Some(before) = known.get(&finding.key()) {
+                let (first_seen, count) = (before.first_seen.clone(), before.count + 1);
+                (finding.first_seen, finding.count) = (first_seen, count);
+            } else if !self.is_told(finding) {
+                opened.push(News::Opened(Box::new(finding.clone())));
             }
         }
-        self.state = findings;
+        let still: HashSet<_> = now.iter().map(Finding::key).collect();
+        let closed = before
+            .iter()
+            .filter(|finding| !still.contains(&finding.key()) && !self.is_told(finding))
+            .map(|finding| News::Closed(Box::new(finding.clone()), why(finding)));
+        closed.chain(opened).collect()
+    }
+
+    /// Whether an event tells already what the state does.
+    fn is_told(&self, finding: &Finding) -> bool {
+        self.events
+            .values()
+            .any(|event| event.check == finding.check && event.container.id == finding.container.id)
+    }
+
+    /// The findings that were opened by what was taken in since this was last asked.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// Every finding, the worst first.
     pub fn all(&self) -> Vec<Finding> {
-        // What an event tells, the state need not tell again.
-        let told = |finding: &&Finding| {
-            !self.events.values().any(|event| {
-                event.check == finding.check && event.container.id == finding.container.id
-            })
-        };
         let events = self.events.values().filter(|finding| !finding.container.id.is_empty());
-        let mut all: Vec<Finding> = events.chain(self.state.iter().filter(told)).cloned().collect();
+        // What an event tells, the state need not tell again.
+        let state = self.state.iter().filter(|finding| !self.is_told(finding));
+        let mut all: Vec<Finding> = events.chain(state).chain(&self.residue).cloned().collect();
         all.sort_by(|a, b| {
             (b.severity, &a.container.id, a.check).cmp(&(a.severity, &b.container.id, b.check))
         });
@@ -255,6 +325,9 @@ impl Log {
                 );
                 let then = attribution.container.clone();
                 let new = Task { standing, parent: task.caller_pid, program, container: then };
+                if let Some(cgroup) = self.guests.get(&task.caller_pid).cloned() {
+                    self.guests.insert(header.pid, cgroup);
+                }
                 self.follow(header.pid, new);
                 if !own {
                     return;
@@ -279,7 +352,9 @@ impl Log {
             }
             Record::Exit(_) if header.pid == header.tid => {
                 self.tasks.remove(&header.pid);
+                self.guests.remove(&header.pid);
             }
+            Record::CgroupRmdir(removed) => self.mounts.cgroup_removed(&text(&removed.path)),
             Record::NsChange(change) => {
                 let own = self.own(header, container);
                 self.entered(change, own);
@@ -288,21 +363,9 @@ impl Log {
                 }
             }
             Record::Mount(mount) => {
-                let Some(container) = self.own(header, container) else { return };
-                let (source, target, kind) =
-                    (text(&mount.source), text(&mount.target), text(&mount.fstype));
-                let result = result_of(mount.result);
-                let is = |op: MountOp| mount.op == op as u32;
-                if is(MountOp::PivotRoot) {
-                    let what = format!("pivot_root to {source}: {result}");
-                    self.add(&PIVOT_PERFORMED, Severity::Low, container, header, &source, what);
-                } else if !is(MountOp::Umount) {
-                    let op = usize::try_from(mount.op).ok().and_then(|at| MountOp::ALL.get(at));
-                    let op = op.map_or("mount", |op| op.name());
-                    let severity = severity_of_mount(&kind, &source);
-                    let what = format!("{op} of {source} ({kind}) at {target}: {result}");
-                    let object = format!("{kind} {target}");
-                    self.add(&MOUNT_PERFORMED, severity, container, header, &object, what);
+                self.note_mount(mount, attribution, container);
+                if let Some(container) = self.own(header, container) {
+                    self.mounted(mount, container);
                 }
             }
             Record::CgroupAttach(moved) => {
@@ -334,6 +397,57 @@ impl Log {
         }
     }
 
+    /// Judges a mount operation of a container's.
+    fn mounted(&mut self, mount: &Mount, container: &Container) {
+        let header = &mount.header;
+        let (source, target, kind) =
+            (text(&mount.source), text(&mount.target), text(&mount.fstype));
+        let result = result_of(mount.result);
+        let is = |op: MountOp| mount.op == op as u32;
+        if is(MountOp::PivotRoot) {
+            let what = format!("pivot_root to {source}: {result}");
+            self.add(&PIVOT_PERFORMED, Severity::Low, container, header, &source, what);
+        } else if !is(MountOp::Umount) {
+            let op = op_name(mount.op);
+            let severity = severity_of_mount(&kind, &source);
+            let what = format!("{op} of {source} ({kind}) at {target}: {result}");
+            let object = format!("{kind} {target}");
+            self.add(&MOUNT_PERFORMED, severity, container, header, &object, what);
+        }
+    }
+
+    /// Remembers who made a mount.
+    fn note_mount(&mut self, mount: &Mount, attribution: &Attribution, own: Option<&Container>) {
+        let header = &mount.header;
+        let guest = self.guests.get(&header.pid);
+        // What the host does in its own namespaces is no container's.
+        if mount.result < 0 || (own.is_none() && guest.is_none()) {
+            return;
+        }
+        let cgroup = Arc::clone(guest.unwrap_or(&attribution.path));
+        let role = match guest {
+            Some(_) => Role::Foreign,
+            // Whose cgroup it is may be known only after the runtime has mounted.
+            None if self.own(header, own).is_some() => Role::Workload,
+            None => Role::Runtime,
+        };
+        let (pid, comm) = (header.pid, text(&header.comm));
+        self.mounts.made(Made {
+            cgroup,
+            op: op_name(mount.op).to_owned(),
+            source: text(&mount.source).into_owned(),
+            target: text(&mount.target).into_owned(),
+            kind: text(&mount.fstype).into_owned(),
+            who: who(pid, &comm, role.name(), &super::now()),
+            chain: self.ancestry(header, |_| true),
+        });
+    }
+
+    /// Takes in a line of the history of before this observatory started.
+    pub fn recall(&mut self, line: &str, boot: &str) {
+        self.mounts.recall(line, boot);
+    }
+
     /// Whether the process is none of the container's; one that is gone and was not followed is not said to be.
     fn is_outside(pid: u32, container: &Container) -> bool {
         let of_kernel = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
@@ -347,11 +461,16 @@ impl Log {
 
     /// The process and those that made it, the first of the container's first: `PROGRAM (PID)` each.
     fn chain(&self, header: &Header) -> String {
+        self.ancestry(header, |task| task.standing != Standing::Outside)
+    }
+
+    /// The same with all of those that `wanted` lets through.
+    fn ancestry(&self, header: &Header, wanted: impl Fn(&Task) -> bool) -> String {
         let mut names = Vec::new();
         let mut pid = header.pid;
         while names.len() < MOST_CHAIN {
             match self.tasks.get(&pid) {
-                Some(task) if task.standing != Standing::Outside => {
+                Some(task) if wanted(task) => {
                     // busybox executes itself as /proc/self/exe; its name says more.
                     let program = match &task.program {
                         path if pid == header.pid && path.starts_with("/proc/") => {
@@ -393,6 +512,7 @@ impl Log {
         if self.tasks.len() >= MOST_TASKS {
             // Processes whose end was lost; what is not known counts as having been there before.
             self.tasks.clear();
+            self.guests.clear();
         }
         self.tasks.insert(pid, task);
     }
@@ -434,6 +554,11 @@ impl Log {
                 ..Container::default()
             };
             let header = &change.header;
+            if kind == NsKind::Mnt
+                && let Some(path) = self.paths.get(&name.id)
+            {
+                self.guests.insert(header.pid, Arc::clone(path));
+            }
             let what = format!("setns to {}:[{to}]", kind.name());
             let object = text(&header.comm).into_owned();
             self.add(&ENTERED, Severity::Info, &container, header, &object, what);
@@ -504,35 +629,36 @@ impl Log {
             path: "from the container's first process that was seen to this one".to_owned(),
             value: self.chain(header),
         };
-        if container.id.is_empty() {
-            self.nameless.insert(key.clone(), 0);
-        }
-        self.events.insert(
-            key,
-            Finding {
-                check: check.id,
-                severity,
-                source: Source::Event,
-                container: ContainerName {
-                    id: container.id.clone(),
-                    name: container.name.clone(),
-                    runtime: container.runtime.clone(),
-                },
-                declared: if check.id == ENTERED.id {
-                    "its namespaces are for its own processes".to_owned()
-                } else {
-                    "not done by the container's processes".to_owned()
-                },
-                observed,
-                evidence: vec![evidence, chain],
-                remedy: check.remedy.to_owned(),
-                first_seen: now.clone(),
-                last_seen: now,
-                count: 1,
-                suggestion: None,
-                object: object.to_owned(),
+        let finding = Finding {
+            check: check.id,
+            severity,
+            source: Source::Event,
+            container: ContainerName {
+                id: container.id.clone(),
+                name: container.name.clone(),
+                runtime: container.runtime.clone(),
             },
-        );
+            declared: if check.id == ENTERED.id {
+                "its namespaces are for its own processes".to_owned()
+            } else {
+                "not done by the container's processes".to_owned()
+            },
+            observed,
+            evidence: vec![evidence, chain],
+            remedy: check.remedy.to_owned(),
+            first_seen: now.clone(),
+            last_seen: now,
+            count: 1,
+            suggestion: None,
+            object: object.to_owned(),
+            mounts: Vec::new(),
+        };
+        if finding.container.id.is_empty() {
+            self.nameless.insert(key.clone(), 0);
+        } else {
+            self.news.push(News::Opened(Box::new(finding.clone())));
+        }
+        self.events.insert(key, finding);
     }
 }
 
@@ -569,7 +695,7 @@ fn severity_of_mount(kind: &str, source: &str) -> Severity {
 mod tests {
     use super::*;
     use crate::attribution::Outcome;
-    use terrarium_abi::{Mount, NewTask, RecordType};
+    use terrarium_abi::{NewTask, RecordType};
 
     /// The host's namespaces of the tests: each inode is 100 more than its kind.
     const INITIAL: [u32; 8] = [100, 101, 102, 103, 104, 105, 106, 107];

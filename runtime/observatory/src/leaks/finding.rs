@@ -1,5 +1,6 @@
 //! What a check says: one wall that is missing, with what proves it and what closes it.
 
+use super::provenance::Place;
 use super::suggest::Suggestion;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -166,6 +167,9 @@ pub struct Finding {
     /// What tells two findings of one check and container apart.
     #[serde(skip)]
     pub object: String,
+    /// The mounts that it is about.
+    #[serde(skip)]
+    pub mounts: Vec<Place>,
 }
 
 impl Finding {
@@ -203,6 +207,7 @@ impl Finding {
             suggestion: None,
             object: observed.clone(),
             observed,
+            mounts: Vec::new(),
         })
     }
 

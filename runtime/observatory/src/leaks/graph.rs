@@ -2,7 +2,7 @@
 //!
 //! A finding says that a wall is missing; an edge says between whom. What a spec asks for is an edge too, but a declared one.
 
-use super::checks::{host_filesystem_mounted, shared_superblock};
+use super::checks::{host_abstract_socket, host_filesystem_mounted, shared_superblock};
 use super::finding::ContainerName;
 use super::host::{Container, Host, LookError, Places, Wanted};
 use super::process::Kind;
@@ -28,6 +28,9 @@ pub enum Crossing {
     Ids,
     /// A process of the first traces one of the second (ptrace(2)).
     Trace,
+    /// A process of the second listens on an abstract unix socket, which the first reaches: they share a network namespace
+    /// (unix(7)).
+    Socket,
     /// A process of the first has a file open that only the second sees, as one has that was passed over a unix socket.
     Descriptor,
 }
@@ -41,13 +44,14 @@ impl Crossing {
             Self::Propagation => "propagation",
             Self::Ids => "ids",
             Self::Trace => "trace",
+            Self::Socket => "socket",
             Self::Descriptor => "descriptor",
         }
     }
 
     /// Whether it leads from the first to the second alone.
     const fn is_directed(self) -> bool {
-        matches!(self, Self::Trace | Self::Descriptor)
+        matches!(self, Self::Trace | Self::Socket | Self::Descriptor)
     }
 }
 
@@ -94,6 +98,7 @@ pub fn graph(places: &Places, wanted: &Wanted) -> Result<Graph, LookError> {
             }
         }
     }
+    sockets(&host, &chosen, &mut edges);
     let owners = owners(&host);
     for (at, one) in all.iter().enumerate() {
         let concerns = |other: usize| chosen.contains(&at) || chosen.contains(&other);
@@ -203,6 +208,52 @@ fn between(host: &Host, one: &Container, other: &Container, edges: &mut BTreeSet
         let declared = overlap(&asked(one), &asked(other)).is_some();
         let what = format!("{count} uids of the host from {first}");
         edges.insert(edge(one, to, Crossing::Ids, what, declared));
+    }
+}
+
+/// How many sockets of one network namespace are told of.
+const SOCKETS: usize = 64;
+
+/// Abstract sockets: whoever is in the network namespace reaches them.
+fn sockets(host: &Host, chosen: &BTreeSet<usize>, edges: &mut BTreeSet<Edge>) {
+    let mut networks: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+    for (at, container) in host.containers.iter().enumerate() {
+        if let Some(inode) = container.namespace(Kind::Net) {
+            networks.entry(inode).or_default().push(at);
+        }
+    }
+    for (inode, inside) in networks {
+        let is_hosts = host.is_own(Kind::Net, inode);
+        if (inside.len() < 2 && !is_hosts) || !inside.iter().any(|at| chosen.contains(at)) {
+            continue;
+        }
+        let pid = host.containers[inside[0]].init.pid;
+        let text = host.proc().text(pid, "net/unix").unwrap_or_default();
+        let listening = host_abstract_socket::listening(&text);
+        if listening.is_empty() {
+            continue;
+        }
+        let held: Vec<(usize, BTreeSet<u64>)> = inside
+            .iter()
+            .map(|at| (*at, host_abstract_socket::sockets_of(host, &host.containers[*at])))
+            .collect();
+        for (socket, name) in listening.into_iter().take(SOCKETS) {
+            let owner = held.iter().find(|(_, own)| own.contains(&socket)).map(|(at, _)| *at);
+            let to = match owner {
+                Some(at) => &*host.containers[at].name.id,
+                None if is_hosts => HOST,
+                // The process that had it has ended meanwhile.
+                None => continue,
+            };
+            for at in inside.iter().filter(|at| Some(**at) != owner) {
+                if chosen.contains(at) || owner.is_some_and(|owner| chosen.contains(&owner)) {
+                    let one = &host.containers[*at];
+                    let declared = leaves_open(one, Kind::Net)
+                        || owner.is_some_and(|at| leaves_open(&host.containers[at], Kind::Net));
+                    edges.insert(edge(one, to, Crossing::Socket, name.clone(), declared));
+                }
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod mounts;
 pub mod namespaces;
 mod process;
 pub mod profile;
+mod provenance;
 pub mod residue;
 mod spec;
 mod suggest;
@@ -31,6 +32,7 @@ pub use engines::EngineRoots;
 pub use finding::{ContainerName, Evidence, Finding, Severity, Source, json_line};
 pub use host::{Container, Host, LookError, Places, Wanted};
 pub use process::{Kind, Proc};
+pub use provenance::Place;
 pub use suggest::Suggestion;
 
 use std::collections::BTreeSet;
@@ -179,6 +181,8 @@ pub struct Opening {
     pub evidence: Vec<Evidence>,
     /// The setting that closes it; the check's where it is empty.
     pub remedy: String,
+    /// The mounts that it is about.
+    pub mounts: Vec<Place>,
 }
 
 impl Found<'_> {
@@ -210,6 +214,7 @@ impl Found<'_> {
             count: 1,
             suggestion: None,
             object: opening.object,
+            mounts: opening.mounts,
         });
     }
 }

@@ -1,5 +1,7 @@
 //! `/proc/PID/mountinfo`, as `proc_pid_mountinfo(5)` describes it. Paths are the container's own words: any bytes.
 
+use super::provenance::Place;
+
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Mount {
@@ -30,6 +32,11 @@ impl Mount {
     pub fn is_read_only(&self) -> bool {
         let read_only = |options: &[String]| options.iter().any(|option| option == "ro");
         read_only(&self.options) || read_only(&self.super_options)
+    }
+
+    /// The mount, to be told who made it; `path` is that of what it shows, where the host has one.
+    pub fn place(&self, path: &str) -> Place {
+        Place { point: self.point.clone(), path: path.to_owned(), kind: self.kind.clone() }
     }
 
     /// `read-only` or `writable`.

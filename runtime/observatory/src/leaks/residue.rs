@@ -175,6 +175,17 @@ pub fn after(places: &Places, ended: &Ended) -> Result<Vec<Finding>, LookError> 
     Ok(left(places, &look(places)?, ended))
 }
 
+/// The same as [`all`], but what is on its way out, as while a container is being removed, is not told.
+pub fn that_stays(places: &Places) -> Result<Vec<Finding>, LookError> {
+    let mut findings = all(places)?;
+    if !findings.is_empty() && places.proc.is_live() {
+        std::thread::sleep(super::SETTLE);
+        let again = all(places)?;
+        findings.retain(|finding| again.iter().any(|still| still.key() == finding.key()));
+    }
+    Ok(findings)
+}
+
 /// What is left of every container that has ended.
 pub fn all(places: &Places) -> Result<Vec<Finding>, LookError> {
     let host = look(places)?;
@@ -292,6 +303,7 @@ fn finding(
         count: 1,
         suggestion: None,
         object: object.to_owned(),
+        mounts: Vec::new(),
     }
 }
 

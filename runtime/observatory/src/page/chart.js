@@ -83,7 +83,7 @@ export class MemoryChart {
 }
 
 /** What lanes a life has, by the beginning of the events' type. */
-const LANES = ["container", "process", "namespace", "mount", "cgroup", "memory", "guard", "finding"];
+const LANES = ["container", "process", "namespace", "mount", "cgroup", "memory", "guard", "finding", "residue"];
 
 /** The events of a container on a line of time, a lane a domain. */
 export class Life {

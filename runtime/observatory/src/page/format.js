@@ -84,6 +84,10 @@ const DETAILS = [
   [["memory", "reclaimed_bytes"], "reclaimed_bytes="],
   [["finding", "check"], ""],
   [["finding", "observed"], ""],
+  [["residue", "check"], ""],
+  [["residue", "observed"], ""],
+  [["container", "state_before"], "before="],
+  [["stream", "lost"], "lost="],
   [["target", "cgroup", "path"], "to="],
 ];
 

@@ -12,7 +12,7 @@ const FILTERS = [
   {
     name: "type", hint: "mount or process.exec",
     list: ["process", "process.clone", "process.exec", "process.exit", "namespace", "namespace.create", "namespace.enter",
-      "mount", "memory", "memory.limit", "memory.oom", "cgroup", "guard", "container", "finding"],
+      "mount", "memory", "memory.limit", "memory.oom", "cgroup", "guard", "container", "finding", "finding.open", "residue", "stream"],
   },
   { name: "errno", hint: "EPERM", list: ["EPERM", "EACCES", "EBUSY", "EINVAL", "ENOENT", "ENOMEM", "ENOSPC", "EAGAIN"] },
   { name: "since", hint: "10m" },

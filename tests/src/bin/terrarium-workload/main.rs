@@ -49,6 +49,7 @@ const INSTRUCTIONS: &[(&str, Instruction)] = &[
     ("interfaces", network::interfaces),
     ("ipc-create", ipc::create),
     ("ipc-list", ipc::list),
+    ("listen-abstract", network::listen_abstract),
     ("mount", mount::mount),
     ("nap", task::nap),
     ("read", about::read),

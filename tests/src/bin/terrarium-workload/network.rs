@@ -9,6 +9,8 @@ use nix::sys::socket::SockaddrIn;
 use serde_json::{Map, Value, json};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix;
 use std::time::Duration;
 
 /// How long a connection may take on networks that lie in this machine's memory.
@@ -33,6 +35,22 @@ pub(crate) fn serve(arguments: &[&str]) -> Answer {
     })
     .map_err(|errno| format!("fork: {errno}"))?;
     Ok(json!({"pid": child.as_raw(), "port": port}))
+}
+
+/// `listen-abstract NAME`: a process that listens on an abstract unix socket.
+pub(crate) fn listen_abstract(arguments: &[&str]) -> Answer {
+    let name: String = argument(arguments, 0, "name")?;
+    let address = unix::net::SocketAddr::from_abstract_name(&name)
+        .map_err(|error| format!("name {name}: {error}"))?;
+    let _listener = unix::net::UnixListener::bind_addr(&address)
+        .map_err(|error| format!("listen on @{name}: {error}"))?;
+    let child = fork_child(|| {
+        loop {
+            nix::unistd::pause();
+        }
+    })
+    .map_err(|errno| format!("fork: {errno}"))?;
+    Ok(json!({"pid": child.as_raw()}))
 }
 
 /// `connect ADDRESS PORT`: what the server says, or the name of the error.

@@ -77,6 +77,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
                     format!("/proc/{}/mountinfo", container.init.pid),
                     format!("{} {} {}", mount.device, mount.root, mount.point),
                 )],
+                mounts: vec![mount.place(&host.host_path(mount).unwrap_or_default())],
                 ..Opening::default()
             },
         );

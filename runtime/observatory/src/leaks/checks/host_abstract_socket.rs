@@ -34,13 +34,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
         return;
     }
     // Those of its own are no way out.
-    let mut own = BTreeSet::new();
-    for task in &container.tasks {
-        for open in host.proc().descriptors(*task, 4096) {
-            let inode = open.target.strip_prefix("socket:[").and_then(|t| t.strip_suffix(']'));
-            own.extend(inode.and_then(|inode| inode.parse::<u64>().ok()));
-        }
-    }
+    let own = sockets_of(host, container);
     names.retain(|(inode, _)| !own.contains(inode));
     if names.is_empty() {
         return;
@@ -72,8 +66,20 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
     );
 }
 
+/// The inodes of the sockets that a container's processes have open.
+pub fn sockets_of(host: &Host, container: &Container) -> BTreeSet<u64> {
+    let mut own = BTreeSet::new();
+    for task in &container.tasks {
+        for open in host.proc().descriptors(*task, 4096) {
+            let inode = open.target.strip_prefix("socket:[").and_then(|t| t.strip_suffix(']'));
+            own.extend(inode.and_then(|inode| inode.parse::<u64>().ok()));
+        }
+    }
+    own
+}
+
 /// Inode and name of the abstract sockets that listen.
-fn listening(text: &str) -> Vec<(u64, String)> {
+pub fn listening(text: &str) -> Vec<(u64, String)> {
     text.lines()
         .filter_map(|line| {
             // Num RefCount Protocol Flags Type St Inode Path

@@ -141,6 +141,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
                     "leave out the mount at {}, or mount only what is needed of {path}, read-only",
                     mount.point
                 ),
+                mounts: vec![mount.place(path)],
             },
         );
     }

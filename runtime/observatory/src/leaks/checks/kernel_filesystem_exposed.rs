@@ -3,7 +3,7 @@
 use super::{Check, host_filesystem_mounted};
 use crate::leaks::mounts::{Mount, is_within};
 use crate::leaks::process::Kind;
-use crate::leaks::{Container, Evidence, Found, Host, Opening, Severity};
+use crate::leaks::{Container, Evidence, Found, Host, Opening, Place, Severity};
 
 pub const CHECK: Check = Check {
     id: "kernel-filesystem-exposed",
@@ -22,6 +22,8 @@ struct Exposed {
     asked: bool,
     text: String,
     evidence: String,
+    /// The mount that shows it, where one too many does.
+    place: Option<Place>,
 }
 
 fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
@@ -57,6 +59,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
                 .iter()
                 .map(|exposed| Evidence::proc(path.clone(), exposed.evidence.clone()))
                 .collect(),
+            mounts: all.into_iter().filter_map(|exposed| exposed.place).collect(),
             ..Opening::default()
         },
     );
@@ -133,6 +136,7 @@ fn filesystem(host: &Host, container: &Container, mount: &Mount) -> Option<Expos
         asked,
         text: format!("{what} at {}, {}", mount.point, mount.access()),
         evidence: format!("{} {} {} {}", mount.device, mount.root, mount.point, mount.kind),
+        place: Some(mount.place("")),
     })
 }
 
@@ -162,6 +166,7 @@ fn own_procfs(host: &Host, container: &Container) -> Vec<Exposed> {
             asked: unguarded(path),
             text: format!("{path} {text}"),
             evidence: format!("no mount over {path} of the procfs at /proc"),
+            place: None,
         });
     };
     if writable("/proc/sys/kernel") {

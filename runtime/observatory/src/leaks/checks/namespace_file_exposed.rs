@@ -29,7 +29,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
         let other = host.containers.iter().find(|other| other.namespace(kind) == Some(inode))?;
         Some(other.name.name.clone())
     };
-    let mut add = |object: String, asked: bool, observed: String, evidence| {
+    let mut add = |object: String, asked: bool, observed: String, evidence, mounts| {
         found.add(
             Severity::High,
             Opening {
@@ -39,6 +39,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
                 asked,
                 observed,
                 evidence: vec![evidence],
+                mounts,
                 ..Opening::default()
             },
         );
@@ -55,6 +56,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
                 format!("/proc/{}/mountinfo", container.init.pid),
                 format!("{} {} nsfs", mount.root, mount.point),
             ),
+            vec![mount.place("")],
         );
     }
     for pid in &container.tasks {
@@ -69,6 +71,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
                 false,
                 format!("{} of {whose} is open in process {pid} as {}", open.target, open.name),
                 Evidence::proc(format!("/proc/{pid}/{}", open.name), open.target.clone()),
+                Vec::new(),
             );
         }
     }

@@ -47,6 +47,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
                     ),
                     Evidence::proc("/proc/self/mountinfo", format!("{} shared:{group}", peer.point)),
                 ],
+                mounts: vec![mount.place(&host.host_path(mount).unwrap_or_default())],
                 ..Opening::default()
             },
         );
