@@ -4,6 +4,7 @@
 //! disturbs them alike. Commands are started and timed by `bench/measure.c`.
 
 mod contender;
+mod leaks;
 mod observatory;
 mod running;
 mod scenario;
@@ -26,8 +27,9 @@ use crate::{build, shell};
 /// Measure terrarium against crun, runc, youki and the floor, those that are installed.
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to measure: runtime; observatory: what being observed costs; scrape: what an answer of /metrics costs.
-    #[arg(value_parser = ["runtime", "observatory", "scrape"], default_value = "runtime")]
+    /// What to measure: runtime; observatory: what being observed costs; scrape: what an answer of /metrics costs; leaks: what a look
+    /// at all containers takes.
+    #[arg(value_parser = ["runtime", "observatory", "scrape", "leaks"], default_value = "runtime")]
     what: String,
     /// How often each contender runs.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..))]
@@ -65,6 +67,10 @@ impl Series {
 pub fn run(args: &Args) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("containers with cgroups are made by root: sudo cargo xtask bench");
+    }
+    if args.what == "leaks" {
+        setup::ensure(&[Needs::Build], args.yes)?;
+        return leaks::run(args.write);
     }
     if args.what == "scrape" {
         setup::ensure(&[Needs::Build], args.yes)?;

@@ -72,7 +72,16 @@ pub fn make(workspace: &Workspace, deb: bool) -> Result<Dist> {
 
 /// Debian with nothing but what every Debian has, for the packages to be installed in: a folder, or why there is none.
 pub fn clean_debian(workspace: &Workspace) -> Result<PathBuf> {
-    let root = workspace.cache("dist")?.join("debian");
+    debian(workspace, "debian", &[])
+}
+
+/// Debian in which people build programs and keep data: for tests that watch them do so.
+pub fn workshop(workspace: &Workspace) -> Result<PathBuf> {
+    debian(workspace, "workshop", &["gcc", "libc6-dev", "make", "sqlite3"])
+}
+
+fn debian(workspace: &Workspace, name: &str, packages: &[&str]) -> Result<PathBuf> {
+    let root = workspace.cache("dist")?.join(name);
     if root.join("etc/debian_version").is_file() {
         return Ok(root);
     }
@@ -83,8 +92,11 @@ pub fn clean_debian(workspace: &Workspace) -> Result<PathBuf> {
     clear(&staging)?;
     let suite = os_release("VERSION_CODENAME").unwrap_or_else(|| "bookworm".to_owned());
     let mut command = Command::new(mmdebstrap);
-    command.args(["--quiet", "--variant=essential", "--mode=root", "--format=directory", &suite]);
-    command.arg(&staging);
+    command.args(["--quiet", "--variant=essential", "--mode=root", "--format=directory"]);
+    if !packages.is_empty() {
+        command.arg(format!("--include={}", packages.join(",")));
+    }
+    command.arg(suite).arg(&staging);
     shell::run(&mut command)?;
     clear(&root)?;
     fs::rename(&staging, &root).with_context(|| format!("rename to {}", root.display()))?;

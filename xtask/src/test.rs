@@ -110,8 +110,10 @@ fn packages(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
         return Ok(Vec::new());
     }
     let dist = dist::make(workspace, true)?;
-    let debian = match dist::clean_debian(workspace) {
-        Ok(root) => root,
+    let debians =
+        dist::clean_debian(workspace).and_then(|clean| Ok((clean, dist::workshop(workspace)?)));
+    let (debian, workshop) = match debians {
+        Ok(roots) => roots,
         Err(error) => {
             // A mirror that does not answer is no fault of the packages'; the tests say that they skipped.
             shell::note(&format!("no Debian to install in: {error:#}"));
@@ -122,6 +124,7 @@ fn packages(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
         ("TERRARIUM_DIST_TARBALL", dist.tarball),
         ("TERRARIUM_DIST_IMAGE", dist.image),
         ("TERRARIUM_DIST_DEBIAN", debian),
+        ("TERRARIUM_DIST_WORKSHOP", workshop),
     ];
     found.extend(dist.deb.map(|deb| ("TERRARIUM_DIST_DEB", deb)));
     Ok(found)

@@ -538,8 +538,10 @@ impl Creation<'_> {
         self.state.write(folder)?;
         let mapped = idmapped::trees(&self.plan.root.mounts)?;
         let first = process.insert(self.clone_first_process(locked, mapped)?);
-        if self.plan.namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
-            self.plan.namespaces.write_maps(first.pid)?;
+        if self.plan.namespaces.has_user_namespace() {
+            if self.plan.namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
+                self.plan.namespaces.write_maps(first.pid)?;
+            }
             let tree = self.idmapped_root(first.pid)?;
             let fd = tree.as_ref().map(AsRawFd::as_raw_fd);
             // If it is gone, the next read says why.
@@ -608,7 +610,9 @@ impl Creation<'_> {
     ) -> Result<FirstProcess> {
         let folder = locked.path();
         let (ours, theirs) = sync::pair().tried("make", "socket pair")?;
-        let flags = self.plan.namespaces.clone_flags();
+        // What is new belongs to the user namespace, and is made inside.
+        let inside = self.plan.namespaces.join_user.is_some();
+        let flags = if inside { 0 } else { self.plan.namespaces.clone_flags() };
         let stdio = self.options.log_output.then(|| open_log(&folder.join(LOG))).transpose()?;
         let listener = self.options.leave.then(|| listen(folder)).transpose()?;
         let unified = self.cgroups.open_unified()?;
@@ -638,8 +642,16 @@ impl Creation<'_> {
                     drop(ours);
                     locked.leave_to_parent();
                     let cgroups = joins;
-                    let inherited = Inherited { cgroups, stdio, listener, mapped };
+                    let joined = Vec::new();
+                    let inherited = Inherited { cgroups, stdio, listener, mapped, joined };
+                    if inside {
+                        init::main_in_user_namespace(self.plan, theirs, inherited)
+                    }
                     init::main(self.plan, theirs, inherited)
+                }
+                Cloned::Parent { pid: _, pidfd } if inside => {
+                    drop(theirs);
+                    FirstProcess::behind(&pidfd, ours)
                 }
                 Cloned::Parent { pid, pidfd } => Ok(FirstProcess { pid, pidfd, socket: ours }),
             }
@@ -665,6 +677,34 @@ struct FirstProcess {
     pid: i32,
     pidfd: OwnedFd,
     socket: Socket,
+}
+
+impl FirstProcess {
+    /// The one that the process `between` clones in a user namespace, which ends then.
+    fn behind(between: &OwnedFd, socket: Socket) -> Result<Self> {
+        let first = "the container's first process";
+        let said = loop {
+            match socket.receive().tried("read from", first)? {
+                Some((Message::Step(step), _)) => explain::add(step),
+                said => break said,
+            }
+        };
+        reap(between, WaitPidFlag::empty())
+            .tried("wait for", "the process that clones the first")?;
+        match said {
+            Some((Message::Cloned, Some(pidfd))) => {
+                let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
+                let info = std::fs::read_to_string(&path).tried("read", path.as_str())?;
+                let pid = info.lines().find_map(|line| line.strip_prefix("Pid:"));
+                // -1 of one that has ended.
+                let pid = pid.and_then(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0);
+                let pid = pid.ok_or_else(|| Error::InitDied { how: "early".to_owned() })?;
+                Ok(Self { pid, pidfd, socket })
+            }
+            Some((Message::Failed(report), _)) => Err(failure(report)),
+            _ => Err(Error::InitDied { how: "early".to_owned() }),
+        }
+    }
 }
 
 /// The socket on which the first process waits for `start`, in the container's folder.

@@ -10,7 +10,7 @@ use crate::namespaces::{Join, NamespacePlan};
 use crate::rootfs::{self, RootPlan};
 use crate::seccomp::{self, SeccompError};
 use crate::sync::{FailureKind, Message, Report, Socket};
-use crate::syscall::close_on_exec_from;
+use crate::syscall::{Cloned, clone3_sibling, close_on_exec_from};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
@@ -155,6 +155,8 @@ pub(crate) struct Inherited {
     pub listener: Option<OwnedFd>,
     /// Idmapped mounts, in the order of the plan's.
     pub mapped: Vec<Option<OwnedFd>>,
+    /// Which of the namespaces to join were joined already; empty for none.
+    pub joined: Vec<bool>,
 }
 
 /// Runs in the child of clone3; never returns.
@@ -167,6 +169,33 @@ pub(crate) fn main(plan: &InitPlan, mut socket: Socket, inherited: Inherited) ->
         Err(Some(failure)) => fail(&socket, failure),
         Err(None) => exit_now(1),
     }
+}
+
+/// Runs in the child of clone3 where a user namespace is to be joined; never returns. It enters that one, and clones the
+/// container's first process from there, as a child of the runtime's: all that is new belongs to the user namespace then.
+pub(crate) fn main_in_user_namespace(plan: &InitPlan, socket: Socket, inherited: Inherited) -> ! {
+    let _guard = ExitOnDrop;
+    let clone = || {
+        shield()?;
+        let joined = plan.namespaces.enter_user_namespace()?;
+        Ok((joined, clone3_sibling().step("clone3", "the container's first process")?))
+    };
+    match clone() {
+        Ok((joined, Cloned::Child)) => main(plan, socket, Inherited { joined, ..inherited }),
+        Ok((_, Cloned::Parent { pidfd, .. })) => {
+            // If the runtime is gone, so is the first process.
+            let _ = socket.send(&Message::Cloned, Some(pidfd.as_raw_fd()));
+            exit_now(0)
+        }
+        Err(failure) => fail(&socket, failure),
+    }
+}
+
+/// Processes of somebody else's pid or user namespace must not be able to trace this one, or open what it holds, before it
+/// has given up its rights (CVE-2016-9962).
+fn shield() -> Result<(), Failure> {
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .step("make undumpable", "process")
 }
 
 /// Tells the failure, and ends.
@@ -201,12 +230,9 @@ fn set_up_and_execute(
     socket: &mut Socket,
     inherited: Inherited,
 ) -> Result<Infallible, Option<Failure>> {
-    let Inherited { cgroups, stdio, listener, mapped } = inherited;
+    let Inherited { cgroups, stdio, listener, mapped, joined } = inherited;
     if plan.namespaces.join_pid.is_some() {
-        // Processes of whoever's pid namespace this is must not be able to trace this one, or open what it holds, before
-        // it has given up its rights (CVE-2016-9962).
-        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
-            .step("make undumpable", "process")?;
+        shield()?;
     }
     join_cgroups(&cgroups)?;
     drop(cgroups);
@@ -221,7 +247,7 @@ fn set_up_and_execute(
     rustix::process::setsid().step("setsid", "session")?;
 
     let mut tree = None;
-    if plan.namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
+    if plan.namespaces.has_user_namespace() {
         let (message, fd) = wait(socket)?;
         debug_assert_eq!(message, Message::IdsMapped);
         tree = fd;
@@ -233,7 +259,10 @@ fn set_up_and_execute(
         nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).step("unshare", "cgroup namespace")?;
         timer.note("unshare", || "unshare --cgroup".to_owned());
     }
-    for Join { kind, path, fd } in &plan.namespaces.join {
+    let entered = joined.into_iter().chain(std::iter::repeat(false));
+    for (Join { kind, path, fd }, _) in
+        plan.namespaces.join.iter().zip(entered).filter(|(_, entered)| !entered)
+    {
         let timer = explain::timer();
         nix::sched::setns(fd.as_fd(), *kind).step("join namespace", path.as_path())?;
         timer.note("setns", || {

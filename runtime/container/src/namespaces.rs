@@ -33,6 +33,8 @@ pub(crate) struct NamespacePlan {
     pub new: CloneFlags,
     /// Existing ones.
     pub join: Vec<Join>,
+    /// An existing user namespace: a process in between enters it first, so that what is new belongs to it.
+    pub join_user: Option<Join>,
     /// An existing pid namespace, which only a child of whoever joins it is in.
     pub join_pid: Option<Join>,
     /// Lines of `uid_map`; empty without a new user namespace.
@@ -56,6 +58,7 @@ impl NamespacePlan {
         let mut new = CloneFlags::empty();
         let mut join = Vec::new();
         let mut join_pid = None;
+        let mut join_user = None;
         for namespace in linux.namespaces().iter().flatten() {
             let kind = match namespace.typ() {
                 LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
@@ -71,10 +74,11 @@ impl NamespacePlan {
                 new |= kind;
                 continue;
             };
-            if kind.intersects(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS) {
+            if kind == CloneFlags::CLONE_NEWNS {
                 return Err(Error::unsupported(
-                    format!("joining the {} namespace {}", namespace.typ(), path.display()),
-                    "only net, ipc, uts, pid, cgroup and time namespaces can be joined so far",
+                    format!("joining the mount namespace {}", path.display()),
+                    "another root and other mounts would be made for everybody in it; \
+                     give {\"type\":\"mount\"} without a path, and share folders by mounts",
                 ));
             }
             let file = File::open(&path).tried_hint(
@@ -85,6 +89,9 @@ impl NamespacePlan {
             let found = Join { kind, path, fd: file.into() };
             if kind == CloneFlags::CLONE_NEWPID {
                 join_pid = Some(found);
+            } else if kind == CloneFlags::CLONE_NEWUSER {
+                // Nobody can enter the one that he is in.
+                join_user = (!is_own(&found, "/proc/self/ns/user")?).then_some(found);
             } else {
                 join.push(found);
             }
@@ -112,7 +119,10 @@ impl NamespacePlan {
             ));
         }
         let mapped = !uid_map.is_empty() || !gid_map.is_empty();
-        if mapped && !user {
+        let (uid_map, gid_map) =
+            if join_user.is_some() { (Vec::new(), Vec::new()) } else { (uid_map, gid_map) };
+        // One that is joined has its maps already.
+        if mapped && !user && join_user.is_none() {
             return Err(Error::unsupported(
                 "an id map without a user namespace",
                 "add {\"type\":\"user\"} to linux.namespaces",
@@ -123,6 +133,7 @@ impl NamespacePlan {
         Ok(Self {
             new,
             join,
+            join_user,
             join_pid,
             uid_map,
             gid_map,
@@ -135,6 +146,11 @@ impl NamespacePlan {
     /// Whether a namespace of `kind` is made.
     pub(crate) fn has_new(&self, kind: CloneFlags) -> bool {
         self.new.contains(kind)
+    }
+
+    /// Whether it has another user namespace than the host.
+    pub(crate) fn has_user_namespace(&self) -> bool {
+        self.has_new(CloneFlags::CLONE_NEWUSER) || self.join_user.is_some()
     }
 
     /// Flags for clone3: all new namespaces but the time one ([`Self::enter_new_time`]) and the cgroup one, which is unshared by the first process once it
@@ -226,10 +242,48 @@ impl NamespacePlan {
         Ok(())
     }
 
+    /// Enters what can be entered from outside the user namespace to be joined, then that one, and makes the new namespaces,
+    /// which belong to it then. Says which of [`Self::join`] were entered: the others belong to it or to one below, and
+    /// are entered from inside.
+    pub(crate) fn enter_user_namespace(&self) -> Result<Vec<bool>, Failure> {
+        let Some(user) = &self.join_user else { return Ok(Vec::new()) };
+        let mut entered = Vec::new();
+        for Join { kind, path, fd } in &self.join {
+            match nix::sched::setns(fd.as_fd(), *kind) {
+                Err(nix::errno::Errno::EPERM) => entered.push(false),
+                result => {
+                    result.step("join namespace", path.as_path())?;
+                    entered.push(true);
+                }
+            }
+        }
+        let timer = explain::timer();
+        nix::sched::setns(user.fd.as_fd(), user.kind).step_hint(
+            "join namespace",
+            user.path.as_path(),
+            "a user namespace can be joined by who has CAP_SYS_ADMIN in it (`user_namespaces(7)`)",
+        )?;
+        timer.note("setns", || {
+            format!("nsenter --user={}", explain::word(&user.path.to_string_lossy()))
+        });
+        let new = self.new - CloneFlags::CLONE_NEWCGROUP - CLONE_NEWTIME;
+        nix::sched::unshare(new).step("unshare", "namespaces of the container")?;
+        Ok(entered)
+    }
+
     /// Whether ids inside differ from those outside for the ids of a root filesystem.
     pub(crate) fn shifts_ids(&self) -> bool {
-        self.uid_map.iter().chain(&self.gid_map).any(|m| m.host_id() != m.container_id())
+        // Whose maps these are is known when somebody is inside; the host's own cannot be joined.
+        self.join_user.is_some()
+            || self.uid_map.iter().chain(&self.gid_map).any(|m| m.host_id() != m.container_id())
     }
+}
+
+/// Whether a namespace is the one that `own` of /proc/self/ns names.
+fn is_own(namespace: &Join, own: &str) -> Result<bool> {
+    let of = rustix::fs::fstat(&namespace.fd).tried("look at namespace", &namespace.path)?;
+    let own = rustix::fs::stat(own).tried("look at namespace", own)?;
+    Ok((of.st_dev, of.st_ino) == (own.st_dev, own.st_ino))
 }
 
 /// Checks `linux.timeOffsets`, and writes them as the kernel reads them.
@@ -311,12 +365,19 @@ mod tests {
         for namespaces in [
             &[][..],
             &[(T::Mount, None), (T::User, None)],
-            &[(T::Mount, None), (T::User, Some("/proc/self/ns/user"))],
             &[(T::Mount, Some("/proc/self/ns/mnt"))],
             &[(T::Mount, None), (T::Ipc, Some("/no/such/file"))],
         ] {
             assert!(NamespacePlan::from_spec(&linux(namespaces), true).is_err(), "{namespaces:?}");
         }
+    }
+
+    #[test]
+    fn the_user_namespace_that_one_is_in_is_not_joined() {
+        use LinuxNamespaceType as T;
+        let own = [(T::Mount, None), (T::User, Some("/proc/self/ns/user"))];
+        let plan = NamespacePlan::from_spec(&linux(&own), true).unwrap();
+        assert!(!plan.has_user_namespace() && !plan.shifts_ids());
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub(crate) fn plan(spec: &Spec, context: &PlanContext<'_>) -> Result<InitPlan> {
     let process = spec.process().as_ref().ok_or_else(|| missing("process"))?;
     let privileged = rustix::process::geteuid().is_root();
     let namespaces = NamespacePlan::from_spec(linux, privileged)?;
-    layers::check(context.layers, namespaces.has_new(CloneFlags::CLONE_NEWUSER))?;
+    layers::check(context.layers, namespaces.has_user_namespace())?;
     if spec.hostname().is_some() && !namespaces.has_new(CloneFlags::CLONE_NEWUTS) {
         return Err(Error::unsupported(
             "a host name without a UTS namespace of its own",
@@ -165,7 +165,7 @@ fn root(
         masked: absolute("linux.maskedPaths", linux.masked_paths())?,
         readonly_paths: absolute("linux.readonlyPaths", linux.readonly_paths())?,
         cgroups: context.cgroups.view(),
-        bind_devices: namespaces.has_new(CloneFlags::CLONE_NEWUSER),
+        bind_devices: namespaces.has_user_namespace(),
     })
 }
 

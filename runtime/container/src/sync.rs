@@ -3,7 +3,8 @@
 //! ```text
 //! first process                            runtime
 //!   joins its v1 cgroups
-//!                       <- IdsMapped       wrote uid_map and gid_map (with a user namespace only);
+//!                       <- IdsMapped       wrote uid_map and gid_map (with a user namespace only; one that is
+//!                                          joined has them);
 //!                                          carries the idmapped root filesystem where there is one
 //!   Joined              ->                 all namespaces and cgroups are final; carries a netlink
 //!                                          socket of the network namespace where a bridge is asked for
@@ -18,6 +19,8 @@
 //!                       <- Start
 //!   execve              -> (end of file)
 //! ```
+//!
+//! Where a user namespace is joined, a process in between enters it, clones the first one and says `Cloned`.
 //!
 //! At any point `Failed` may come instead, and end of file instead of `Start` means that the runtime is gone:
 //! the first process then exits. `run` sends `Start` ahead, so that nobody waits for an answer.
@@ -41,6 +44,8 @@ const MAX: usize = 4096;
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Message {
+    /// The first process is there, in a user namespace that was joined; carries a descriptor for it.
+    Cloned,
     /// The id maps are written.
     IdsMapped,
     /// Namespaces and cgroups are final.

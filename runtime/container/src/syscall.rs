@@ -41,17 +41,26 @@ pub(crate) enum Cloned {
 ///
 /// The caller must have one thread only: in the child, locks held by other threads would stay locked.
 pub(crate) fn clone3(namespaces: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Cloned> {
-    let mut pidfd: libc::c_int = -1;
-    let mut args = CloneArgs {
-        flags: namespaces | u64::from(libc::CLONE_PIDFD.cast_unsigned()),
-        pidfd: (&raw mut pidfd) as u64,
-        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
-        ..CloneArgs::default()
-    };
+    let exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    let mut args = CloneArgs { flags: namespaces, exit_signal, ..CloneArgs::default() };
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
     }
+    clone3_with(args)
+}
+
+/// The same for a new process whose parent is the caller's, which gets the caller's exit signal (`clone(2)`, `CLONE_PARENT`). New
+/// pid and user namespaces cannot be had by it.
+pub(crate) fn clone3_sibling() -> io::Result<Cloned> {
+    let flags = u64::from(libc::CLONE_PARENT.cast_unsigned());
+    clone3_with(CloneArgs { flags, ..CloneArgs::default() })
+}
+
+fn clone3_with(mut args: CloneArgs) -> io::Result<Cloned> {
+    let mut pidfd: libc::c_int = -1;
+    args.flags |= u64::from(libc::CLONE_PIDFD.cast_unsigned());
+    args.pidfd = (&raw mut pidfd) as u64;
     // SAFETY: `args` outlives the call, its size is passed, and its only pointer is to `pidfd`. No stack is
     // given and CLONE_VM is not set, so the child runs on a copy of this stack, as after fork(2).
     let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };

@@ -315,3 +315,76 @@ fn a_domain_name_belongs_to_the_container() {
     bundle.change(|spec| spec["domainname"] = json!("example.internal"));
     assert_eq!(bundle.run().success(), "example.internal\n");
 }
+
+#[test]
+fn a_user_namespace_can_be_joined() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let own = |spec: &mut Value| {
+        let map = json!([{ "containerID": 0, "hostID": 300_000, "size": 65_536 }]);
+        (spec["linux"]["uidMappings"], spec["linux"]["gidMappings"]) = (map.clone(), map);
+        spec["linux"]["namespaces"].as_array_mut().expect("a list").push(json!({ "type": "user" }));
+    };
+    let pod = Bundle::new(&bed, "pod", &["sleep", "600"]);
+    pod.change(own);
+    pod.create(&[]).success();
+    pod.call("start", &[]).success();
+    let pid = pod.state()["pid"].clone();
+    let of_pod = |kind: &str| {
+        let link = fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("it runs");
+        link.display().to_string()
+    };
+    let script = "for kind in user net mnt; do readlink /proc/self/ns/$kind; done; id -u; \
+                  cat /proc/self/uid_map; stat -c %u /bin/busybox; ps; \
+                  hostname member && mount -t tmpfs none /tmp && touch /tmp/x && stat -c %u /tmp/x; exit 3";
+    for joined in [&["user", "network"][..], &["user", "network", "pid"]] {
+        let member = Bundle::new(&bed, &format!("member{}", joined.len()), &["sh", "-c", script]);
+        member.change(|spec| {
+            for namespace in spec["linux"]["namespaces"].as_array_mut().expect("a list") {
+                let kind = namespace["type"].as_str().unwrap_or_default().to_owned();
+                if joined.contains(&kind.as_str()) {
+                    let file = if kind == "network" { "net" } else { &kind };
+                    namespace["path"] = json!(format!("/proc/{pid}/ns/{file}"));
+                }
+            }
+            let path = format!("/proc/{pid}/ns/user");
+            let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+            namespaces.push(json!({ "type": "user", "path": path }));
+            let sets = spec["process"]["capabilities"].as_object_mut().expect("an object");
+            for set in sets.values_mut().filter_map(Value::as_array_mut) {
+                set.push(json!("CAP_SYS_ADMIN"));
+            }
+        });
+        let outcome = member.run();
+        assert_eq!(outcome.code, 3, "{outcome:?}");
+        let lines: Vec<&str> = outcome.stdout.lines().map(str::trim).collect();
+        assert_eq!(lines[..2], [of_pod("user"), of_pod("net")], "{outcome:?}");
+        assert_ne!(lines[2], of_pod("mnt"));
+        assert_eq!(lines[3], "0");
+        assert_eq!(lines[4].split_whitespace().collect::<Vec<_>>(), ["0", "300000", "65536"]);
+        let owner = lines[5];
+        assert!(["0", "65534"].contains(&owner), "root's, where ids of its files are shifted");
+        let sees_pod = lines.iter().any(|line| line.ends_with("sleep 600"));
+        assert_eq!(sees_pod, joined.contains(&"pid"), "{outcome:?}");
+        assert_eq!(lines.last(), Some(&"0"), "{outcome:?}");
+    }
+    // Its own is none to be joined.
+    let same = Bundle::new(&bed, "same", &["readlink", "/proc/self/ns/user"]);
+    same.change(|spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+        namespaces.push(json!({ "type": "user", "path": "/proc/self/ns/user" }));
+    });
+    let hosts = fs::read_link("/proc/self/ns/user").unwrap().display().to_string();
+    assert_eq!(same.run().success().trim(), hosts);
+    // What is no user namespace.
+    same.change(|spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+        let last = namespaces.last_mut().expect("it was added");
+        last["path"] = json!(format!("/proc/{pid}/ns/net"));
+    });
+    let refused = same.run();
+    assert_eq!(refused.code, 125, "{refused:?}");
+    assert!(refused.stderr.contains("join namespace"), "{refused:?}");
+    pod.call("delete", &["--force"]).success();
+    bed.assert_nothing_left();
+}

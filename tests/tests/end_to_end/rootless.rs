@@ -1,6 +1,7 @@
 //! Containers of a user without privileges.
 
 use nix::unistd::{Gid, Uid};
+use serde_json::Value;
 use std::fs::{self, File, Permissions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -8,7 +9,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use terrarium_tests::{Outcome, TestBed, binaries, kernel_state, require};
+use terrarium_tests::{
+    Observatory, Outcome, TestBed, binaries, eventually, kernel_state, process, require,
+};
 
 /// The user `nobody`: newuidmap(1) wants one that has a name.
 const USER: u32 = 65_534;
@@ -213,4 +216,31 @@ fn the_ranges_of_subuid_are_mapped_where_newuidmap_is() {
     let numbers: Vec<&str> = outcome.stdout.split_whitespace().collect();
     let map = ["0", "65534", "1", "1", "300000", "1000"];
     assert_eq!(numbers, [map, map].concat(), "{outcome:?}");
+}
+
+#[test]
+fn what_a_user_does_in_his_container_is_no_finding() {
+    require!(Root, Btf, Program("busybox"));
+    let bed = Bed::new();
+    let observatory = Observatory::start(&bed.bed, &[]);
+    let id = bed.bed.unique("mine");
+    let rootfs = bed.bed.rootfs().display().to_string();
+    let script = "cd /tmp; mkdir a; tar cf a.tar a; (sleep 0.1; id) & wait; chmod 600 a.tar; \
+                  echo done; sleep 600";
+    let words = ["run", "-d", "--name", &id, &rootfs, "--", "sh", "-c", script];
+    bed.run(&words, &[], || Ok(())).success();
+    eventually("it has done its work", || {
+        let log = bed.bed.run(["logs", &id]).stdout;
+        if log.contains("done") { Ok(()) } else { Err(log) }
+    });
+    let mut leaks = bed.bed.terrarium();
+    leaks.args(["leaks", &id, "--format", "json", "--observatory", &observatory.url("")]);
+    let outcome = process::run(&mut leaks);
+    let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {outcome:?}"));
+    let findings: Vec<Value> = outcome.stdout.lines().map(parse).collect();
+    let bad: Vec<&Value> =
+        findings.iter().filter(|f| f["severity"] != "low" && f["severity"] != "info").collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+    assert!(outcome.stderr.is_empty(), "{outcome:?}");
+    bed.run(&["delete", "--force", &id], &[], || Ok(())).success();
 }
