@@ -99,6 +99,12 @@ impl<'a> LeakCase<'a> {
         case
     }
 
+    /// Runs a command in it to its end.
+    pub fn exec(&self, words: &[&str]) -> Outcome {
+        let mut command = self.program();
+        self.bed.finish(command.arg("exec").arg(&self.id).args(words))
+    }
+
     /// Its `config.json`.
     pub fn spec(&self) -> Value {
         let text = fs::read(self.folder.join("config.json")).expect("the bundle is there");

@@ -22,7 +22,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::time::{ClockId, clock_gettime};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -71,7 +71,10 @@ impl Pump {
             let read = self.drain(&mut watch)?;
             if last_tick.elapsed() >= TICK {
                 self.tick();
-                watch.renew();
+                // What was written before a folder was watched has woken nobody.
+                if watch.renew() {
+                    self.read_state_files(&mut watch);
+                }
                 last_tick = Instant::now();
             }
             if read > 0 {
@@ -191,7 +194,8 @@ impl Pump {
 fn may_be_first_of_cgroup(record: &Record) -> bool {
     match record {
         Record::NewTask(task) => task.caller_cgroup_id != task.header.cgroup_id,
-        Record::CgroupAttach(_) => true,
+        // Others write their state file when their process is in the cgroup already, but before the container's program.
+        Record::CgroupAttach(_) | Record::Exec(_) => true,
         _ => false,
     }
 }
@@ -375,16 +379,17 @@ impl StateWatch {
         Ok(self.roots.iter().any(is_new) || wait(&[fd], Duration::ZERO)?[0])
     }
 
-    /// Watches what has been made since.
-    fn renew(&mut self) {
-        let Some(inotify) = &self.inotify else { return };
+    /// Watches what has been made since; says whether there was any, and that where nothing can be watched.
+    fn renew(&mut self) -> bool {
+        let Some(inotify) = &self.inotify else { return true };
         let mut wanted: Vec<PathBuf> = Vec::new();
         for root in &self.roots {
             wanted.push(root.folder().to_owned());
-            let files = state_file::list(root);
-            wanted.extend(files.iter().filter_map(|(file, _)| file.parent().map(Path::to_owned)));
+            // Also those without a file: it may come later, as runc's does.
+            wanted.extend(state_file::folders(root));
         }
         self.watched.retain(|path| wanted.contains(path) && path.exists());
+        let kept = self.watched.len();
         for path in wanted {
             if !self.watched.contains(&path) {
                 let flags = AddWatchFlags::IN_MOVED_TO
@@ -396,6 +401,7 @@ impl StateWatch {
                 }
             }
         }
+        self.watched.len() > kept
     }
 
     /// Reads what changed; the state files themselves say what it means.

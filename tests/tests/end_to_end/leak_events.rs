@@ -72,6 +72,50 @@ fn what_a_container_does_is_told_and_what_its_runtime_does_is_not() {
 }
 
 #[test]
+fn hooks_and_exec_are_told_from_the_containers_own_program() {
+    require!(Root, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let busybox = terrarium_tests::requirement::program("busybox").expect("it is required");
+    let hook = |applet: &str| json!([{ "path": busybox, "args": ["busybox", applet] }]);
+    let inside =
+        json!([{ "path": "/bin/sh", "args": ["sh", "-c", "mount -t tmpfs x /tmp; uname"] }]);
+    let fragment = json!({
+        "hooks": { "createContainer": hook("arch"), "startContainer": inside },
+        "process": { "args": ["sh", "-c", "sleep 0.1; id; sleep 600"] }
+    });
+    for runtime in Runtime::available() {
+        let case = LeakCase::start(&bed, runtime, "roles", &fragment);
+        case.exec(&["sh", "-c", "/bin/terrarium-workload true; :"]).success();
+        // busybox executes its applets as /proc/self/exe.
+        let mut expected = set(&[
+            ("hook", "sh"),
+            ("hook", "exe"),
+            ("workload", "sh"),
+            ("workload", "exe"),
+            ("exec", "sh"),
+            ("exec", "terrarium-workl"),
+        ]);
+        if runtime == Runtime::Terrarium {
+            // runc tells of its container after the first hooks.
+            expected.insert(("hook".to_owned(), "busybox".to_owned()));
+        }
+        eventually("all have their roles", || {
+            let seen = actors(&observatory, &case.id, "process.exec");
+            if seen.is_superset(&expected) { Ok(()) } else { Err(format!("{runtime:?}: {seen:?}")) }
+        });
+        let mounted = actors(&observatory, &case.id, "mount.mount");
+        assert!(
+            mounted.iter().all(|(role, _)| role != "workload" && role != "exec"),
+            "{mounted:?}"
+        );
+        let findings = leaks(&bed, &observatory, &case.id).expect("findings are JSON");
+        let by_hook = findings.iter().find(|finding| finding["check"] == "mount-performed");
+        assert_eq!(by_hook, None, "what a hook mounts is no finding");
+    }
+}
+
+#[test]
 fn mounts_of_a_container_are_told_by_what_they_open() {
     require!(Root, Btf, Program("busybox"));
     let bed = TestBed::new();

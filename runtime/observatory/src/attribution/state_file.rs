@@ -120,6 +120,15 @@ pub struct Version {
     modified_ns: i64,
 }
 
+/// The folders of containers below `root`, those without a state file included; hidden ones are in the making.
+pub fn folders(root: &Root) -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir(&root.folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| {
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes()[0] == b'.');
+        !is_hidden && path.is_dir()
+    })
+}
+
 /// The state files below `root`, with the version of each. A root that does not exist yet has none.
 pub fn list(root: &Root) -> Vec<(PathBuf, Version)> {
     let Ok(entries) = std::fs::read_dir(&root.folder) else { return Vec::new() };

@@ -10,6 +10,7 @@ use super::finding::{ContainerName, Evidence, Finding, Severity, Source};
 use super::guarded;
 use super::mounts::is_within;
 use super::provenance::{Made, Mounts, who};
+use super::sessions::{Entry, Session, Sessions};
 use crate::attribution::{Attribution, Container};
 use crate::event::decode::{Record, text};
 use crate::event::flag_names;
@@ -103,6 +104,10 @@ struct Task {
     program: Arc<str>,
     /// The container that it was in then.
     container: Option<Arc<Container>>,
+    /// How it came there.
+    session: Session,
+    /// Its number as it sees itself.
+    ns_pid: u32,
 }
 
 /// What part a process plays in its container.
@@ -112,6 +117,10 @@ pub enum Role {
     Foreign,
     /// It sets the container up, or enters it: it has not executed a program of the container's yet.
     Runtime,
+    /// It is one that the container's first process runs before its program.
+    Hook,
+    /// It entered the container when its program ran already, or came of one that did.
+    Exec,
     /// It is the container's own.
     Workload,
 }
@@ -122,6 +131,8 @@ impl Role {
         match self {
             Self::Foreign => "foreign",
             Self::Runtime => "runtime",
+            Self::Hook => "hook",
+            Self::Exec => "exec",
             Self::Workload => "workload",
         }
     }
@@ -182,6 +193,8 @@ pub struct Log {
     inside: HashMap<u64, ContainerName>,
     /// What ended containers have left, as of the last look.
     residue: Vec<Finding>,
+    /// Which containers have their program.
+    sessions: Sessions,
     /// The mounts that were seen being made.
     mounts: Mounts,
     /// Processes of the host, or of another container, in a container's mount namespace: the path of its cgroup.
@@ -324,7 +337,16 @@ impl Log {
                     |caller| Arc::clone(&caller.program),
                 );
                 let then = attribution.container.clone();
-                let new = Task { standing, parent: task.caller_pid, program, container: then };
+                let session = caller.map_or(Session::Own, |caller| caller.session);
+                let new = Task {
+                    standing,
+                    parent: task.caller_pid,
+                    program,
+                    container: then,
+                    // A hook's child is one, whatever it executes; who enters is nobody's yet.
+                    session: if own || session == Session::Hook { session } else { Session::Own },
+                    ns_pid: header.ns_pid,
+                };
                 if let Some(cgroup) = self.guests.get(&task.caller_pid).cloned() {
                     self.guests.insert(header.pid, cgroup);
                 }
@@ -339,22 +361,17 @@ impl Log {
                     self.add(check, Severity::Medium, container, header, "clone", what);
                 }
             }
-            Record::Exec(exec) => {
-                let standing = if is_runtime_again(exec, initial) {
-                    Standing::Outside
-                } else {
-                    Standing::In(cgroups(header), Arc::clone(&attribution.path))
-                };
-                let parent = self.tasks.get(&header.pid).map_or(header.ppid, |task| task.parent);
-                let program = text(&exec.filename).into();
-                let container = attribution.container.clone();
-                self.follow(header.pid, Task { standing, parent, program, container });
-            }
+            Record::Exec(exec) => self.executed(exec, attribution, initial),
+            Record::CgroupMkdir(made) => self.sessions.cgroup_made(&text(&made.path)),
             Record::Exit(_) if header.pid == header.tid => {
                 self.tasks.remove(&header.pid);
                 self.guests.remove(&header.pid);
+                self.sessions.ended(header.pid);
             }
-            Record::CgroupRmdir(removed) => self.mounts.cgroup_removed(&text(&removed.path)),
+            Record::CgroupRmdir(removed) => {
+                self.mounts.cgroup_removed(&text(&removed.path));
+                self.sessions.cgroup_removed(&text(&removed.path));
+            }
             Record::NsChange(change) => {
                 let own = self.own(header, container);
                 self.entered(change, own);
@@ -395,6 +412,37 @@ impl Log {
             }
             _ => {}
         }
+    }
+
+    /// A process executes a program: from then on it is the container's, if it is in one.
+    fn executed(&mut self, exec: &Exec, attribution: &Attribution, initial: &[u32; 8]) {
+        let header = &exec.header;
+        let before = self.tasks.get(&header.pid);
+        let parent = before.map_or(header.ppid, |task| task.parent);
+        let container = attribution.container.as_deref();
+        // One whose start nobody saw has been there before.
+        let was_own = before.is_none_or(|task| task.standing.is_own(cgroups(header), container));
+        let mut session = before.map_or(Session::Own, |task| task.session);
+        let is_again = is_runtime_again(exec, initial);
+        // A service's processes are all systemd's to start.
+        let is_one = attribution.path.len() > 1
+            && container.is_none_or(|container| container.runtime != "systemd");
+        if is_one && !is_again && !was_own && session == Session::Own {
+            let by = self.tasks.get(&parent).filter(|by| by.standing == Standing::Outside);
+            let by_hook = by.is_some_and(|by| by.ns_pid == 1 || by.session == Session::Hook);
+            let path = container.map_or(&*attribution.path, |container| &container.path);
+            let entry = Entry { pid: header.pid, ns_pid: header.ns_pid, by_hook };
+            session = self.sessions.enters(&Arc::from(path), entry);
+        }
+        let standing = if is_again || session == Session::Hook {
+            Standing::Outside
+        } else {
+            Standing::In(cgroups(header), Arc::clone(&attribution.path))
+        };
+        let program = text(&exec.filename).into();
+        let container = attribution.container.clone();
+        let ns_pid = header.ns_pid;
+        self.follow(header.pid, Task { standing, parent, program, container, session, ns_pid });
     }
 
     /// Judges a mount operation of a container's.
@@ -500,8 +548,9 @@ impl Log {
             (Some(container), Some(task))
                 if !task.standing.is_own(cgroups(header), Some(container)) =>
             {
-                Role::Runtime
+                if task.session == Session::Hook { Role::Hook } else { Role::Runtime }
             }
+            (Some(_), Some(Task { session: Session::Exec, .. })) => Role::Exec,
             _ => Role::Workload,
         };
         let exe = task.map(|task| &task.program).filter(|path| path.starts_with('/'));

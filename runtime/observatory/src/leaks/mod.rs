@@ -22,6 +22,7 @@ mod process;
 pub mod profile;
 mod provenance;
 pub mod residue;
+mod sessions;
 mod spec;
 mod suggest;
 #[cfg(test)]
