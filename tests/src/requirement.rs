@@ -73,7 +73,7 @@ impl Requirement {
             ),
             Self::Made(name) => (
                 std::env::var_os(name).is_some(),
-                format!("needs {name} (cargo xtask test makes it, where mmdebstrap is installed)"),
+                format!("needs {name} (cargo xtask test makes it, where mmdebstrap, or npm, is)"),
             ),
             Self::Program(name) => (
                 program(name).is_some(),

@@ -68,6 +68,9 @@ pub fn run(args: &Args) -> Result<()> {
     if args.filters.is_empty() || args.filters.iter().any(|filter| filter.contains("package")) {
         programs.extend(packages(&workspace)?);
     }
+    if args.filters.is_empty() || args.filters.iter().any(|filter| filter.contains("dashboards")) {
+        programs.extend(grafana_schema(&workspace).map(|folder| ("TERRARIUM_GRAFANA", folder)));
+    }
     let skips = tempfile::NamedTempFile::new().context("create the file for skipped tests")?;
     let prepare = |cargo: &mut Command| {
         cargo.env("TERRARIUM_SKIP_LOG", skips.path()).envs(programs.iter().cloned());
@@ -102,6 +105,31 @@ pub fn run(args: &Args) -> Result<()> {
 
     count.failed += problems.len();
     conclude(&workspace, args, &count, &problems, &skipped)
+}
+
+/// The packages of npm that describe Grafana's dashboards, and the compiler that reads them.
+const GRAFANA: [&str; 2] = ["@grafana/schema@13.2.3", "typescript@5.9.3"];
+
+/// A folder in which they are installed, where this machine has npm.
+fn grafana_schema(workspace: &Workspace) -> Option<PathBuf> {
+    let npm = shell::program("npm")?;
+    let install = || {
+        let folder = workspace.cache("grafana")?;
+        let stamp = folder.join("installed");
+        let wanted = GRAFANA.join(" ");
+        if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
+            return Ok(folder);
+        }
+        let mut command = Command::new(npm);
+        command.args(["install", "--no-save", "--no-package-lock", "--ignore-scripts"]);
+        command.args(["--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(GRAFANA);
+        shell::run(&mut command)?;
+        fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))?;
+        Ok::<_, anyhow::Error>(folder)
+    };
+    install()
+        .inspect_err(|error| shell::note(&format!("no schema of Grafana's dashboards: {error:#}")))
+        .ok()
 }
 
 /// What the tests of the packages look at, where this machine can make it.

@@ -1,5 +1,10 @@
 //! Every query of every dashboard gives data from a Prometheus that scrapes a live observatory.
 
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
 use terrarium_tests::binaries::repository;
 use terrarium_tests::dashboard::{self, Query};
 use terrarium_tests::prometheus::{Prometheus, configuration};
@@ -146,4 +151,95 @@ fn promtool_accepts_the_configuration_and_the_metrics() {
     );
     let complaints: Vec<_> = outcome.stderr.lines().chain(outcome.stdout.lines()).collect();
     assert_eq!((outcome.code, complaints.len()), (0, 0), "{complaints:#?}");
+}
+
+/// What belongs to the data source of an annotation, which the schema leaves to it.
+const OF_PROMETHEUS: [&str; 6] =
+    ["expr", "step", "titleFormat", "textFormat", "tagKeys", "useValueForTime"];
+
+/// A program in TypeScript that is well-typed if and only if the dashboards are as Grafana's packages say.
+fn typed(dashboards: &[(String, Value)]) -> String {
+    // In JSON, a value stands for the name that an enumeration gives it.
+    let mut program = String::from(
+        "import type { Dashboard } from \"@grafana/schema/dist/esm/raw/dashboard/x/Dashboard_types.gen\";\n\
+         type Plain<T> = 0 extends 1 & T ? any : T extends string ? `${T}` : T extends number ? number\n\
+         : T extends (infer U)[] ? Plain<U>[] : T extends object ? { [K in keyof T]: Plain<T[K]> } : T;\n",
+    );
+    let mut values = String::new();
+    let mut kinds = BTreeSet::new();
+    let mut add = |of: &str, kind: &str, value: &Value| {
+        let number = values.matches("export const").count();
+        let text = format!("// {of}\nexport const v{number}: {kind} = {value};\n");
+        values.push_str(&text);
+    };
+    for (file, dashboard) in dashboards {
+        let mut dashboard = dashboard.clone();
+        let annotations = dashboard["annotations"]["list"].as_array_mut();
+        for annotation in annotations.into_iter().flatten().filter_map(Value::as_object_mut) {
+            annotation.retain(|field, _| !OF_PROMETHEUS.contains(&field.as_str()));
+        }
+        add(file, "Plain<Dashboard>", &dashboard);
+        for panel in dashboard::panels(&dashboard) {
+            let kind = panel["type"].as_str().unwrap_or_default().replace('-', "");
+            let of = format!("{file}: {}", panel["title"]);
+            let custom = &panel["fieldConfig"]["defaults"]["custom"];
+            for (name, value) in [("Options", &panel["options"]), ("FieldConfig", custom)] {
+                if value.is_object() {
+                    add(&of, &format!("Partial<Plain<{kind}.{name}>>"), value);
+                }
+            }
+            kinds.insert(kind);
+        }
+    }
+    for kind in &kinds {
+        let name = match kind.as_str() {
+            "timeseries" => "TimeSeries",
+            "statetimeline" => "StateTimeline",
+            "bargauge" => "BarGauge",
+            "stat" => "Stat",
+            "table" => "Table",
+            "text" => "Text",
+            "heatmap" => "Heatmap",
+            "piechart" => "PieChart",
+            "histogram" => "Histogram",
+            "gauge" => "Gauge",
+            kind => panic!("which of Grafana's files describes panels of type {kind}?"),
+        };
+        let file = format!("{kind}/panelcfg/x/{name}PanelCfg_types.gen");
+        let place = format!("@grafana/schema/dist/esm/raw/composable/{file}");
+        program.push_str(&format!("import type * as {kind} from \"{place}\";\n"));
+    }
+    program + &values
+}
+
+/// What the compiler of TypeScript says of a program; nothing where it is well-typed.
+fn complaints(bed: &TestBed, program: &str) -> String {
+    let packages = PathBuf::from(std::env::var_os("TERRARIUM_GRAFANA").expect("it is required"));
+    // The compiler looks for packages in the folders above.
+    let file = packages.join(bed.unique("dashboards") + ".ts");
+    fs::write(&file, program).expect("the folder is writable");
+    let mut command = Command::new("node");
+    command.arg(packages.join("node_modules/typescript/bin/tsc")).args([
+        "--noEmit", "--strict", "--skipLibCheck", "--module", "esnext", "--moduleResolution",
+        "bundler",
+    ]);
+    let outcome = process::run(command.arg(&file));
+    fs::remove_file(&file).expect("it was written");
+    outcome.stdout + &outcome.stderr
+}
+
+#[test]
+fn the_dashboards_are_as_grafanas_packages_say() {
+    require!(Sources, Program("node"), Made("TERRARIUM_GRAFANA"));
+    let bed = TestBed::new();
+    let dashboards = dashboard::all();
+    assert_eq!(complaints(&bed, &typed(&dashboards)), "");
+    // That it would say so.
+    let mut wrong = dashboards;
+    wrong[0].1["graphToolTip"] = json!(1);
+    let panel = wrong[0].1["panels"].as_array_mut().expect("a list");
+    let panel = panel.iter_mut().find(|panel| panel["options"].is_object()).expect("one has");
+    panel["options"]["colourMode"] = json!("value");
+    let said = complaints(&bed, &typed(&wrong));
+    assert!(said.contains("graphToolTip") && said.contains("colourMode"), "{said}");
 }

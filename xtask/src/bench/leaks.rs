@@ -17,7 +17,8 @@ const SIZES: [usize; 4] = [1, 50, 200, 400];
 /// Looks that are measured; one more comes before.
 const LOOKS: usize = 15;
 
-const HEAD: &str = "| containers | findings | median ms | p90 ms | ms a container |\n|--:|--:|--:|--:|--:|\n";
+const HEAD: &str =
+    "| containers | findings | median ms | p90 ms | ms a container |\n|--:|--:|--:|--:|--:|\n";
 
 /// Measures, and prints one table; `write` puts it into docs/PERFORMANCE.md.
 pub fn run(write: bool) -> Result<()> {
@@ -100,7 +101,8 @@ impl Drop for Containers<'_> {
     fn drop(&mut self) {
         for number in 0..self.started {
             let mut command = self.terrarium();
-            if let Err(error) = shell::output(command.args(["delete", "--force", &Self::name(number)]))
+            if let Err(error) =
+                shell::output(command.args(["delete", "--force", &Self::name(number)]))
             {
                 shell::note(&format!("remove a container of the benchmark: {error:#}"));
             }
