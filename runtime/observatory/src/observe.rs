@@ -1,9 +1,9 @@
 //! Running an observatory: load, attach, serve, and take everything back at the end.
 
 use crate::allocator;
-use crate::attribution::Registry;
 use crate::attribution::registry::NewCgroups;
 use crate::attribution::state_file;
+use crate::attribution::{Attribution, Registry};
 use crate::ebpf_log::EbpfLog;
 use crate::event::decode::text;
 use crate::event::history::Bounds;
@@ -190,18 +190,24 @@ struct Running {
     _looks: Sender<()>,
 }
 
-/// Between two looks for leaks. One costs some milliseconds and 0.2 more for each container.
+/// Between two looks for leaks, at least.
 const LEAK_PACE: Duration = Duration::from_secs(10);
 
 /// How soon it is looked when something was seen of which it is not known whose it is.
 const LEAK_HASTE: Duration = Duration::from_millis(500);
 
+/// Looks take no more than one part in so many of a processor's time: with many containers they come less often
+/// (docs/PERFORMANCE.md has what one takes).
+const LEAK_SHARE: u32 = 10;
+
 /// Looks for leaks in the state of all containers until the sender is gone.
 fn look_for_leaks(shared: &Shared, places: &Places, stop: &Receiver<()>) {
     let mut last = None;
+    let (mut pace, mut haste) = (LEAK_PACE, LEAK_HASTE);
     loop {
-        let due = last.is_none_or(|last: Instant| last.elapsed() >= LEAK_PACE);
+        let due = last.is_none_or(|last: Instant| last.elapsed() >= pace);
         if due || shared.leaks().has_nameless() {
+            let began = Instant::now();
             match leaks::judge(places, &Wanted::All, |_| true) {
                 Ok(report) => {
                     let news = shared.leaks().looked(report);
@@ -219,9 +225,14 @@ fn look_for_leaks(shared: &Shared, places: &Places, stop: &Receiver<()>) {
                 }
                 last = Some(Instant::now());
             }
+            let took = began.elapsed();
+            if due {
+                pace = LEAK_PACE.max(took * LEAK_SHARE);
+            }
+            haste = LEAK_HASTE.max(took * 2);
             allocator::give_back();
         }
-        match stop.recv_timeout(LEAK_HASTE) {
+        match stop.recv_timeout(haste) {
             Err(RecvTimeoutError::Timeout) => {}
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -253,8 +264,11 @@ fn tell(shared: &Shared, news: Vec<News>) {
         return;
     }
     let registry = shared.registry();
+    let known = registry.by_id();
     let events = news.into_iter().map(|news| {
-        let about = registry.about(&news.finding().container);
+        let name = &news.finding().container;
+        let about = known.get(name.id.as_str()).cloned();
+        let about = about.unwrap_or_else(|| Attribution::of(name));
         Event::notice(Notice::now(What::Finding(news)), about)
     });
     let batch = events.collect();

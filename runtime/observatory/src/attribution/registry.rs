@@ -126,6 +126,24 @@ pub struct Attribution {
     pub outcome: Outcome,
 }
 
+impl Attribution {
+    /// About a container of which no cgroup and no state file is known here.
+    pub fn of(name: &ContainerName) -> Self {
+        let container = Container {
+            id: name.id.clone(),
+            name: name.name.clone(),
+            runtime: name.runtime.clone(),
+            ..Container::default()
+        };
+        Self {
+            container: Some(Arc::new(container)),
+            cgroup_id: 0,
+            path: Arc::from(""),
+            outcome: Outcome::Exact,
+        }
+    }
+}
+
 /// What one row of the metrics is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Subject {
@@ -722,21 +740,13 @@ impl Registry {
     /// What is about a container that somebody else has named, as far as it is known here.
     pub fn about(&self, name: &ContainerName) -> Attribution {
         let known = self.containers.iter().find(|(_, entry)| entry.info.id == name.id);
-        if let Some((path, entry)) = known {
-            return entry.attribution(path);
-        }
-        let container = Container {
-            id: name.id.clone(),
-            name: name.name.clone(),
-            runtime: name.runtime.clone(),
-            ..Container::default()
-        };
-        Attribution {
-            container: Some(Arc::new(container)),
-            cgroup_id: 0,
-            path: Arc::from(""),
-            outcome: Outcome::Exact,
-        }
+        known.map_or_else(|| Attribution::of(name), |(path, entry)| entry.attribution(path))
+    }
+
+    /// The same for many: what is about each container, by its id.
+    pub fn by_id(&self) -> HashMap<&str, Attribution> {
+        let entries = self.containers.iter();
+        entries.map(|(path, entry)| (entry.info.id.as_str(), entry.attribution(path))).collect()
     }
 
     /// The containers, those that have ended less than the grace time ago included.
