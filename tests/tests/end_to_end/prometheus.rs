@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
@@ -74,7 +75,7 @@ fn dashboards_name_no_data_source_of_anybodys_and_explain_each_panel() {
             dashboard["uid"].is_string() && dashboard["title"].is_string(),
             "{file}: uid and title"
         );
-        let mut ids = std::collections::BTreeSet::new();
+        let mut ids = BTreeSet::new();
         for panel in dashboard::panels(dashboard) {
             let title = panel["title"].as_str().unwrap_or_default();
             let place = format!("{file}: {title}");
@@ -101,7 +102,7 @@ fn dashboards_and_rules_name_only_metrics_that_the_code_declares() {
     let declared = dashboard::declared();
     assert!(declared.len() > 30, "{declared:?}");
     let rules = repository().join("dashboards/prometheus/rules.yml");
-    let rules = std::fs::read_to_string(rules).expect("the rules are there");
+    let rules = fs::read_to_string(rules).expect("the rules are there");
     let expressions = rules.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
     let of_rules = expressions.map(|expression| ("rules.yml".to_owned(), expression.to_owned()));
     let of_dashboards = dashboard::all().into_iter().flat_map(|(file, dashboard)| {
@@ -121,7 +122,7 @@ fn promtool_passes_the_tests_of_the_rules() {
     require!(Program("promtool"));
     let promtool = requirement::program("promtool").expect("it is required");
     let folder = repository().join("dashboards/prometheus");
-    let mut test = std::process::Command::new(promtool);
+    let mut test = Command::new(promtool);
     process::run(test.args(["test", "rules", "rules-test.yml"]).current_dir(folder)).success();
 }
 
@@ -129,10 +130,7 @@ fn promtool_passes_the_tests_of_the_rules() {
 fn promtool_accepts_the_configuration_and_the_metrics() {
     require!(Root, CgroupV2, Btf, Program("busybox"), Program("promtool"));
     let promtool = requirement::program("promtool").expect("it is required");
-    process::run(
-        std::process::Command::new(&promtool).args(["check", "config"]).arg(configuration()),
-    )
-    .success();
+    process::run(Command::new(&promtool).args(["check", "config"]).arg(configuration())).success();
 
     let bed = TestBed::new();
     let observatory = Observatory::start(&bed, &[]);
@@ -144,11 +142,9 @@ fn promtool_accepts_the_configuration_and_the_metrics() {
         text.contains("container_memory_working_set_bytes{"),
         "what containers use is checked too"
     );
-    std::fs::write(&file, text).expect("the test's folder is writable");
+    fs::write(&file, text).expect("the test's folder is writable");
     let script = "exec \"$0\" check metrics < \"$1\"";
-    let outcome = process::run(
-        std::process::Command::new("sh").args(["-c", script]).arg(promtool).arg(&file),
-    );
+    let outcome = process::run(Command::new("sh").args(["-c", script]).arg(promtool).arg(&file));
     let complaints: Vec<_> = outcome.stderr.lines().chain(outcome.stdout.lines()).collect();
     assert_eq!((outcome.code, complaints.len()), (0, 0), "{complaints:#?}");
 }
@@ -207,7 +203,7 @@ fn typed(dashboards: &[(String, Value)]) -> String {
         };
         let file = format!("{kind}/panelcfg/x/{name}PanelCfg_types.gen");
         let place = format!("@grafana/schema/dist/esm/raw/composable/{file}");
-        program.push_str(&format!("import type * as {kind} from \"{place}\";\n"));
+        let _ = writeln!(program, "import type * as {kind} from \"{place}\";");
     }
     program + &values
 }
