@@ -245,8 +245,11 @@ fn recall(shared: &Shared, folder: &Path) {
     if !folder.is_dir() {
         return;
     }
+    // Of this boot: the history may be large, and reach back to others.
+    let key = format!("\"key\":\"{}-", shared.context.boot);
     let explains = |line: &str| {
-        ["\"type\":\"mount.", "\"type\":\"cgroup.remove\""].iter().any(|kind| line.contains(kind))
+        let kinds = ["\"type\":\"mount.", "\"type\":\"cgroup.remove\""];
+        kinds.iter().any(|kind| line.contains(kind)) && line.contains(&key)
     };
     match store::lines(folder, explains) {
         Ok(lines) => {
