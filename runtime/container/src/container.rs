@@ -539,6 +539,11 @@ impl Creation<'_> {
         let mapped = idmapped::trees(&self.plan.root.mounts)?;
         let first = process.insert(self.clone_first_process(locked, mapped)?);
         if self.plan.namespaces.has_user_namespace() {
+            // What belongs to the host's root is not the first process's to write once it is another's root.
+            if let Some(adjust) = self.plan.process.oom_score_adj {
+                let path = format!("/proc/{}/oom_score_adj", first.pid);
+                std::fs::write(&path, adjust.to_string()).tried("write", path.as_str())?;
+            }
             if self.plan.namespaces.has_new(CloneFlags::CLONE_NEWUSER) {
                 self.plan.namespaces.write_maps(first.pid)?;
             }

@@ -293,7 +293,8 @@ fn set_up_and_execute(
         rustix::system::setdomainname(name.as_bytes()).step("set domain name", name)?;
     }
     sysctl(&root, &plan.sysctl)?;
-    if let Some(adjust) = plan.process.oom_score_adj {
+    let own_oom_score = !plan.namespaces.has_user_namespace();
+    if let Some(adjust) = plan.process.oom_score_adj.filter(|_| own_oom_score) {
         // By the host's /proc, which is still the one at /proc.
         std::fs::write("/proc/self/oom_score_adj", adjust.to_string())
             .step("write", "/proc/self/oom_score_adj")?;

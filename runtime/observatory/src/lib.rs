@@ -13,7 +13,7 @@ pub mod doctor;
 mod ebpf_log;
 pub mod event;
 pub mod export;
-mod http;
+pub mod http;
 pub mod kernel;
 pub mod leaks;
 mod lives;

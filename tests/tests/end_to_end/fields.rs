@@ -317,6 +317,23 @@ fn a_domain_name_belongs_to_the_container() {
 }
 
 #[test]
+fn the_oom_killer_is_told_of_a_container_with_other_users() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    for score in ["100", "-5"] {
+        let option = format!("--oom-score-adj={score}");
+        let container = bed.container("scored").with(["--userns=auto", &option]);
+        let outcome = container.run(["cat", "/proc/self/oom_score_adj"]);
+        if score.starts_with('-') && outcome.stderr.contains("Permission denied") {
+            // Without CAP_SYS_RESOURCE nobody lowers it.
+            assert_eq!(outcome.code, 125, "{outcome:?}");
+            continue;
+        }
+        assert_eq!(outcome.success().trim(), score);
+    }
+}
+
+#[test]
 fn a_user_namespace_can_be_joined() {
     require!(Root, Program("busybox"));
     let bed = TestBed::new();
@@ -336,7 +353,8 @@ fn a_user_namespace_can_be_joined() {
     };
     let script = "for kind in user net mnt; do readlink /proc/self/ns/$kind; done; id -u; \
                   cat /proc/self/uid_map; stat -c %u /bin/busybox; ps; \
-                  hostname member && mount -t tmpfs none /tmp && touch /tmp/x && stat -c %u /tmp/x; exit 3";
+                  hostname member && mount -t tmpfs none /tmp && touch /tmp/x && stat -c %u /tmp/x; \
+                  cat /proc/self/oom_score_adj; exit 3";
     for joined in [&["user", "network"][..], &["user", "network", "pid"]] {
         let member = Bundle::new(&bed, &format!("member{}", joined.len()), &["sh", "-c", script]);
         member.change(|spec| {
@@ -350,6 +368,7 @@ fn a_user_namespace_can_be_joined() {
             let path = format!("/proc/{pid}/ns/user");
             let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
             namespaces.push(json!({ "type": "user", "path": path }));
+            spec["process"]["oomScoreAdj"] = json!(321);
             let sets = spec["process"]["capabilities"].as_object_mut().expect("an object");
             for set in sets.values_mut().filter_map(Value::as_array_mut) {
                 set.push(json!("CAP_SYS_ADMIN"));
@@ -366,7 +385,7 @@ fn a_user_namespace_can_be_joined() {
         assert!(["0", "65534"].contains(&owner), "root's, where ids of its files are shifted");
         let sees_pod = lines.iter().any(|line| line.ends_with("sleep 600"));
         assert_eq!(sees_pod, joined.contains(&"pid"), "{outcome:?}");
-        assert_eq!(lines.last(), Some(&"0"), "{outcome:?}");
+        assert_eq!(lines[lines.len() - 2..], ["0", "321"], "{outcome:?}");
     }
     // Its own is none to be joined.
     let same = Bundle::new(&bed, "same", &["readlink", "/proc/self/ns/user"]);

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use terrarium_tests::{Observatory, TestBed, eventually, http, require};
+use terrarium_tests::{Observatory, TestBed, eventually, http, process, require};
 
 /// The answer to a GET of `path`, over whatever `stream` is.
 fn ask(
@@ -186,4 +186,59 @@ fn a_configuration_that_is_wrong_is_told_before_anything_is_attached() {
         assert_eq!((outcome.code, outcome.stderr.lines().count()), (1, 1), "{outcome:?}");
         assert!(outcome.stderr.contains(told), "{outcome:?}");
     }
+}
+
+#[test]
+fn the_command_line_asks_a_guarded_observatory() {
+    require!(Root, Btf);
+    let bed = TestBed::new();
+    let ours = Authority::new();
+    ours.sign(bed.folder(), "server");
+    ours.sign(bed.folder(), "client");
+    fs::write(bed.folder().join("ca.crt"), ours.0.pem()).expect("it is writable");
+    fs::write(bed.folder().join("word"), "secret\n").expect("it is writable");
+    let hash = bcrypt::hash("secret", 4).expect("a hash");
+    let (observatory, _) = start(
+        &bed,
+        &format!(
+            "tls_server_config:\n  cert_file: server.crt\n  key_file: server.key\n  client_ca_file: ca.crt\n  \
+             client_auth_type: RequireAndVerifyClientCert\nbasic_auth_users:\n  me: {hash}\n"
+        ),
+    );
+    let url = format!("https://{}", observatory.address());
+    let ask = |command: &[&str], config: Option<&str>| {
+        let mut words = bed.terrarium();
+        words.args(command);
+        if let Some(text) = config {
+            let file = bed.folder().join("http.yml");
+            fs::write(&file, text).expect("it is writable");
+            words.arg("--http-config").arg(file);
+        }
+        process::run(&mut words)
+    };
+    let tls = "tls_config: { ca_file: ca.crt, cert_file: client.crt, key_file: client.key, server_name: localhost }\n";
+    let right = format!("basic_auth: {{ username: me, password_file: word }}\n{tls}");
+    let events = ["events", "--format", "json", "--url", &url];
+    let outcome = ask(&events, Some(&right));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let leaks = ["leaks", "--all", "--fail-on", "critical", "--observatory", &url];
+    let outcome = ask(&leaks, Some(&right));
+    assert!([0, 3].contains(&outcome.code) && outcome.stderr.is_empty(), "{outcome:?}");
+    let wrong_word = format!("basic_auth: {{ username: me, password: wrong }}\n{tls}");
+    let other_name = right.replace("localhost", "other.example");
+    let no_certificate = right.replace("cert_file: client.crt, key_file: client.key, ", "");
+    for (config, why) in [
+        (None, "ask the observatory"),
+        (Some(tls), "it wants a password (see --http-config)"),
+        (Some(&*wrong_word), "it wants a password (see --http-config)"),
+        (Some(&*other_name), "certificate not valid for name"),
+        (Some(&*no_certificate), "ask the observatory"),
+        (Some("basic_auth: []"), "understand --http-config"),
+    ] {
+        let outcome = ask(&events, config);
+        assert!(outcome.stderr.contains(why), "{config:?}: {outcome:?}");
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (1, 1), "{outcome:?}");
+    }
+    let outcome = ask(&["events", "--url", "ftp://x"], None);
+    assert_eq!(outcome.code, 1, "{outcome:?}");
 }

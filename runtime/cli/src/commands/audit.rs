@@ -3,13 +3,14 @@
 //! What it did is known where an observatory runs; without one, and it says so, only the state is judged: twice a second
 //! while the container runs.
 
-use super::events::Answer;
+use super::ask::{Endpoint, Guard};
 use super::leaks::paragraph;
 use super::terminal::harmless;
 use anyhow::bail;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -43,6 +44,8 @@ pub struct AuditArgs {
         help_heading = "Audit"
     )]
     observatory: String,
+    #[command(flatten)]
+    guard: Guard,
 }
 
 /// Findings by what makes them the same.
@@ -60,9 +63,9 @@ pub struct Audit {
 }
 
 impl AuditArgs {
-    /// The URL of the observatory.
-    pub fn observatory(&self) -> &str {
-        &self.observatory
+    /// The observatory.
+    pub fn observatory(&self) -> anyhow::Result<Endpoint> {
+        Endpoint::new("--observatory", &self.observatory, &self.guard)
     }
 
     /// Begins, if it is wanted, for the container `id` whose folder lies below `root`.
@@ -191,7 +194,7 @@ impl Audit {
     /// What an observatory saw it do.
     fn did(&self) -> anyhow::Result<Vec<String>> {
         let path = format!("/api/v1/events?follow=false&container={}", self.id);
-        let mut answer = Answer::to(&self.args.observatory, &path, "events")?;
+        let mut answer = self.args.observatory()?.lines(&path, "events")?;
         let mut tally = Tally::default();
         let mut line = String::new();
         loop {

@@ -1,14 +1,14 @@
 //! `terrarium events`: the events of a running observatory, by its HTTP side.
 
+use super::ask::{Endpoint, Guard, NobodyListens, URL, percent};
 use super::terminal::{harmless, is_harmful};
 use crate::Global;
 use crate::exit::WithCode;
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{BufRead, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -24,9 +24,6 @@ enum Format {
     /// JSON lines, as the observatory writes them.
     Json,
 }
-
-/// Where an observatory listens unless it is told otherwise.
-const URL: &str = "http://127.0.0.1:9750";
 
 /// Print the events that the observatory has seen
 #[derive(Debug, Args)]
@@ -70,6 +67,8 @@ pub struct Events {
     /// Where the observatory listens
     #[arg(long, value_name = "URL", default_value = URL)]
     url: String,
+    #[command(flatten)]
+    guard: Guard,
 }
 
 /// How long after the kernel killed for want of memory it is told.
@@ -110,8 +109,9 @@ pub fn run(args: &Events, global: &Global) -> anyhow::Result<ExitCode> {
     if let Some(folder) = stored {
         return from_store(folder, &selection, &mut print);
     }
-    let address = address("--url", &args.url)?;
-    let mut lines = match request(&address, &path(args), "events", "--url") {
+    let observatory = Endpoint::new("--url", &args.url, &args.guard)?;
+    let address = observatory.address();
+    let mut lines = match observatory.request(&path(args), "events") {
         Ok(lines) => lines,
         // One that was named is not replaced by another's history.
         Err(error)
@@ -167,18 +167,6 @@ fn from_store(
     }
 }
 
-/// No observatory answers at this address.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "ask the observatory at {address} for {what}: {error} (is `terrarium observe` running? see {option})"
-)]
-struct NobodyListens {
-    address: String,
-    what: String,
-    option: String,
-    error: std::io::Error,
-}
-
 /// `events ID` as OCI engines call it: runc's JSON, an object a line.
 fn statistics(args: &Events, id: &str, global: &Global) -> anyhow::Result<ExitCode> {
     let id = super::usage(ContainerId::new(id))?;
@@ -227,19 +215,6 @@ fn closed(error: std::io::Error) -> anyhow::Result<ExitCode> {
     Err(error).context("write events")
 }
 
-/// Host and port of `http://host:port`, the value of `option`.
-pub fn address(option: &str, url: &str) -> anyhow::Result<String> {
-    let Some(rest) = url.strip_prefix("http://") else {
-        bail!("{option} {url}: only http://HOST:PORT is understood");
-    };
-    let host = rest.trim_end_matches('/');
-    if host.is_empty() || host.contains('/') {
-        bail!("{option} {url}: only http://HOST:PORT is understood");
-    }
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    Ok(if has_port { host.to_owned() } else { format!("{host}:80") })
-}
-
 fn path(args: &Events) -> String {
     let mut path = format!("/api/v1/events?follow={}", args.follow);
     for (name, value) in [
@@ -262,94 +237,12 @@ pub(super) fn path_of(container: &str) -> String {
     format!("/api/v1/events?follow=false&container={}", percent(container))
 }
 
-/// The events that the observatory at `address` answers with on `path`; what is no event is left out.
-pub(super) fn all(address: &str, path: &str) -> anyhow::Result<Vec<Value>> {
-    let lines = request(address, path, "events", "--observatory")?.lines();
+/// The events that an observatory answers with on `path`; what is no event is left out.
+pub(super) fn all(observatory: &Endpoint, path: &str) -> anyhow::Result<Vec<Value>> {
+    let address = observatory.address();
+    let lines = observatory.request(path, "events")?.lines();
     let lines = lines.map(|line| line.with_context(|| format!("read events from {address}")));
     lines.filter_map(|line| line.map(|line| serde_json::from_str(&line).ok()).transpose()).collect()
-}
-
-/// Escapes all but letters, digits and a few marks.
-pub fn percent(text: &str) -> String {
-    text.bytes().fold(String::new(), |mut out, byte| {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                out.push(char::from(byte));
-            }
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-        out
-    })
-}
-
-/// The lines of an observatory's answer.
-pub struct Answer(BufReader<TcpStream>);
-
-impl Answer {
-    /// Asks the observatory at `url`, which `--observatory` gave, for `path`.
-    pub fn to(url: &str, path: &str, what: &str) -> anyhow::Result<Self> {
-        let answer = request(&address("--observatory", url)?, path, what, "--observatory")?;
-        // One that hangs is as good as none.
-        answer.get_ref().set_read_timeout(Some(Duration::from_secs(10)))?;
-        Ok(Self(answer))
-    }
-
-    /// The next line; 0 at the end.
-    pub fn read_line(&mut self, line: &mut String) -> std::io::Result<usize> {
-        self.0.read_line(line)
-    }
-}
-
-/// Sends the request and reads the head of the answer. HTTP/1.0, so that the body simply ends with the connection. An error
-/// says what was asked for, and which option says where.
-pub fn request(
-    address: &str,
-    path: &str,
-    what: &str,
-    option: &str,
-) -> anyhow::Result<BufReader<TcpStream>> {
-    let hint = || {
-        format!(
-            "ask the observatory at {address} for {what} (is `terrarium observe` running? see {option})"
-        )
-    };
-    let resolved = address
-        .to_socket_addrs()
-        .with_context(hint)?
-        .next()
-        .with_context(|| format!("find the address of {address}"))?;
-    let mut stream =
-        TcpStream::connect_timeout(&resolved, Duration::from_secs(5)).map_err(|error| {
-            NobodyListens {
-                address: address.to_owned(),
-                what: what.to_owned(),
-                option: option.to_owned(),
-                error,
-            }
-        })?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").with_context(hint)?;
-    let mut answer = BufReader::new(stream);
-    let mut status = String::new();
-    answer.read_line(&mut status).with_context(hint)?;
-    let mut line = String::new();
-    // A head that never ends is not one of ours.
-    for _ in 0..100 {
-        line.clear();
-        if answer.read_line(&mut line).with_context(hint)? == 0 || line == "\r\n" {
-            break;
-        }
-    }
-    let code = status.split(' ').nth(1).unwrap_or_default();
-    if code != "200" {
-        let mut reason = String::new();
-        // What can be read of it is enough.
-        let _ = answer.take(300).read_to_string(&mut reason);
-        let reason = harmless(reason.trim());
-        bail!("ask the observatory at {address} for {what}: it answered {code}: {reason}");
-    }
-    Ok(answer)
 }
 
 pub fn header() -> String {
@@ -455,26 +348,6 @@ fn harmless_json(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn urls() {
-        for (url, expected) in [
-            ("http://127.0.0.1:9750", Some("127.0.0.1:9750")),
-            ("http://[::1]:9750/", Some("[::1]:9750")),
-            ("http://host", Some("host:80")),
-            ("https://host", None),
-            ("http://", None),
-            ("http://host/path", None),
-        ] {
-            assert_eq!(address("--url", url).ok().as_deref(), expected, "{url}");
-        }
-    }
-
-    #[test]
-    fn a_query_is_escaped() {
-        assert_eq!(percent("web-1.a_b~"), "web-1.a_b~");
-        assert_eq!(percent("a b&c=/ü"), "a%20b%26c%3D%2F%C3%BC");
-    }
 
     #[test]
     fn what_a_container_chooses_cannot_steer_the_terminal() {

@@ -3,6 +3,7 @@
 //!
 //! It goes to standard error, for standard output is the program's.
 
+use super::ask::Endpoint;
 use super::events;
 use super::terminal::harmless;
 use serde_json::{Value, json};
@@ -25,7 +26,8 @@ const EVENTS_MAY_TAKE: Duration = Duration::from_millis(1500);
 /// Prints the steps of one container.
 pub struct Explanation {
     format: Format,
-    observatory: String,
+    /// Where there is none to ask, no events are told.
+    observatory: Option<Endpoint>,
     container: String,
     printed: usize,
     total_ns: u64,
@@ -33,15 +35,9 @@ pub struct Explanation {
 
 impl Explanation {
     /// Begins the explanation of the container `container`; steps are recorded from now on.
-    pub fn begin(format: Format, observatory: &str, container: &str) -> Self {
+    pub fn begin(format: Format, observatory: Option<Endpoint>, container: &str) -> Self {
         terrarium_container::explain::record();
-        Self {
-            format,
-            observatory: observatory.to_owned(),
-            container: container.to_owned(),
-            printed: 0,
-            total_ns: 0,
-        }
+        Self { format, observatory, container: container.to_owned(), printed: 0, total_ns: 0 }
     }
 
     /// Prints the steps since the last call.
@@ -99,7 +95,7 @@ impl Explanation {
 
     /// The event that was seen for each of `steps`.
     fn events(&self, steps: &[Step]) -> Vec<Option<Value>> {
-        let Ok(address) = events::address("--observatory", &self.observatory) else {
+        let Some(observatory) = &self.observatory else {
             return vec![None; steps.len()];
         };
         let deadline = Instant::now() + EVENTS_MAY_TAKE;
@@ -107,7 +103,7 @@ impl Explanation {
         loop {
             let path = events::path_of(&self.container);
             // Where nobody listens there is nothing to say.
-            let Ok(seen) = events::all(&address, &path) else { return vec![None; steps.len()] };
+            let Ok(seen) = events::all(observatory, &path) else { return vec![None; steps.len()] };
             let matched = assign(steps, &seen);
             let found = matched.iter().flatten().count();
             if found >= visible || Instant::now() > deadline {

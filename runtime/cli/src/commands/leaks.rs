@@ -1,12 +1,13 @@
 //! `terrarium leaks`: where a container's isolation leaks.
 
-use super::events::Answer;
+use super::ask::{Endpoint, Guard, URL};
 use super::terminal::harmless;
 use crate::Global;
 use crate::exit::WithCode;
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
+use std::io::BufRead;
 use std::process::ExitCode;
 use terrarium_observatory::leaks::events::{EVENT_CHECKS, EventCheck};
 use terrarium_observatory::leaks::graph::graph;
@@ -18,9 +19,6 @@ use terrarium_observatory::leaks::{
 
 /// Exit code when something at or above `--fail-on` was found.
 const FOUND: u8 = 3;
-
-/// Where an observatory listens unless it was told otherwise.
-const OBSERVATORY: &str = "http://127.0.0.1:9750";
 
 /// How much evidence the table shows; JSON has all of it.
 const MOST_EVIDENCE: usize = 4;
@@ -76,6 +74,8 @@ pub struct Args {
     /// Ask this observatory for what it has seen [default: `http://127.0.0.1:9750`, where one listens]
     #[arg(long, value_name = "URL")]
     observatory: Option<String>,
+    #[command(flatten)]
+    guard: Guard,
     /// Instead of findings, tell where containers touch each other and the host, as a graph
     #[arg(long, value_enum, value_name = "FORMAT", conflicts_with_all = ["format", "check", "suggest", "observatory"])]
     graph: Option<GraphFormat>,
@@ -157,7 +157,8 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
 fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
     let mut text = String::new();
     let url = args.observatory.as_deref();
-    let asked = Answer::to(url.unwrap_or(OBSERVATORY), "/api/v1/leaks", "findings")
+    let asked = Endpoint::new("--observatory", url.unwrap_or(URL), &args.guard)
+        .and_then(|observatory| observatory.lines("/api/v1/leaks", "findings"))
         .and_then(|mut answer| Ok(answer.read_line(&mut text)?));
     match asked {
         Ok(_) => {}

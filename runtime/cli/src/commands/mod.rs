@@ -1,5 +1,6 @@
 //! One file a command. To add one: a file here, and a line in [`Command`] and in [`run()`].
 
+mod ask;
 mod audit;
 mod bundle;
 mod completions;

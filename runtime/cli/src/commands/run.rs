@@ -226,9 +226,9 @@ pub struct Args {
 }
 
 /// What goes with a bundle; all else is for its config.json to say.
-const WITH_BUNDLE: [&str; 13] = [
+const WITH_BUNDLE: [&str; 14] = [
     "bundle", "pid_file", "console_socket", "preserve_fds", "no_pivot", "no_new_keyring", "keep",
-    "detach", "rm", "audit", "assert_clean", "observatory", "rootfs",
+    "detach", "rm", "audit", "assert_clean", "observatory", "http_config", "rootfs",
 ];
 
 /// The arguments that were given, by the names of their fields.
@@ -561,7 +561,7 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
     let id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
     let mut explanation = args
         .explain
-        .map(|format| Explanation::begin(format, args.audit.observatory(), id.as_str()));
+        .map(|format| Explanation::begin(format, args.audit.observatory().ok(), id.as_str()));
     let mut container = Container::create(&store, &id, &spec, &options)?;
     if let Some(path) = &args.bundle.pid_file {
         container.write_pid_file(path)?;

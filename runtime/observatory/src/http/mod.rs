@@ -1,5 +1,6 @@
 //! The HTTP side: read-only, and bounded in everything that a client decides.
 
+pub mod client;
 mod containers;
 mod events;
 mod leaks;

@@ -58,7 +58,10 @@ pub struct WebConfigError {
     reason: String,
 }
 
-fn failed<E: Display>(what: &'static str, path: &Path) -> impl FnOnce(E) -> WebConfigError {
+pub(super) fn failed<E: Display>(
+    what: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> WebConfigError {
     move |error| {
         // The rest shows the place in the file.
         let reason = error.to_string().lines().next().unwrap_or_default().to_owned();

@@ -1,6 +1,6 @@
 //! What the observatory sends, from two threads by one channel.
 
-use super::super::events;
+use super::super::ask::{Endpoint, percent};
 use serde_json::Value;
 use std::io::{BufRead, Read};
 use std::net::{Shutdown, TcpStream};
@@ -20,7 +20,7 @@ pub enum News {
 
 /// The two threads.
 pub struct Feed {
-    address: String,
+    observatory: Endpoint,
     sender: Sender<News>,
     receiver: Receiver<News>,
     /// The stream that is followed, and its number.
@@ -30,11 +30,11 @@ pub struct Feed {
 
 impl Feed {
     /// Asks once, so that an error comes before anything is drawn, then every `interval`.
-    pub fn start(address: &str, interval: Duration) -> anyhow::Result<Self> {
-        let first = list(address, "/api/v1/containers", "containers")?;
+    pub fn start(observatory: Endpoint, interval: Duration) -> anyhow::Result<Self> {
+        let first = list(&observatory, "/api/v1/containers", "containers")?;
         let (sender, receiver) = channel();
         let own = sender.clone();
-        let asked = address.to_owned();
+        let asked = observatory.clone();
         // It ends with the program, or when nobody listens any more.
         thread::spawn(move || {
             let mut containers = Ok(first);
@@ -50,8 +50,7 @@ impl Feed {
                     .map_err(|error| format!("{error:#}"));
             }
         });
-        let mut feed =
-            Self { address: address.to_owned(), sender, receiver, stream: None, number: 0 };
+        let mut feed = Self { observatory, sender, receiver, stream: None, number: 0 };
         feed.follow(None);
         Ok(feed)
     }
@@ -75,13 +74,13 @@ impl Feed {
         let mut path = "/api/v1/events?follow=true".to_owned();
         if let Some(container) = container {
             path.push_str("&container=");
-            path.push_str(&events::percent(container));
+            path.push_str(&percent(container));
         }
         // That it cannot be asked is told by the list of containers.
-        let Ok(mut lines) = events::request(&self.address, &path, "events", "--observatory") else {
+        let Ok(mut lines) = self.observatory.request(&path, "events") else {
             return;
         };
-        self.stream = lines.get_ref().try_clone().ok();
+        self.stream = lines.get_ref().tcp().try_clone().ok();
         let sender = self.sender.clone();
         thread::spawn(move || {
             let mut line = String::new();
@@ -98,9 +97,9 @@ impl Feed {
 }
 
 /// A list that the observatory tells: an array, or an object a line.
-fn list(address: &str, path: &str, what: &str) -> anyhow::Result<Vec<Value>> {
+fn list(observatory: &Endpoint, path: &str, what: &str) -> anyhow::Result<Vec<Value>> {
     let mut text = String::new();
-    events::request(address, path, what, "--observatory")?.read_to_string(&mut text)?;
+    observatory.request(path, what)?.read_to_string(&mut text)?;
     if text.trim_start().starts_with('[') {
         return Ok(serde_json::from_str(&text)?);
     }

@@ -6,6 +6,7 @@ mod app;
 mod draw;
 mod feed;
 
+use super::ask::{Endpoint, Guard};
 use crate::exit::WithCode;
 use anyhow::{Context, anyhow};
 use app::{App, Wanted};
@@ -34,6 +35,8 @@ pub struct Args {
     /// Where the observatory listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9750")]
     observatory: String,
+    #[command(flatten)]
+    guard: Guard,
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u64).range(1..=60))]
     interval: u64,
@@ -48,15 +51,16 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
         Some(_) => args.observatory.clone(),
         None => format!("http://{}", args.observatory),
     };
-    let address =
-        super::events::address("--observatory", &url).map_err(|error| WithCode::error(2, error))?;
+    let observatory = Endpoint::new("--observatory", &url, &args.guard)
+        .map_err(|error| WithCode::error(2, error))?;
+    let address = observatory.address().to_owned();
     if !std::io::stdout().is_terminal() || !std::io::stdin().is_terminal() {
         return Err(anyhow!(
             "top: standard output is no terminal (for programs: terrarium stats --format json, terrarium events --format json)"
         ));
     }
     // Before the screen changes: that nobody answers is told in one line.
-    let feed = Feed::start(&address, Duration::from_secs(args.interval))?;
+    let feed = Feed::start(observatory, Duration::from_secs(args.interval))?;
     let told = Arc::new(AtomicBool::new(false));
     for signal in signal_hook::consts::TERM_SIGNALS.iter().chain(&[signal_hook::consts::SIGHUP]) {
         signal_hook::flag::register(*signal, Arc::clone(&told)).context("watch for signals")?;
