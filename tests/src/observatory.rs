@@ -2,7 +2,7 @@
 
 use crate::deadline::{PATIENCE, eventually};
 use crate::metrics::Metrics;
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::testbed::TestBed;
 use crate::{events, http};
 use serde_json::Value;
@@ -62,6 +62,15 @@ impl Observatory {
             if response.status == 200 { Ok(()) } else { Err(format!("status {}", response.status)) }
         });
         observatory
+    }
+
+    /// The findings of `terrarium leaks ID` that asks it, from the machine's own network namespace, where it listens.
+    pub fn leaks(&self, bed: &TestBed, id: &str) -> Result<Vec<Value>, String> {
+        let mut command = bed.terrarium();
+        command.args(["leaks", id, "--format", "json", "--observatory", &self.url("")]);
+        let outcome = process::run(&mut command);
+        let lines = outcome.stdout.lines().map(serde_json::from_str);
+        lines.collect::<Result<_, _>>().map_err(|error| format!("{error}: {outcome:?}"))
     }
 
     /// `127.0.0.1:PORT`.

@@ -5,15 +5,6 @@ use std::collections::BTreeSet;
 use terrarium_tests::leak_case::{LeakCase, Runtime, assert_quiet};
 use terrarium_tests::{Observatory, TestBed, events, eventually, http, process, require};
 
-/// The findings of `terrarium leaks ID` that asks the observatory, from the machine's own network namespace.
-fn leaks(bed: &TestBed, observatory: &Observatory, id: &str) -> Result<Vec<Value>, String> {
-    let mut command = bed.terrarium();
-    command.args(["leaks", id, "--format", "json", "--observatory", &observatory.url("")]);
-    let outcome = process::run(&mut command);
-    let lines = outcome.stdout.lines().map(serde_json::from_str);
-    lines.collect::<Result<_, _>>().map_err(|error| format!("{error}: {outcome:?}"))
-}
-
 /// Role and name of the processes that events of a container tell of.
 fn actors(observatory: &Observatory, id: &str, kind: &str) -> BTreeSet<(String, String)> {
     let path = format!("/api/v1/events?follow=false&container={id}&type={kind}");
@@ -40,7 +31,7 @@ fn what_a_container_does_is_told_and_what_its_runtime_does_is_not() {
         let case = LeakCase::start(&bed, runtime, "unshare", &unshare);
         let quiet = LeakCase::start(&bed, runtime, "quiet", &json!({}));
         let findings = eventually("the user namespace is told", || {
-            let findings = leaks(&bed, &observatory, &case.id)?;
+            let findings = observatory.leaks(&bed, &case.id)?;
             let told = findings.iter().any(|f| f["check"] == "user-namespace-created");
             if told { Ok(findings) } else { Err(format!("{findings:?}")) }
         });
@@ -56,7 +47,7 @@ fn what_a_container_does_is_told_and_what_its_runtime_does_is_not() {
         assert!(chain.len() == 2 && chain[0].contains("sh ("), "{finding:#}");
         assert!(chain[1].contains("unshare ("), "{finding:#}");
         assert_quiet(&findings, &["user-namespace-created"]);
-        let findings = leaks(&bed, &observatory, &quiet.id).expect("findings are JSON");
+        let findings = observatory.leaks(&bed, &quiet.id).expect("findings are JSON");
         assert_quiet(&findings, &[]);
         if runtime == Runtime::Terrarium {
             // What sets a container up is the runtime's doing, in its events as well.
@@ -109,7 +100,7 @@ fn hooks_and_exec_are_told_from_the_containers_own_program() {
             mounted.iter().all(|(role, _)| role != "workload" && role != "exec"),
             "{mounted:?}"
         );
-        let findings = leaks(&bed, &observatory, &case.id).expect("findings are JSON");
+        let findings = observatory.leaks(&bed, &case.id).expect("findings are JSON");
         let by_hook = findings.iter().find(|finding| finding["check"] == "mount-performed");
         assert_eq!(by_hook, None, "what a hook mounts is no finding");
     }
@@ -131,7 +122,7 @@ fn mounts_of_a_container_are_told_by_what_they_open() {
     });
     let case = LeakCase::start(&bed, Runtime::Terrarium, "mounts", &fragment);
     eventually("both mounts are told", || {
-        let findings = leaks(&bed, &observatory, &case.id)?;
+        let findings = observatory.leaks(&bed, &case.id)?;
         let severity = |kind: &str| {
             let of = |f: &&Value| f["check"] == "mount-performed" && f.to_string().contains(kind);
             findings.iter().find(of).map(|finding| finding["severity"].clone())
@@ -147,7 +138,7 @@ fn mounts_of_a_container_are_told_by_what_they_open() {
 
 /// The checks of the findings with this container's id.
 fn checks(bed: &TestBed, observatory: &Observatory, id: &str) -> Result<BTreeSet<String>, String> {
-    let findings = leaks(bed, observatory, id)?;
+    let findings = observatory.leaks(bed, id)?;
     let of_events = findings.iter().filter(|finding| finding["source"] == "event");
     Ok(of_events.filter_map(|finding| finding["check"].as_str().map(str::to_owned)).collect())
 }
@@ -193,7 +184,7 @@ fn guarded_calls_of_a_container_are_findings() {
         format!("name=\"{}\",check=\"bpf-load\",severity=\"critical\"}} 1", container.name());
     let shown = answer.lines().filter(|line| line.starts_with("terrarium_isolation_findings{"));
     assert!(shown.clone().any(|one| one.ends_with(&line)), "{:#?}", shown.collect::<Vec<_>>());
-    let findings = leaks(&bed, &observatory, container.name()).expect("findings are JSON");
+    let findings = observatory.leaks(&bed, container.name()).expect("findings are JSON");
     let tunable = findings.iter().find(|finding| finding["check"] == "kernel-tunable-written");
     let tunable = tunable.expect("it was found above");
     let observed = tunable["observed"].as_str().unwrap_or_default();
@@ -237,13 +228,13 @@ fn who_enters_a_container_from_outside_is_told() {
         // A container's namespaces are known from the first look after its start on.
         let mut command = std::process::Command::new("nsenter");
         process::run(command.args(["--target", &pid, "--uts", "--ipc", "true"])).success();
-        let findings = leaks(&bed, &observatory, &case.id)?;
+        let findings = observatory.leaks(&bed, &case.id)?;
         let told = findings.iter().find(|f| f["check"] == "entered-from-outside").cloned();
         told.ok_or_else(|| format!("{findings:?}"))
     });
     assert_eq!((&told["severity"], &told["source"]), (&json!("info"), &json!("event")));
     let observed = told["observed"].as_str().expect("text");
     assert!(observed.contains("nsenter") && observed.contains("setns to "), "{told:#}");
-    let findings = leaks(&bed, &observatory, &other.id).expect("findings are JSON");
+    let findings = observatory.leaks(&bed, &other.id).expect("findings are JSON");
     assert!(findings.iter().all(|f| f["check"] != "entered-from-outside"), "{findings:#?}");
 }

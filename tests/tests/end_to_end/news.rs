@@ -134,19 +134,10 @@ fn what_a_container_left_is_counted_and_told_until_it_is_gone() {
     assert!(count("state").abs() < 0.5);
 }
 
-/// The findings of `terrarium leaks ID` that asks the observatory.
-fn leaks(bed: &TestBed, observatory: &Observatory, id: &str) -> Result<Vec<Value>, String> {
-    let mut command = bed.terrarium();
-    command.args(["leaks", id, "--format", "json", "--observatory", &observatory.url("")]);
-    let outcome = process::run(&mut command);
-    let lines = outcome.stdout.lines().map(serde_json::from_str);
-    lines.collect::<Result<_, _>>().map_err(|error| format!("{error}: {outcome:?}"))
-}
-
 /// Waits until the finding of this check tells who made it so; gives that.
 fn maker(bed: &TestBed, observatory: &Observatory, id: &str, check: &str) -> Value {
     eventually("it is told who mounted it", || {
-        let findings = leaks(bed, observatory, id)?;
+        let findings = observatory.leaks(bed, id)?;
         let finding = findings.iter().find(|finding| finding["check"] == check);
         let evidence = finding.and_then(|finding| finding["evidence"].as_array());
         let event = evidence.and_then(|all| all.iter().find(|one| one["kind"] == "event"));

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
-use terrarium_tests::{Observatory, TestBed, eventually, process, require};
+use terrarium_tests::{Observatory, TestBed, eventually, require};
 
 /// A name, options of `run`, and a script that says when it has done its work.
 const WORKLOADS: [(&str, &[&str], &str); 9] = [
@@ -72,12 +72,7 @@ fn assert_quiet_work(bed: &TestBed, observatory: &Observatory, id: &str) {
         let log = bed.run(["logs", id]).stdout;
         if log.contains("done") { Ok(()) } else { Err(log) }
     });
-    // From the machine's own network namespace, where the observatory listens.
-    let mut leaks = bed.terrarium();
-    leaks.args(["leaks", id, "--format", "json", "--observatory", &observatory.url("")]);
-    let outcome = process::run(&mut leaks);
-    let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {outcome:?}"));
-    let findings: Vec<Value> = outcome.stdout.lines().map(parse).collect();
+    let findings = observatory.leaks(bed, id).unwrap_or_else(|error| panic!("{id}: {error}"));
     assert!(!findings.is_empty(), "{id}: that there are no limits is told at least");
     assert_eq!(worse_than_low(&findings), Vec::<&Value>::new(), "{id}");
     bed.run(["delete", "--force", id]).success();

@@ -190,7 +190,7 @@ fn a_configuration_that_is_wrong_is_told_before_anything_is_attached() {
 
 #[test]
 fn the_command_line_asks_a_guarded_observatory() {
-    require!(Root, Btf);
+    require!(Root, Btf, Program("busybox"));
     let bed = TestBed::new();
     let ours = Authority::new();
     ours.sign(bed.folder(), "server");
@@ -224,6 +224,16 @@ fn the_command_line_asks_a_guarded_observatory() {
     let leaks = ["leaks", "--all", "--fail-on", "critical", "--observatory", &url];
     let outcome = ask(&leaks, Some(&right));
     assert!([0, 3].contains(&outcome.code) && outcome.stderr.is_empty(), "{outcome:?}");
+    // A file that is wrong is told, also where nobody has to listen.
+    let outcome = ask(&["leaks", "--all"], Some("basic_auth: []"));
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (1, ""), "{outcome:?}");
+    // What a container did, asked from the machine's own network namespace.
+    let file = bed.folder().join("http.yml").display().to_string();
+    fs::write(&file, &right).expect("it is writable");
+    let options = ["--audit", "--observatory", &url, "--http-config", &file];
+    let outcome = process::run(&mut bed.container("audited").with(options).command(["true"]));
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    assert!(!outcome.stderr.contains("ask the observatory"), "{outcome:?}");
     let wrong_word = format!("basic_auth: {{ username: me, password: wrong }}\n{tls}");
     let other_name = right.replace("localhost", "other.example");
     let no_certificate = right.replace("cert_file: client.crt, key_file: client.key, ", "");

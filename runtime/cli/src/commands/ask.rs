@@ -20,6 +20,13 @@ pub struct Guard {
     http_config: Option<PathBuf>,
 }
 
+impl Guard {
+    /// Whether somebody said what it wants.
+    pub fn is_given(&self) -> bool {
+        self.http_config.is_some()
+    }
+}
+
 /// No observatory answers at this address.
 #[derive(Debug, thiserror::Error)]
 #[error(

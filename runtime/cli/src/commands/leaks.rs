@@ -162,7 +162,7 @@ fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
         .and_then(|mut answer| Ok(answer.read_line(&mut text)?));
     match asked {
         Ok(_) => {}
-        Err(_) if url.is_none() => return Ok(()),
+        Err(_) if url.is_none() && !args.guard.is_given() => return Ok(()),
         Err(error) => return Err(error),
     }
     let seen: Vec<Value> =
