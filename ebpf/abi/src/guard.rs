@@ -40,11 +40,14 @@ pub enum GuardEvent {
     KernelTunableWrite = 13,
     /// The executable of a process opened for writing through `/proc`.
     ExecutableWrite = 14,
+    /// A signal that a process sent to one of another cgroup: not the kernel's own (a terminal's, a timer's, `SIGCHLD`), and
+    /// not one that was refused.
+    Signal = 15,
 }
 
 impl GuardEvent {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Ptrace,
         Self::ProcessVmWrite,
         Self::Bpf,
@@ -60,6 +63,7 @@ impl GuardEvent {
         Self::PidfdGetfd,
         Self::KernelTunableWrite,
         Self::ExecutableWrite,
+        Self::Signal,
     ];
 
     /// The name.
@@ -80,6 +84,7 @@ impl GuardEvent {
             Self::PidfdGetfd => "pidfd_getfd",
             Self::KernelTunableWrite => "kernel_tunable_write",
             Self::ExecutableWrite => "executable_write",
+            Self::Signal => "signal",
         }
     }
 }
@@ -132,11 +137,14 @@ pub enum GuardCall {
     Openat2 = 20,
     /// nothing
     Creat = 21,
+    /// kill, tkill, tgkill, `pidfd_send_signal`, `rt_sigqueueinfo`, `rt_tgsigqueueinfo`, or a write to `cgroup.kill`: the signal,
+    /// and of the target the cgroup's id in the unified hierarchy and in the v1 memory hierarchy
+    Kill = 22,
 }
 
 impl GuardCall {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Ptrace,
         Self::ProcessVmWritev,
         Self::Bpf,
@@ -159,6 +167,7 @@ impl GuardCall {
         Self::Openat,
         Self::Openat2,
         Self::Creat,
+        Self::Kill,
     ];
 
     /// The name of the system call.
@@ -186,6 +195,7 @@ impl GuardCall {
             Self::Openat => "openat",
             Self::Openat2 => "openat2",
             Self::Creat => "creat",
+            Self::Kill => "kill",
         }
     }
 }
@@ -212,7 +222,8 @@ pub struct Guard {
     pub duration_ns: u64,
     /// See [`GuardCall`].
     pub values: [u64; 3],
-    /// A path as the caller gave it, the name of a file that a descriptor stands for, or the description of a key.
+    /// A path as the caller gave it, the name of a file that a descriptor stands for, the description of a key, or the
+    /// name (`comm`) of the task that a signal is for.
     pub text: [u8; TEXT_LEN],
 }
 

@@ -1,19 +1,26 @@
 //! What an escape from a container is made of: tracing other tasks, loading code into the kernel, opening files past
 //! the mount namespace, writing to files that make the kernel run programs.
 //!
-//! All are system calls without a tracepoint made for them (`module:module_load` tells success only, and an attempt is
+//! Most are system calls without a tracepoint made for them (`module:module_load` tells success only, and an attempt is
 //! as telling), so they are seen at entry and exit. What is no guarded call (an open for reading, a `bpf` that reads a map)
 //! is left at the entry, before anything is remembered.
+//!
+//! Signals to another cgroup are seen where the kernel queues them: `signal_generate(sig, info, task, group, result)`. The many
+//! calls that can send one all end there, and a process that signals its own threads all day pays for no system call
+//! tracepoint.
 
 use crate::call::{Arguments, Call, restarts, system_call};
 use crate::counters::count;
 use crate::events::emit_in_place;
 use crate::files::{self, ShortName, short};
-use crate::kernel::{Probed, Ptr, config, current_task, task_cgroups};
+use crate::kernel::{
+    Probed, Ptr, argument, config, current_task, pointer_argument, task_cgroups, tracepoint,
+};
 use crate::text::{read_kernel_text, read_user_text};
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
+use core::ffi::c_void;
 use terrarium_abi::guard::TEXT_LEN;
 use terrarium_abi::{ABSENT, Guard, GuardCall, GuardEvent, Kind, Probe, RecordType};
 
@@ -275,6 +282,49 @@ fn read_user<T: Copy>(out: &mut T, address: u64) -> bool {
         )
     };
     result == 0
+}
+
+tracepoint!(tp_btf_signal_generate, raw_tp_signal_generate, untyped signal_generated);
+
+/// Where `si_code` is in `struct siginfo` (asm-generic/siginfo.h): after the signal and the errno.
+const SI_CODE: u32 = 8;
+
+/// A signal is queued. The kernel's own are left: whoever runs when a timer fires, a terminal hangs up or a child ends has not
+/// sent it.
+#[inline(always)]
+fn signal_generated(ctx: *mut c_void) {
+    /// `SEND_SIG_NOINFO` (linux/sched/signal.h): from the task that runs, without more about it.
+    const NO_INFO: u64 = 0;
+    /// `SEND_SIG_PRIV`: from the kernel.
+    const PRIVILEGED: u64 = 1;
+    /// `SI_USER`, `SI_QUEUE` and `SI_TKILL` (asm-generic/siginfo.h): from kill, sigqueue and tgkill.
+    const FROM_A_TASK: [i32; 3] = [0, -1, -6];
+    let info = argument(ctx, 1);
+    if info == PRIVILEGED {
+        return;
+    }
+    if info != NO_INFO {
+        let code = pointer_argument(ctx, 1).field::<Probed, i32>(SI_CODE);
+        if !FROM_A_TASK.contains(&code) {
+            return;
+        }
+    }
+    let target = pointer_argument(ctx, 2);
+    let task = current_task();
+    let (from, to) = (task_cgroups::<Probed>(task), task_cgroups::<Probed>(target));
+    if (from.unified, from.memory) == (to.unified, to.memory) {
+        return;
+    }
+    let event = GuardEvent::Signal as u8;
+    count(from, Kind::new(terrarium_abi::counter::family::GUARD, [event, 0, 0]));
+    emit_in_place::<Probed, Guard>(Probe::Guard, RecordType::Guard, task, from, |record| {
+        record.event = u32::from(event);
+        record.call = GuardCall::Kill as u32;
+        record.values = [argument(ctx, 0) & 0xff, to.unified, to.memory];
+        record.target_pid = target.field::<Probed, u32>(config!(task_tgid));
+        let name = target.field::<Probed, [u8; 16]>(config!(task_comm));
+        record.text[..name.len()].copy_from_slice(&name);
+    });
 }
 
 /// A call has ended. Not inlined: one body for all the programs of all calls keeps the object small.

@@ -10,8 +10,8 @@ use crate::attribution::{Attribution, Outcome, Registry};
 use crate::ebpf_log::EbpfLog;
 use crate::event::decode::{Record, text};
 use crate::event::history::Event;
-use crate::event::json;
 use crate::event::notice::{Notice, What};
+use crate::event::{guard, json};
 use crate::kernel::cgroup_mounts::Hierarchy;
 use crate::metrics::Exemplar;
 use crate::probe::watch::Watched;
@@ -262,6 +262,12 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
     }
     let (unified, memory) = record.cgroup_ids(&shared.mounts);
     let attribution = registry.attribute(unified, memory);
+    let target = match &record {
+        Record::Guard(guard) if guard::is_signal(guard) => {
+            Some(registry.whose(guard.values[1], guard.values[2]))
+        }
+        _ => None,
+    };
     let mut changes = Vec::new();
     tell_changes(&mut registry, Some(&record), &mut changes);
     drop(registry);
@@ -282,7 +288,7 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
     }
     let mut leaks = shared.leaks();
     let before = leaks.actor(record.header(), &attribution);
-    leaks.take(&record, &attribution, &shared.context.initial_namespaces);
+    leaks.take(&record, &attribution, target.as_ref(), &shared.context.initial_namespaces);
     let after = leaks.actor(record.header(), &attribution);
     let found = leaks.take_news();
     drop(leaks);
@@ -301,6 +307,7 @@ fn take(shared: &Shared, record: Record, batch: &mut Vec<Event>) {
         namespace,
         attribution: attribution.clone(),
         actor: actor.clone(),
+        target: target.clone(),
         lost_before: 0,
     };
     match &*record {

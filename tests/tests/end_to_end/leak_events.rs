@@ -1,5 +1,6 @@
 //! Findings of what containers do, seen by an observatory.
 
+use crate::counts::Growth;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use terrarium_tests::leak_case::{LeakCase, Runtime, assert_quiet};
@@ -214,6 +215,69 @@ fn reaching_for_processes_outside_is_a_finding() {
     outside.signal(nix::sys::signal::Signal::SIGKILL);
     outside.wait();
     container.finish();
+}
+
+#[test]
+fn signals_to_another_container_are_counted_told_and_drawn() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--probes", "guard,task,cgroup"]);
+    let mut target = bed.container("target").follow();
+    let with_target = format!("container:{}", target.name());
+    let mut sender = bed.container("sender").with(["--pid", &with_target]).follow();
+    let growth = Growth::since_now(&observatory, sender.name());
+    let quiet = Growth::since_now(&observatory, target.name());
+    // Nobody obeys this one. The target's first process is the first of the common pid namespace.
+    for _ in 0..3 {
+        sender.call("run /bin/busybox kill -WINCH 1");
+    }
+    // One that is not there, and its own.
+    sender.call("run /bin/busybox kill -WINCH 99999");
+    sender.call("run /bin/busybox sh -c 'kill -0 $$; kill -CONT $$'");
+    target.call("run /bin/busybox sh -c 'kill -CONT $$'");
+    let metric = "terrarium_guard_events_total";
+    growth.is(metric, &[("event", "signal")], 3);
+    quiet.is(metric, &[("event", "signal")], 0);
+    let event = eventually("the signal is told", || {
+        let path =
+            format!("/api/v1/events?follow=false&container={}&type=guard.signal", sender.name());
+        let answer = http::get(&observatory.url(&path))?;
+        let told = events::parse(&answer.body)?;
+        if told.len() == 3 { Ok(told[2].clone()) } else { Err(format!("{told:#?}")) }
+    });
+    assert_eq!(
+        event["guard"],
+        json!({
+            "event": "signal", "call": "kill", "signal": 28, "signal_name": "SIGWINCH"
+        })
+    );
+    assert_eq!(event["target"]["container"]["id"], target.name());
+    let first = target.state()["pid"].clone();
+    assert_eq!(event["target"]["process"]["pid"], first);
+    assert_eq!(event["process"]["comm"], "busybox");
+    eventually("it is a finding about the sender", || {
+        let found = checks(&bed, &observatory, sender.name())?;
+        let expected = BTreeSet::from(["signal-across".to_owned()]);
+        if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    assert!(checks(&bed, &observatory, target.name()).expect("JSON").is_empty());
+    let url = observatory.url("");
+    let mut command = bed.terrarium();
+    command.args(["leaks", target.name(), "--graph", "json", "--observatory", &url]);
+    let drawn = process::run(&mut command).success();
+    let graph: Value = serde_json::from_str(&drawn).expect("JSON");
+    let edges = graph["edges"].as_array().expect("a list");
+    let drawn: Vec<_> = edges.iter().filter(|edge| edge["kind"] == "signal").collect();
+    assert_eq!(
+        drawn,
+        [&json!({
+            "from": sender.name(), "to": target.name(), "kind": "signal", "declared": true,
+            "what": format!("SIGWINCH to process {first} (terrarium-workl), 3 times")
+        })]
+    );
+    // The end of a container by its runtime is the host's right.
+    sender.finish();
+    target.finish();
 }
 
 #[test]

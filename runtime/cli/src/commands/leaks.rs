@@ -7,10 +7,10 @@ use crate::exit::WithCode;
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
-use std::io::BufRead;
+use std::io::Read;
 use std::process::ExitCode;
 use terrarium_observatory::leaks::events::{EVENT_CHECKS, EventCheck};
-use terrarium_observatory::leaks::graph::graph;
+use terrarium_observatory::leaks::graph::{Signals, graph};
 use terrarium_observatory::leaks::residue::{self, RESIDUE_CHECKS, ResidueCheck};
 use terrarium_observatory::leaks::{
     self, CHECKS, Check, Finding, LookError, Places, Report, Severity, Suggestion, Wanted,
@@ -77,7 +77,7 @@ pub struct Args {
     #[command(flatten)]
     guard: Guard,
     /// Instead of findings, tell where containers touch each other and the host, as a graph
-    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with_all = ["format", "check", "suggest", "observatory"])]
+    #[arg(long, value_enum, value_name = "FORMAT", conflicts_with_all = ["format", "check", "suggest"])]
     graph: Option<GraphFormat>,
     /// Explain a check
     #[arg(long, value_name = "ID")]
@@ -121,7 +121,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         |check: &Check| args.check.is_empty() || args.check.iter().any(|id| id == check.id);
     let places = Places::live(&root);
     if let Some(format) = args.graph {
-        let graph = graph(&places, &wanted).map_err(with_code)?;
+        let graph = graph(&places, &wanted, &signals(args)?).map_err(with_code)?;
         super::print(&match format {
             GraphFormat::Dot => graph.dot(harmless),
             GraphFormat::Json => json_line(&graph),
@@ -153,18 +153,29 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     Ok(if failed { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
 
-/// Adds what a running observatory has seen of the containers in question. That none runs at the usual place is no error.
-fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+/// What a running observatory answers. That none runs at the usual place is no error.
+fn asked(args: &Args, path: &str, what: &str) -> anyhow::Result<Option<String>> {
     let mut text = String::new();
     let url = args.observatory.as_deref();
     let asked = Endpoint::new("--observatory", url.unwrap_or(URL), &args.guard)
-        .and_then(|observatory| observatory.lines("/api/v1/leaks", "findings"))
-        .and_then(|mut answer| Ok(answer.read_line(&mut text)?));
+        .and_then(|observatory| observatory.lines(path, what))
+        .and_then(|mut answer| Ok(answer.read_to_string(&mut text)?));
     match asked {
-        Ok(_) => {}
-        Err(_) if url.is_none() && !args.guard.is_given() => return Ok(()),
-        Err(error) => return Err(error),
+        Ok(_) => Ok(Some(text)),
+        Err(_) if url.is_none() && !args.guard.is_given() => Ok(None),
+        Err(error) => Err(error),
     }
+}
+
+/// The signals between containers that an observatory remembers.
+fn signals(args: &Args) -> anyhow::Result<Vec<Signals>> {
+    let told = asked(args, "/api/v1/events?follow=false&type=guard.signal", "signals")?;
+    Ok(Signals::of_events(told.as_deref().unwrap_or_default().lines()))
+}
+
+/// Adds what a running observatory has seen of the containers in question.
+fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
+    let Some(text) = asked(args, "/api/v1/leaks", "findings")? else { return Ok(()) };
     let seen: Vec<Value> =
         serde_json::from_str(&text).context("read what the observatory found")?;
     for finding in seen.iter().filter_map(Finding::read) {

@@ -587,8 +587,14 @@ impl Registry {
 
     /// Whose event this is. `unified` and `memory` are the ids that a record or a counter carries.
     pub fn attribute(&mut self, unified: u64, memory: u64) -> Attribution {
+        let attribution = self.whose(unified, memory);
+        *self.outcomes.entry(attribution.outcome).or_default() += 1;
+        attribution
+    }
+
+    /// Whose cgroups these are, of another party of an event: not counted as an attribution.
+    pub fn whose(&mut self, unified: u64, memory: u64) -> Attribution {
         let Resolved { subject, cgroup_id, path, outcome } = self.resolve(unified, memory);
-        *self.outcomes.entry(outcome).or_default() += 1;
         let container = match &subject {
             Subject::Container(owner) => {
                 self.containers.get(owner).map(|entry| Arc::clone(&entry.info))

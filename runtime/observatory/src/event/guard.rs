@@ -2,6 +2,7 @@
 
 use super::decode::text;
 use super::flag_names::{self, names};
+use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
 use terrarium_abi::{Guard, GuardCall, GuardEvent};
 
@@ -68,6 +69,10 @@ pub fn payload(record: &Guard) -> Value {
             set("flags", json!(c));
         }
         Some(GuardCall::PidfdGetfd) => set("target_fd", json!(a)),
+        Some(GuardCall::Kill) => {
+            set("signal", json!(a));
+            set("signal_name", json!(signal_name(a)));
+        }
         Some(
             GuardCall::Open | GuardCall::Openat | GuardCall::Openat2 | GuardCall::OpenByHandleAt,
         ) => {
@@ -117,9 +122,28 @@ pub fn payload(record: &Guard) -> Value {
 pub fn target(record: &Guard) -> Option<Value> {
     let number = |pid: u32| if pid == 0 { Value::Null } else { json!(pid) };
     (record.target_pid != 0 || record.target_ns_pid != 0).then(|| {
-        json!({"process": {"pid": number(record.target_pid),
-                           "ns_pid": number(record.target_ns_pid)}})
+        let mut process = json!({"pid": number(record.target_pid),
+                                 "ns_pid": number(record.target_ns_pid)});
+        if is_signal(record) {
+            process["comm"] = json!(text(&record.text));
+        }
+        json!({ "process": process })
     })
+}
+
+/// Whether it is a signal that was sent: then the record tells the target's cgroups.
+pub fn is_signal(record: &Guard) -> bool {
+    record.event == GuardEvent::Signal as u32
+}
+
+/// The name of a signal, as in signal(7); those of real time by their distance from the first, which the C library keeps two of.
+pub fn signal_name(number: u64) -> String {
+    let known = i32::try_from(number).ok().and_then(|number| Signal::try_from(number).ok());
+    match known {
+        Some(signal) => signal.as_str().to_owned(),
+        None if (34..=64).contains(&number) => format!("SIGRTMIN+{}", number - 34),
+        None => format!("signal {number}"),
+    }
 }
 
 /// The way of access is a number of two bits, not a flag each.

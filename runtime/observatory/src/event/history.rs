@@ -26,6 +26,8 @@ pub struct Event {
     pub attribution: Attribution,
     /// Who did it.
     pub actor: Actor,
+    /// Whose the target is, where the kernel told its cgroup.
+    pub target: Option<Attribution>,
     /// Records that the kernel side lost before this one.
     pub lost_before: u64,
 }
@@ -40,6 +42,7 @@ impl Event {
             namespace: None,
             attribution: about,
             actor: Actor { role, exe: None },
+            target: None,
             lost_before: 0,
         }
     }
@@ -234,6 +237,7 @@ mod tests {
                 outcome: Outcome::Exact,
             },
             actor: Actor { role: Role::Foreign, exe: None },
+            target: None,
             lost_before: 0,
         }
     }

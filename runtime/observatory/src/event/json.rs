@@ -255,7 +255,11 @@ fn payload(
         }
         Record::Guard(record) => {
             object.insert("guard".to_owned(), guard::payload(record));
-            if let Some(target) = guard::target(record) {
+            if let Some(mut target) = guard::target(record) {
+                if let Some(theirs) = &event.target {
+                    target["container"] = container(theirs);
+                    target["cgroup"] = json!({"id": theirs.cgroup_id, "path": *theirs.path});
+                }
                 object.insert("target".to_owned(), target);
             }
             object.insert("result".to_owned(), result(record.result));

@@ -312,8 +312,15 @@ impl Log {
         all
     }
 
-    /// Judges one record; `initial` are the inodes of the host's namespaces.
-    pub fn take(&mut self, record: &Record, attribution: &Attribution, initial: &[u32; 8]) {
+    /// Judges one record; `target` is whose the process is that a signal was sent to, `initial` are the inodes of the host's
+    /// namespaces.
+    pub fn take(
+        &mut self,
+        record: &Record,
+        attribution: &Attribution,
+        target: Option<&Attribution>,
+        initial: &[u32; 8],
+    ) {
         let header = record.header();
         // A cgroup that nobody knows yet may be one of a container that is told of in a moment.
         let unknown = (attribution.container.is_none() && attribution.path.len() > 1)
@@ -405,6 +412,9 @@ impl Log {
                 let Some(container) = self.own(header, container) else { return };
                 let Some(judged) = guarded::judge(guard) else { return };
                 if judged.only_if_outside.is_some_and(|pid| !Self::is_outside(pid, container)) {
+                    return;
+                }
+                if target.is_some_and(|target| is_within(&target.path, &container.path)) {
                     return;
                 }
                 let what = format!("{}: {}", guarded::in_words(guard), result_of(guard.result));
@@ -786,7 +796,7 @@ mod tests {
         let of = |records: &[Record]| {
             let mut log = Log::default();
             for record in records {
-                log.take(record, &attribution, &INITIAL);
+                log.take(record, &attribution, None, &INITIAL);
             }
             log.all().len()
         };

@@ -31,6 +31,8 @@ pub enum Crossing {
     /// A process of the second listens on an abstract unix socket, which the first reaches: they share a network namespace
     /// (unix(7)).
     Socket,
+    /// A process of the first sent a signal to one of the second (kill(2)), as an observatory saw.
+    Signal,
     /// A process of the first has a file open that only the second sees, as one has that was passed over a unix socket.
     Descriptor,
 }
@@ -45,13 +47,14 @@ impl Crossing {
             Self::Ids => "ids",
             Self::Trace => "trace",
             Self::Socket => "socket",
+            Self::Signal => "signal",
             Self::Descriptor => "descriptor",
         }
     }
 
     /// Whether it leads from the first to the second alone.
     const fn is_directed(self) -> bool {
-        matches!(self, Self::Trace | Self::Socket | Self::Descriptor)
+        matches!(self, Self::Trace | Self::Socket | Self::Signal | Self::Descriptor)
     }
 }
 
@@ -79,11 +82,61 @@ pub struct Graph {
     pub edges: Vec<Edge>,
 }
 
-/// Looks where containers touch: all of them, or those that are wanted with whom they touch.
+/// Signals that a process of one container sent to another container, or to the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signals {
+    /// The id of the sender's container.
+    from: String,
+    /// The id of the receiver's, or [`HOST`].
+    to: String,
+    /// The signal, and the process that the last one was for.
+    signal: String,
+    process: String,
+    /// How many were seen.
+    count: u64,
+}
+
+impl Signals {
+    /// Of events `guard.signal`, a line each; what the host itself sent is left out, for it may.
+    pub fn of_events<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for line in lines {
+            let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let text = |pointer: &str| event.pointer(pointer).and_then(|value| value.as_str());
+            let from = text("/container/id").unwrap_or_default().to_owned();
+            let to = match text("/target/container/id") {
+                Some("") => HOST.to_owned(),
+                Some(id) => id.to_owned(),
+                None => continue,
+            };
+            if from.is_empty() || from == to {
+                continue;
+            }
+            let signal = text("/guard/signal_name").unwrap_or_default().to_owned();
+            let pid = event.pointer("/target/process/pid").and_then(serde_json::Value::as_u64);
+            let comm = text("/target/process/comm").unwrap_or_default();
+            let process = format!("{} ({comm})", pid.unwrap_or_default());
+            let same = all
+                .iter_mut()
+                .find(|known| (&known.from, &known.to, &known.signal) == (&from, &to, &signal));
+            match same {
+                Some(known) => {
+                    known.count += 1;
+                    known.process = process;
+                }
+                None => all.push(Self { from, to, signal, process, count: 1 }),
+            }
+        }
+        all
+    }
+}
+
+/// Looks where containers touch: all of them, or those that are wanted with whom they touch. `signals` are what an
+/// observatory has seen, which the state does not tell.
 ///
 /// # Errors
 /// Where /proc cannot be read, or who is wanted is not there.
-pub fn graph(places: &Places, wanted: &Wanted) -> Result<Graph, LookError> {
+pub fn graph(places: &Places, wanted: &Wanted, signals: &[Signals]) -> Result<Graph, LookError> {
     let host = Host::look(places, wanted)?;
     let chosen: BTreeSet<usize> = host.chosen(wanted)?.into_iter().collect();
     let mut edges = BTreeSet::new();
@@ -99,6 +152,7 @@ pub fn graph(places: &Places, wanted: &Wanted) -> Result<Graph, LookError> {
         }
     }
     sockets(&host, &chosen, &mut edges);
+    signalled(&host, &chosen, signals, &mut edges);
     let owners = owners(&host);
     for (at, one) in all.iter().enumerate() {
         let concerns = |other: usize| chosen.contains(&at) || chosen.contains(&other);
@@ -257,6 +311,29 @@ fn sockets(host: &Host, chosen: &BTreeSet<usize>, edges: &mut BTreeSet<Edge>) {
     }
 }
 
+/// Signals between containers that still run.
+fn signalled(
+    host: &Host,
+    chosen: &BTreeSet<usize>,
+    signals: &[Signals],
+    edges: &mut BTreeSet<Edge>,
+) {
+    let of_id = |id: &str| host.containers.iter().position(|container| container.name.id == id);
+    for Signals { from, to, signal, process, count } in signals {
+        let (Some(at), other) = (of_id(from), of_id(to)) else { continue };
+        let concerns = chosen.contains(&at) || other.is_some_and(|other| chosen.contains(&other));
+        if !concerns || (other.is_none() && to != HOST) {
+            continue;
+        }
+        let one = &host.containers[at];
+        let times = if *count == 1 { String::new() } else { format!(", {count} times") };
+        let what = format!("{signal} to process {process}{times}");
+        let open = |at: usize| leaves_open(&host.containers[at], Kind::Pid);
+        let declared = open(at) || other.is_some_and(open);
+        edges.insert(edge(one, to, Crossing::Signal, what, declared));
+    }
+}
+
 /// Which container each process is of.
 fn owners(host: &Host) -> BTreeMap<i32, usize> {
     let all = host.containers.iter().enumerate();
@@ -352,5 +429,40 @@ impl Graph {
         }
         text.push('}');
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_told_by_whom_to_whom() {
+        let line = |from: &str, to: &str, pid: u32| {
+            serde_json::json!({
+                "type": "guard.signal",
+                "container": {"id": from},
+                "guard": {"signal": 15, "signal_name": "SIGTERM"},
+                "target": {"container": {"id": to}, "process": {"pid": pid, "comm": "sh"}},
+            })
+            .to_string()
+        };
+        let lines = [
+            line("a", "b", 7),
+            line("a", "b", 8),
+            line("a", "", 9),
+            line("", "a", 10),
+            line("a", "a", 11),
+            "not JSON".to_owned(),
+        ];
+        let told = Signals::of_events(lines.iter().map(String::as_str));
+        let signals = |to: &str, process: &str, count| Signals {
+            from: "a".into(),
+            to: to.into(),
+            signal: "SIGTERM".into(),
+            process: process.into(),
+            count,
+        };
+        assert_eq!(told, [signals("b", "8 (sh)", 2), signals(HOST, "9 (sh)", 1)]);
     }
 }

@@ -3,7 +3,7 @@
 use super::events::EventCheck;
 use super::finding::Severity;
 use crate::event::decode::text;
-use crate::event::guard::event_name;
+use crate::event::guard::{event_name, is_signal, signal_name};
 use terrarium_abi::{Guard, GuardEvent};
 
 const PTRACE_ACROSS: EventCheck = EventCheck {
@@ -91,11 +91,18 @@ const PERF_OPENED: EventCheck = EventCheck {
     remedy: "refuse perf_event_open by seccomp (the default profile does), or raise kernel.perf_event_paranoid",
 };
 
+const SIGNAL_ACROSS: EventCheck = EventCheck {
+    id: "signal-across",
+    severity: "medium",
+    seen: "a process of the container sent a signal to one outside it: of the host, or of another container",
+    remedy: "give each its own pid namespace (no --pid host, no --pid container:ID), so that neither can name the other's processes",
+};
+
 /// The checks of this file.
-pub(super) const CHECKS: [EventCheck; 14] = [
+pub(super) const CHECKS: [EventCheck; 15] = [
     PTRACE_ACROSS, PROCESS_MEMORY_ACROSS, DESCRIPTOR_PASSED, MODULE_LOAD, BPF_LOAD, KEXEC,
     OPEN_BY_HANDLE, KERNEL_TUNABLE_WRITTEN, RUNTIME_BINARY_WRITTEN, CHROOT_PERFORMED,
-    DEVICE_NODE_CREATED, KEYRING_ACCESS, USERFAULTFD_CREATED, PERF_OPENED,
+    DEVICE_NODE_CREATED, KEYRING_ACCESS, USERFAULTFD_CREATED, PERF_OPENED, SIGNAL_ACROSS,
 ];
 
 /// What a guarded call is.
@@ -141,6 +148,10 @@ pub(super) fn judge(guard: &Guard) -> Option<Judged> {
         GuardEvent::Keyctl => whole(&KEYRING_ACCESS, Severity::Low, said),
         GuardEvent::Userfaultfd => whole(&USERFAULTFD_CREATED, Severity::Medium, String::new()),
         GuardEvent::PerfEventOpen => whole(&PERF_OPENED, Severity::Medium, String::new()),
+        // That its cgroups are not the sender's the kernel side has seen; whose they are, the caller knows.
+        GuardEvent::Signal => {
+            whole(&SIGNAL_ACROSS, Severity::Medium, format!("process {}", guard.target_pid))
+        }
         // What capset gives was permitted before.
         GuardEvent::Capset => None,
     }
@@ -149,6 +160,13 @@ pub(super) fn judge(guard: &Guard) -> Option<Judged> {
 /// The call in words, without its result.
 pub(super) fn in_words(guard: &Guard) -> String {
     let said = text(&guard.text);
+    if is_signal(guard) {
+        return format!(
+            "{} to process {} ({said})",
+            signal_name(guard.values[0]),
+            guard.target_pid
+        );
+    }
     let mut words = event_name(guard).to_owned();
     if guard.event == GuardEvent::MknodDevice as u32
         && let Some(device) = device_of(guard.values[0], guard.values[1])

@@ -296,6 +296,12 @@ pub const HOOKS: &[Hook] = &[
     perhaps_guarded("mknodat"),
     perhaps_guarded("perf_event_open"),
     perhaps_guarded("pidfd_getfd"),
+    Hook {
+        name: "signal_generate",
+        probe: Probe::Guard,
+        place: Place::Tracepoint,
+        optional: Some("signals to other cgroups"),
+    },
     // Last: it takes system call tracepoints only where others have taken some already.
     Hook {
         name: "kernel_clone",
