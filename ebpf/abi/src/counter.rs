@@ -112,37 +112,12 @@ impl core::fmt::Debug for Kind {
 }
 
 /// The histogram bucket of a duration: bucket `n` holds durations below `1 << n` nanoseconds and at or above half of it.
+///
+/// eBPF has no instruction that counts leading zeros; the compiler makes shifts and additions of this. A search with branches would
+/// give the verifier 64 paths to follow to the end of the program.
 #[inline]
 pub const fn bucket(ns: u64) -> u8 {
-    // No count-leading-zeros instruction exists in eBPF; six steps of a binary search replace it.
-    let mut rest = ns;
-    let mut bits: u8 = 0;
-    if rest >> 32 != 0 {
-        rest >>= 32;
-        bits += 32;
-    }
-    if rest >> 16 != 0 {
-        rest >>= 16;
-        bits += 16;
-    }
-    if rest >> 8 != 0 {
-        rest >>= 8;
-        bits += 8;
-    }
-    if rest >> 4 != 0 {
-        rest >>= 4;
-        bits += 4;
-    }
-    if rest >> 2 != 0 {
-        rest >>= 2;
-        bits += 2;
-    }
-    if rest >> 1 != 0 {
-        rest >>= 1;
-        bits += 1;
-    }
-    // What is left is 0 or 1.
-    bits + (rest & 1) as u8
+    (u64::BITS - ns.leading_zeros()) as u8
 }
 
 /// A group of programs that is chosen, reported and counted together.

@@ -146,8 +146,10 @@ fn reclaim_ends(ctx: *mut c_void) {
     count(cgroups, Kind::new(family::MEMORY_STALL, [bucket(duration_ns), 0, 0]));
     add(cgroups, Kind::new(family::MEMORY_STALL_SUM, [0, 0, 0]), duration_ns);
     add(cgroups, Kind::new(family::RECLAIMED_PAGES, [0, 0, 0]), reclaimed_pages);
+    // Here and not where the record is filled, which the compiler makes a function of: before Linux 6.4 the verifier knows
+    // less of two states being alike there, and follows each way through the loop.
+    let limit = tightest_limit(task);
     emit_in_place::<Probed, Reclaim>(Probe::Memory, RecordType::Reclaim, task, cgroups, |record| {
-        let limit = tightest_limit(task);
         record.duration_ns = duration_ns;
         record.reclaimed_pages = reclaimed_pages;
         record.limit_cgroup_id = limit.cgroup_id;
