@@ -69,3 +69,42 @@ fn main() -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Cli;
+    use clap::Parser;
+    use clap::error::ErrorKind;
+
+    #[test]
+    fn every_task_that_the_pages_name_is_one() {
+        let root = crate::workspace::Workspace::find().unwrap().root;
+        let docs = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+        let pages = docs.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
+        let mut tried = 0;
+        for page in pages.chain(["README.md", "CHANGELOG.md"].map(|name| root.join(name))) {
+            let text = std::fs::read_to_string(&page).unwrap();
+            for (at, _) in text.match_indices("cargo xtask ") {
+                // To the end of the span or of the line, without an explanation, and `a|b` stands for either.
+                let command = text[at..].split(['`', '\n', '#', '(', ',', '…']).next().unwrap();
+                let command = command.split("  ").next().unwrap().trim_end_matches(" -->");
+                let words = command.split_whitespace().skip(2);
+                let words = words.map(|word| word.split(['|', ':', ';']).next().unwrap());
+                let words: Vec<&str> =
+                    words.map(|word| word.trim_matches(['[', ']', '.'])).collect();
+                tried += 1;
+                let taken = Cli::try_parse_from(["cargo xtask"].iter().chain(&words));
+                let error = taken.err().map(|error| (error.kind(), error.to_string()));
+                let is_fault = |kind: &ErrorKind| {
+                    matches!(kind, ErrorKind::InvalidSubcommand | ErrorKind::UnknownArgument)
+                };
+                assert!(
+                    !error.as_ref().is_some_and(|(kind, _)| is_fault(kind)),
+                    "{}: {command}: {error:?}",
+                    page.display()
+                );
+            }
+        }
+        assert!(tried > 20, "{tried} commands");
+    }
+}

@@ -9,6 +9,8 @@
 
 mod commands;
 mod companion;
+#[cfg(test)]
+mod documented;
 #[cfg(own_entry)]
 mod entry;
 mod exit;

@@ -393,26 +393,12 @@ impl RunOptions {
             all.push(("TERM".to_owned(), term));
         }
         // An image cannot ask for the caller's variables.
-        let mut words = self.image_env.clone();
-        words.retain(|word| word.contains('='));
-        for path in &self.env_files {
-            words.extend(option_forms::env_file(path)?);
-        }
-        words.extend(self.env.iter().cloned());
-        for text in &words {
-            let (key, value) = match text.split_once('=') {
-                Some((key, value)) => (key, value.to_owned()),
-                None => match std::env::var(text) {
-                    Ok(value) => (text.as_str(), value),
-                    // As docker does: a variable that the caller does not have is not set.
-                    Err(_) => continue,
-                },
-            };
-            if key.is_empty() {
-                return Err(Error::invalid("--env", text, "the form is NAME=VALUE or NAME"));
-            }
-            all.retain(|(name, _)| name != key);
-            all.push((key.to_owned(), value));
+        let of_image: Vec<String> =
+            self.image_env.iter().filter(|word| word.contains('=')).cloned().collect();
+        let asked = variables(&[], &of_image)?.into_iter();
+        for (key, value) in asked.chain(variables(&self.env_files, &self.env)?) {
+            all.retain(|(name, _)| *name != key);
+            all.push((key, value));
         }
         Ok(all.into_iter().map(|(key, value)| format!("{key}={value}")).collect())
     }
@@ -554,7 +540,7 @@ pub fn change_process(
     rootfs: &Path,
     user: Option<&str>,
     groups: &[u32],
-    env: &[String],
+    (env_files, env): (&[PathBuf], &[String]),
     capabilities: &[String],
 ) -> Result<()> {
     if let Some(user) = user {
@@ -570,12 +556,12 @@ pub fn change_process(
         user.set_additional_gids(Some(all));
         process.set_user(user);
     }
-    if !env.is_empty() {
+    let variables = variables(env_files, env)?;
+    if !variables.is_empty() {
         let mut all = process.env().clone().unwrap_or_default();
-        for text in env {
-            let (name, _) = key_value("--env", text)?;
+        for (name, value) in variables {
             all.retain(|variable| variable.split('=').next() != Some(&name));
-            all.push(text.clone());
+            all.push(format!("{name}={value}"));
         }
         process.set_env(Some(all));
     }
@@ -591,6 +577,31 @@ pub fn change_process(
         process.set_capabilities(Some(sets));
     }
     Ok(())
+}
+
+/// The variables that `--env-file` and `--env` name, in this order: `NAME=VALUE`, or `NAME` for what the caller has.
+fn variables(files: &[PathBuf], words: &[String]) -> Result<Vec<(String, String)>> {
+    let mut all = Vec::new();
+    for path in files {
+        all.extend(option_forms::env_file(path)?);
+    }
+    all.extend(words.iter().cloned());
+    let mut variables = Vec::new();
+    for text in &all {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, value.to_owned()),
+            None => match std::env::var(text) {
+                Ok(value) => (text.as_str(), value),
+                // As docker does: a variable that the caller does not have is not set.
+                Err(_) => continue,
+            },
+        };
+        if name.is_empty() {
+            return Err(Error::invalid("--env", text, "the form is NAME=VALUE or NAME"));
+        }
+        variables.push((name.to_owned(), value));
+    }
+    Ok(variables)
 }
 
 /// Checks a list of CPUs or memory nodes.

@@ -39,9 +39,12 @@ pub struct Args {
     /// Working folder inside
     #[arg(long, alias = "workdir", short = 'w', value_name = "PATH")]
     cwd: Option<PathBuf>,
-    /// Set an environment variable
+    /// Set an environment variable; NAME alone takes the caller's
     #[arg(long, short, value_name = "NAME=VALUE")]
     env: Vec<String>,
+    /// Read environment variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
     /// User and group inside, by name or number
     #[arg(long, short, value_name = "USER[:GROUP]")]
     user: Option<String>,
@@ -51,6 +54,9 @@ pub struct Args {
     /// Give a capability besides the container's
     #[arg(long, short, value_name = "CAPABILITY")]
     cap: Vec<String>,
+    /// Give every capability; what the container's seccomp filter and user namespace refuse stays refused
+    #[arg(long)]
+    privileged: bool,
     /// exec may not gain rights
     #[arg(long)]
     no_new_privs: bool,
@@ -146,6 +152,8 @@ fn process(args: &Args, store: &Store, id: &ContainerId) -> anyhow::Result<OciPr
     if let Some(label) = &args.process_label {
         process.set_selinux_label(Some(label.clone()));
     }
+    let all = ["ALL".to_owned()];
+    let capabilities = if args.privileged { &all[..] } else { &args.cap };
     // Not the folder on the host: a root filesystem of layers is mounted in the container alone.
     let rootfs = format!("/proc/{}/root", store.state(id)?.pid);
     super::usage(change_process(
@@ -153,8 +161,8 @@ fn process(args: &Args, store: &Store, id: &ContainerId) -> anyhow::Result<OciPr
         rootfs.as_ref(),
         args.user.as_deref(),
         &args.additional_gids,
-        &args.env,
-        &args.cap,
+        (&args.env_file, &args.env),
+        capabilities,
     ))?;
     Ok(process)
 }

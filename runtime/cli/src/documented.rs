@@ -1,0 +1,149 @@
+//! The commands of README and docs/ are ones that the program takes.
+
+use crate::Cli;
+use clap::Parser;
+use clap::error::ErrorKind;
+
+/// The pages with commands. Those of docs/FAQ.md, which fail, and the transcripts of docs/HOW_CONTAINERS_WORK.md are run by
+/// end-to-end tests.
+const PAGES: [(&str, &str); 13] = [
+    ("README.md", include_str!("../../../README.md")),
+    ("CHANGELOG.md", include_str!("../../../CHANGELOG.md")),
+    ("docs/API.md", include_str!("../../../docs/API.md")),
+    ("docs/ARCHITECTURE.md", include_str!("../../../docs/ARCHITECTURE.md")),
+    ("docs/EVENTS.md", include_str!("../../../docs/EVENTS.md")),
+    ("docs/KERNELS.md", include_str!("../../../docs/KERNELS.md")),
+    ("docs/LEAKS.md", include_str!("../../../docs/LEAKS.md")),
+    ("docs/METRICS.md", include_str!("../../../docs/METRICS.md")),
+    ("docs/OBSERVATORY.md", include_str!("../../../docs/OBSERVATORY.md")),
+    ("docs/OCI.md", include_str!("../../../docs/OCI.md")),
+    ("docs/PAGE.md", include_str!("../../../docs/PAGE.md")),
+    ("docs/PERFORMANCE.md", include_str!("../../../docs/PERFORMANCE.md")),
+    ("docs/SECURITY.md", include_str!("../../../docs/SECURITY.md")),
+];
+
+/// A command as it stands in a page.
+struct Command<'a> {
+    text: &'a str,
+    /// It stands in a line of a sentence, where it may be named without its arguments.
+    is_named: bool,
+}
+
+/// What stands between backquotes, or by itself in a block, and begins with the program's name.
+fn commands(page: &str) -> Vec<Command<'_>> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for line in page.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+            continue;
+        }
+        if fenced || line.starts_with("    ") {
+            let line = line.trim();
+            let line = line.strip_prefix("$ ").unwrap_or(line);
+            let parts = line.split(" && ").flat_map(|part| part.split(" | "));
+            found.extend(
+                parts
+                    .filter(|part| part.starts_with("terrarium "))
+                    .map(|text| Command { text, is_named: false }),
+            );
+        } else {
+            let spans = line.split('`').skip(1).step_by(2);
+            found.extend(
+                spans
+                    .filter(|span| span.starts_with("terrarium "))
+                    .map(|text| Command { text, is_named: true }),
+            );
+        }
+    }
+    found
+}
+
+/// The words of a command, without what explains it: two spaces or more, a comment, a pipe, a redirection. Of alternatives the
+/// first, and what may be left out is there.
+fn words(text: &str) -> Vec<String> {
+    let end =
+        ["  ", " #", " | ", " > ", " 2>", "; "].iter().filter_map(|mark| text.find(mark)).min();
+    let mut words = Vec::new();
+    let mut quote = None;
+    let mut word = String::new();
+    let mut begun = false;
+    for letter in text[..end.unwrap_or(text.len())].chars() {
+        match (quote, letter) {
+            (Some(open), _) if open == letter => quote = None,
+            (None, '\'' | '"') => (quote, begun) = (Some(letter), true),
+            (None, ' ') => {
+                if begun || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                begun = false;
+            }
+            (None, '[' | ']') => {}
+            _ => word.push(letter),
+        }
+    }
+    if begun || !word.is_empty() {
+        words.push(word);
+    }
+    for word in &mut words {
+        if let Some((first, _)) = word.split_once('|') {
+            *word = first.to_owned();
+        }
+    }
+    words
+}
+
+#[test]
+fn every_command_of_the_pages_is_one_that_is_taken() {
+    let mut tried = 0;
+    let mut faults = Vec::new();
+    for (page, text) in PAGES {
+        for Command { text, is_named } in commands(text) {
+            let words = words(text);
+            if words.iter().any(|word| word.contains('…')) {
+                continue;
+            }
+            tried += 1;
+            let Err(error) = Cli::try_parse_from(&words) else { continue };
+            let is_help =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            let is_unfinished = matches!(
+                error.kind(),
+                ErrorKind::MissingRequiredArgument
+                    | ErrorKind::InvalidValue
+                    | ErrorKind::MissingSubcommand
+                    | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            );
+            // A word in capitals stands for a number, say.
+            let is_placeholder = error.kind() == ErrorKind::ValueValidation
+                && words.iter().any(|word| {
+                    word.bytes().all(|byte| byte.is_ascii_uppercase())
+                        && error.to_string().contains(&format!("'{word}'"))
+                });
+            if !(is_help || is_placeholder || is_named && is_unfinished) {
+                faults.push(format!("{page}: {text}\n  {words:?}\n  {error}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(tried > 60, "{tried} commands");
+}
+
+#[test]
+fn commands_are_found_and_their_words_told_apart() {
+    let page = "Text with `terrarium ps` and `cargo test`.\n\n    $ terrarium run --x 'a b' R -- sh   # why\n\
+                ```\nterrarium pull I && terrarium run I\n```\n";
+    let found: Vec<_> = commands(page).iter().map(|command| command.text).collect();
+    let expected = [
+        "terrarium ps",
+        "terrarium run --x 'a b' R -- sh   # why",
+        "terrarium pull I",
+        "terrarium run I",
+    ];
+    assert_eq!(found, expected);
+    assert_eq!(words(found[1]), ["terrarium", "run", "--x", "a b", "R", "--", "sh"]);
+    assert_eq!(
+        words("terrarium leaks [--graph dot|json] > x"),
+        ["terrarium", "leaks", "--graph", "dot"]
+    );
+}
