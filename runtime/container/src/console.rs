@@ -2,8 +2,10 @@
 
 use crate::error::{Error, Result, Tried};
 use crate::init::{Failure, Step};
+use crate::log::Log;
 use crate::mount::{attach, clone_tree};
 use crate::rootfs::Root;
+use crate::supervise::next_signal;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{
@@ -148,7 +150,7 @@ pub(crate) fn with_short_path<T>(
 pub struct Relay {
     master: OwnedFd,
     /// Where what the container writes goes, instead of standard output; then it gets no input.
-    log: Option<OwnedFd>,
+    log: Option<Log>,
     saved: Option<Termios>,
     typed: RefCell<Typed>,
     signals: OnceCell<SignalFd>,
@@ -182,7 +184,7 @@ impl Relay {
     }
 
     /// Writes what comes from `master` into `log`, for a container without anybody at its terminal.
-    pub(crate) fn into(master: OwnedFd, log: OwnedFd) -> Result<Self> {
+    pub(crate) fn into(master: OwnedFd, log: Log) -> Result<Self> {
         rustix::io::ioctl_fionbio(master.as_fd(), true).tried("make nonblocking", "terminal")?;
         let typed = RefCell::new(Typed { ended: true, ..Typed::default() });
         Ok(Self { master, log: Some(log), saved: None, typed, signals: OnceCell::new() })
@@ -212,10 +214,7 @@ impl Relay {
         };
         let mut hung_up = false;
         loop {
-            if let Some(info) = fd.read_signal().tried("read", "signalfd")?
-                && let Some(signal) =
-                    i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok())
-            {
+            if let Some(signal) = next_signal(fd)? {
                 return Ok(signal);
             }
             let mut typed = self.typed.borrow_mut();
@@ -262,6 +261,9 @@ impl Relay {
                         // Nobody reads; the container need not wait for that.
                         Err(_) => break,
                     }
+                }
+                if let Some(log) = &self.log {
+                    log.look();
                 }
                 true
             }

@@ -10,6 +10,7 @@ use crate::id::ContainerId;
 use crate::idmapped;
 use crate::init::{self, Inherited};
 use crate::layers::Layers;
+use crate::log::{self, LOG_BYTES, Log};
 use crate::mount::{Mount, clone_tree};
 use crate::namespaces;
 use crate::network::veth::{self, Endpoint, Place};
@@ -36,7 +37,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,8 @@ pub struct CreateOptions {
     pub remove: bool,
     /// Standard output and error go to `container.log` in the container's folder, standard input is empty.
     pub log_output: bool,
+    /// How many bytes of it are kept, 0 for all; [`LOG_BYTES`] if not given.
+    pub log_bytes: Option<u64>,
     /// No cgroups are made: the container stays in the caller's.
     pub without_cgroups: bool,
     /// The runtime goes before the program is started: another process calls [`start`].
@@ -92,6 +94,7 @@ pub struct Container {
     terminal: Option<Relay>,
     has_hooks: bool,
     log_output: bool,
+    log: Option<Log>,
     again: bool,
 }
 
@@ -198,6 +201,7 @@ impl Container {
                 policy => policy.to_string(),
             },
             restart_count: options.restart_count,
+            log_bytes: options.log_bytes,
             stop_requested: false,
         };
         let creation = Creation {
@@ -227,6 +231,10 @@ impl Container {
     fn start_program(&mut self) -> Result<()> {
         if self.has_hooks && !self.ready {
             self.wait_until_ready()?;
+        }
+        // A terminal's relay has it already.
+        if self.log_output && self.terminal.is_none() {
+            self.log = Some(self.open_log()?);
         }
         self.socket.send(&Message::Start, None).or_else(|error| match error.raw_os_error() {
             // It has failed already; it said why before it went.
@@ -275,6 +283,11 @@ impl Container {
         Ok(())
     }
 
+    fn open_log(&self) -> Result<Log> {
+        let keep = self.state.log_bytes.unwrap_or(LOG_BYTES);
+        Log::open(&self.store.folder(&self.id).join(LOG), keep)
+    }
+
     /// Does what a message of the first process asks for.
     fn heed(&mut self, message: &Message, fd: Option<OwnedFd>) -> Result<()> {
         match (message, fd) {
@@ -283,8 +296,7 @@ impl Container {
             (Message::Terminal, Some(master)) => match &self.console_socket {
                 Some(path) => console::send(path, master.as_fd())?,
                 None if self.log_output => {
-                    let [_, log, _] = open_log(&self.store.folder(&self.id).join(LOG))?;
-                    self.terminal = Some(Relay::into(master, log)?);
+                    self.terminal = Some(Relay::into(master, self.open_log()?)?);
                 }
                 None => self.terminal = Some(Relay::start(master)?),
             },
@@ -470,6 +482,10 @@ impl Supervised for Container {
     fn terminal(&self) -> Option<&Relay> {
         self.terminal.as_ref()
     }
+
+    fn log(&self) -> Option<&Log> {
+        self.log.as_ref()
+    }
 }
 
 /// A container in the making.
@@ -517,6 +533,7 @@ impl Creation<'_> {
             terminal: None,
             has_hooks: spec.hooks().is_some(),
             log_output: self.options.log_output,
+            log: None,
             again: self.again,
         })
     }
@@ -941,8 +958,7 @@ pub const LOG: &str = "container.log";
 
 fn open_log(path: &Path) -> Result<[OwnedFd; 3]> {
     let null = File::open("/dev/null").tried("open", "/dev/null")?;
-    let log =
-        File::options().create(true).append(true).mode(0o600).open(path).tried("create", path)?;
+    let log = log::open(path)?;
     let again = log.try_clone().tried("duplicate", path)?;
     Ok([null.into(), log.into(), again.into()])
 }

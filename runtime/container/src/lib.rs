@@ -30,6 +30,7 @@ mod idmapped;
 mod init;
 pub mod inside;
 mod layers;
+mod log;
 mod lsm;
 mod mount;
 mod namespaces;
@@ -68,6 +69,7 @@ pub use freeze::{pause, processes, resume};
 pub use hooks::{HOOK_KINDS, OciState};
 pub use id::ContainerId;
 pub use layers::Layers;
+pub use log::{LOG_BYTES, Log};
 pub use lsm::{has_apparmor, has_selinux};
 pub use mount::mount_options;
 pub use network::{

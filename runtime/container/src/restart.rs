@@ -155,6 +155,7 @@ pub fn again(store: &Store, id: &ContainerId, restarts: u32, asked: bool) -> Res
         supervised: true,
         remove: state.remove,
         log_output: asked || folder.path().join(LOG).exists(),
+        log_bytes: state.log_bytes,
         without_cgroups: state.cgroups.is_empty(),
         restart: RestartPolicy::parse(&state.restart)?,
         restart_count: restarts,

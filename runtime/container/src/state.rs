@@ -142,6 +142,9 @@ pub struct State {
     /// How often its supervisor has started it again.
     #[serde(default)]
     pub restart_count: u32,
+    /// Bytes of its log that are kept, 0 for all (`--log-opt max-size`); none where it was not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
     /// Somebody wants it stopped: it is not started again.
     #[serde(default)]
     pub stop_requested: bool,
@@ -288,6 +291,7 @@ mod tests {
             remove: false,
             restart: String::new(),
             restart_count: 0,
+            log_bytes: None,
             stop_requested: false,
         }
     }

@@ -2,6 +2,7 @@
 
 use crate::console::Relay;
 use crate::error::{Result, Tried};
+use crate::log::Log;
 use crate::signal::{Disposition, SignalNumber, disposition};
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -38,6 +39,10 @@ pub trait Supervised {
     fn try_wait(&self) -> Result<Option<i32>>;
     /// Its terminal, tied to the runtime's own.
     fn terminal(&self) -> Option<&Relay>;
+    /// The file that it writes to, to be kept small.
+    fn log(&self) -> Option<&Log> {
+        None
+    }
 }
 
 /// Signals, held back from now on so that none of them can end this process halfway through making or removing
@@ -77,9 +82,8 @@ impl Signals {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(std::io::Error::from(error)).tried("wait for", "signals"),
         }
-        while let Some(info) = fd.read_signal().tried("read", "signalfd")? {
-            let ends = |signal: &Signal| i64::from(*signal as i32) == i64::from(info.ssi_signo);
-            if ENDING.iter().any(ends) {
+        while let Some(signal) = next_signal(&fd)? {
+            if ENDING.contains(&signal) {
                 self.asked_to_end.set(true);
             }
         }
@@ -98,9 +102,10 @@ impl Signals {
             if let Some(code) = container.try_wait()? {
                 return Ok(ended_by.map_or(code, |signal: SignalNumber| 128 + signal.number()));
             }
-            let signal = match container.terminal() {
-                Some(terminal) => terminal.wait(&self.set)?,
-                None => match self.set.wait() {
+            let signal = match (container.terminal(), container.log()) {
+                (Some(terminal), _) => terminal.wait(&self.set)?,
+                (None, Some(log)) => log.wait(&self.set)?,
+                (None, None) => match self.set.wait() {
                     Ok(signal) => signal,
                     Err(nix::errno::Errno::EINTR) => continue,
                     Err(error) => return Err(error).tried("wait for", "signals"),
@@ -132,6 +137,14 @@ impl Signals {
             }
         }
     }
+}
+
+/// The next signal that has come, if one has.
+pub(crate) fn next_signal(fd: &SignalFd) -> Result<Option<Signal>> {
+    let info = fd.read_signal().tried("read", "signalfd")?;
+    Ok(info.and_then(|info| {
+        i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())
+    }))
 }
 
 /// On which side of [`fork_supervisor`] the caller is.

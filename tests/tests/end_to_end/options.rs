@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use terrarium_tests::{TestBed, eventually, require};
 
 #[test]
@@ -148,6 +149,48 @@ fn a_container_has_the_address_and_names_that_it_asked_for() {
     let hosts = bed.run(["exec", first.name(), "cat", "/etc/hosts"]).success();
     assert!(!hosts.contains(&bed.unique("second")), "{hosts}");
     first.call("true");
+}
+
+#[test]
+fn a_log_keeps_its_end_and_gives_the_rest_back() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let rootfs = bed.rootfs();
+    for (kind, options) in [("plain", &[][..]), ("terminal", &["--tty"])] {
+        let name = bed.unique(kind);
+        let mut command = bed.terrarium();
+        command.args(["run", "--detach", "--name", &name, "--log-opt", "max-size=1m"]);
+        command.args(options).arg(&rootfs);
+        command.args(["sh", "-c", "seq 1 400000; sleep 0.5; echo end; sleep 600"]);
+        bed.finish(&mut command).success();
+        let file = bed.root().join(&name).join("container.log");
+        eventually("the log is small again", || {
+            let file = std::fs::metadata(&file).map_err(|error| error.to_string())?;
+            let kept = file.blocks() * 512;
+            // 2.7 MB were written; up to a quarter more than asked for is kept.
+            let small = file.len() > 2_600_000 && kept < 1_500_000 && kept >= 1 << 20;
+            if small { Ok(()) } else { Err(format!("{} bytes, {kept} kept", file.len())) }
+        });
+        let log = eventually("the end is told", || {
+            let log = bed.run(["logs", &name]).success();
+            if log.trim_end().ends_with("end") { Ok(log) } else { Err(log.len().to_string()) }
+        });
+        let mut lines = log.lines();
+        assert_eq!(lines.next_back(), Some("end"));
+        let numbers: Vec<u32> =
+            lines.map(|line| line.parse().unwrap_or_else(|_| panic!("{line:?}"))).collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "whole lines, all of them");
+        assert!(numbers[0] > 1 && numbers.last() == Some(&400_000) && log.len() >= 1 << 20);
+        assert_eq!(
+            bed.run(["logs", "--tail", "2", &name]).success().lines().next(),
+            Some("400000")
+        );
+        bed.run(["delete", "--force", &name]).success();
+    }
+    for wrong in ["max-size=9", "max-size=x", "max-file=3"] {
+        let words = ["run", "-d", "--log-opt", wrong, "rootfs"];
+        assert_eq!(bed.run(words).code, 2, "{wrong}");
+    }
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub struct Args {
     /// Start it again when it has ended, after a pause that doubles from 0.1 s to a minute: `no`, `on-failure[:N]` or `always`
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
+    /// How much of what it writes is kept for `logs`: `max-size=SIZE`, -1 for all; 16m if not given
+    #[arg(long, value_name = "KEY=VALUE", requires = "detach")]
+    log_opt: Vec<LogOption>,
     /// Write its id there; the file must not exist
     #[arg(long, value_name = "FILE")]
     cidfile: Option<PathBuf>,
@@ -554,6 +557,7 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         supervised: true,
         remove: args.rm,
         log_output: args.detach,
+        log_bytes: args.log_opt.last().map(|option| option.keep),
         restart,
         without_cgroups: global.cgroup_manager()? == CgroupManager::Disabled,
         ..CreateOptions::default()
@@ -581,6 +585,33 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
     }
     Ok(container)
 }
+
+/// What `--log-opt` says.
+#[derive(Debug, Clone, Copy)]
+struct LogOption {
+    /// Bytes; 0 for all.
+    keep: u64,
+}
+
+impl std::str::FromStr for LogOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let size = text.strip_prefix("max-size=").ok_or("the only option is max-size=SIZE")?;
+        if size == "-1" {
+            return Ok(Self { keep: 0 });
+        }
+        let size = terrarium_container::parse_bytes("max-size", size);
+        let size = size.map_err(|error| error.to_string())?;
+        match u64::try_from(size) {
+            Ok(keep) if keep >= SMALLEST_LOG => Ok(Self { keep }),
+            _ => Err("the least is 64k".to_owned()),
+        }
+    }
+}
+
+/// Fewer bytes of a log cannot be kept: it is cut at this granularity.
+const SMALLEST_LOG: u64 = 64 << 10;
 
 /// The file of `--cidfile`; removed again where there will be no container.
 struct IdFile<'a> {
