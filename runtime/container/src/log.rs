@@ -66,6 +66,8 @@ impl Log {
     /// Gives back what is too old; whether it has grown since the last look.
     pub(crate) fn look(&self) -> bool {
         let Ok(size) = self.file.metadata().map(|metadata| metadata.len()) else { return false };
+        // The container can cut its own standard output short.
+        self.hole.set(self.hole.get().min(size));
         let end = size.saturating_sub(self.keep) / STEP * STEP;
         // A quarter more than is kept, so that it is not done for every line.
         if self.keep > 0 && end > self.hole.get() && size - self.hole.get() > self.keep / 4 * 5 {
