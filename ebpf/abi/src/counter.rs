@@ -116,6 +116,7 @@ impl core::fmt::Debug for Kind {
 /// eBPF has no instruction that counts leading zeros; the compiler makes shifts and additions of this. A search with branches would
 /// give the verifier 64 paths to follow to the end of the program.
 #[inline]
+#[expect(clippy::cast_possible_truncation, reason = "it is 64 at most")]
 pub const fn bucket(ns: u64) -> u8 {
     (u64::BITS - ns.leading_zeros()) as u8
 }

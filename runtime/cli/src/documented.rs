@@ -4,7 +4,7 @@ use crate::Cli;
 use clap::Parser;
 use clap::error::ErrorKind;
 
-/// The pages with commands. Those of docs/FAQ.md, which fail, and the transcripts of docs/HOW_CONTAINERS_WORK.md are run by
+/// The pages with commands. Those of docs/FAQ.md, which fail, and the transcripts of `docs/HOW_CONTAINERS_WORK.md` are run by
 /// end-to-end tests.
 const PAGES: [(&str, &str); 13] = [
     ("README.md", include_str!("../../../README.md")),

@@ -105,7 +105,7 @@ mod tests {
         assert!(!log.look());
         let mut writer = open(&path).unwrap();
         for round in 1..=40_u64 {
-            writer.write_all(&[b'x'; 100_000]).unwrap();
+            writer.write_all(&vec![b'x'; 100_000]).unwrap();
             assert!(log.look(), "it has grown");
             let metadata = writer.metadata().unwrap();
             assert_eq!(metadata.len(), round * 100_000);
@@ -123,8 +123,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         let log = Log::open(&path, 0).unwrap();
-        open(&path).unwrap().write_all(&[b'x'; 300_000]).unwrap();
+        open(&path).unwrap().write_all(&vec![b'x'; 300_000]).unwrap();
         assert!(log.look());
-        assert_eq!(std::fs::read(&path).unwrap(), [b'x'; 300_000]);
+        assert_eq!(std::fs::read(&path).unwrap(), vec![b'x'; 300_000]);
     }
 }

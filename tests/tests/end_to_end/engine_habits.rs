@@ -192,12 +192,12 @@ fn exec_takes_what_engines_pass() {
     let effective = right.stdout.split_whitespace().nth(1).unwrap_or_default();
     assert_ne!(u64::from_str_radix(effective, 16).unwrap_or(0) & 1 << 13, 0, "{right:?}");
     // All that there are to give: those of whoever asks.
-    let own = std::fs::read_to_string("/proc/self/status").expect("the kernel says");
+    let own = fs::read_to_string("/proc/self/status").expect("the kernel says");
     let own = own.lines().find(|line| line.starts_with("CapEff:")).expect("it has some");
     let given = exec(&["--privileged"], "grep ^CapEff /proc/self/status").success();
     assert_eq!(given.trim(), own);
     let file = bed.folder().join("variables");
-    std::fs::write(&file, "# a comment\nB=of the file\nA=of the file\n").expect("it is ours");
+    fs::write(&file, "# a comment\nB=of the file\nA=of the file\n").expect("it is ours");
     let file = file.to_string_lossy().into_owned();
     let told = exec(&["--env-file", &file, "-e", "A=given"], "echo $A, $B").success();
     assert_eq!(told, "given, of the file\n");

@@ -17,6 +17,11 @@ use nix::unistd::{AccessFlags, access};
 use crate::qemu::{self, PROGRAM as QEMU};
 use crate::shell;
 
+/// A processor that does nothing but spin in the kernel for a minute is a panic, which tells where, and ends the guest. Once one
+/// hung so until its deadline, and nobody could tell why.
+const KERNEL_OPTIONS: &str = "console=ttyS0 panic=-1 quiet random.trust_cpu=on mitigations=off \
+                              softlockup_panic=1 watchdog_thresh=30";
+
 /// A guest that runs at all says its first word long before.
 const FIRST_WORD: Duration = Duration::from_mins(1);
 
@@ -75,8 +80,7 @@ impl Machine {
         });
         command.args(["-smp", "2", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
-        command
-            .args(["-append", "console=ttyS0 panic=-1 quiet random.trust_cpu=on mitigations=off"]);
+        command.args(["-append", KERNEL_OPTIONS]);
         command.arg("-serial").arg(format!("file:{}", self.console.display()));
         command.args(["-serial", "stdio"]);
         command
@@ -115,6 +119,12 @@ impl Machine {
             bail!("the guest ended before its tests did; its console: {}", self.tail_of_console());
         }
         Ok(Some(report.records))
+    }
+
+    /// Whether its kernel ended the guest because a processor was stuck.
+    pub fn was_stuck(&self) -> bool {
+        let text = fs::read(&self.console).unwrap_or_default();
+        String::from_utf8_lossy(&text).contains("soft lockup")
     }
 
     fn tail_of_console(&self) -> String {

@@ -62,7 +62,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
 
 /// Writes all that there is from `position` on, and moves that on.
 fn copy(file: &File, position: &mut u64, out: &mut impl Write) -> io::Result<()> {
-    let mut buffer = [0; 1 << 16];
+    let mut buffer = vec![0; 1 << 16];
     loop {
         let read = file.read_at(&mut buffer, *position)?;
         // Its beginning may have been given back meanwhile; what was read before that is whole.
