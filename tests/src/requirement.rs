@@ -92,12 +92,6 @@ fn translates_ipv6() -> bool {
     program("nft").is_some() && crate::NetworkNamespace::new().run("nft", &[rules]).code == 0
 }
 
-/// Whether the processor is one that qemu emulates, ten to twenty times slower than a real one: what needs a great number
-/// of calls takes fewer there.
-pub fn emulated() -> bool {
-    std::fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("QEMU TCG"))
-}
-
 /// The path of a program, also of those in the system folders that an unprivileged `PATH` lacks.
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -158,6 +158,10 @@ fn every_event_is_as_the_schema_says_and_has_no_field_that_it_does_not_name() {
         // What this kernel refuses is an event as well.
         let _ = container.attempt(instruction);
     }
+    // A signal from outside its cgroups.
+    let first = container.state()["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    let first = nix::unistd::Pid::from_raw(first.expect("it runs"));
+    nix::sys::signal::kill(first, nix::sys::signal::Signal::SIGWINCH).expect("root may signal it");
     let name = container.name().to_owned();
     let mut seen = std::collections::BTreeSet::new();
     eventually("events of most types have come", || {
@@ -168,6 +172,12 @@ fn every_event_is_as_the_schema_says_and_has_no_field_that_it_does_not_name() {
             "process.clone", "process.exec", "process.exit", "namespace.create", "namespace.enter",
             "mount.mount", "mount.umount", "guard.chroot", "guard.capset",
         ];
+        let is_signal = |event: &Value| {
+            event["type"] == "guard.signal" && event["target"]["container"]["name"] == name.as_str()
+        };
+        if !all.iter().any(is_signal) {
+            return Err("no signal".to_owned());
+        }
         let lacking: Vec<_> = wanted.into_iter().filter(|kind| !seen.contains(*kind)).collect();
         if lacking.is_empty() { Ok(()) } else { Err(format!("{lacking:?}")) }
     });

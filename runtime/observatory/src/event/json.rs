@@ -258,7 +258,6 @@ fn payload(
             if let Some(mut target) = guard::target(record) {
                 if let Some(theirs) = &event.target {
                     target["container"] = container(theirs);
-                    target["cgroup"] = json!({"id": theirs.cgroup_id, "path": *theirs.path});
                 }
                 object.insert("target".to_owned(), target);
             }
