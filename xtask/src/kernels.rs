@@ -172,15 +172,7 @@ impl Guest {
         let machine =
             Machine { kernel: unpacked.image, initrd, console: folder.join("console.log") };
         println!("kernel {}: {}", kernel.version, unpacked.release);
-        let records = machine.run(DEADLINE).or_else(|error| {
-            if !machine.was_stuck() {
-                return Err(error);
-            }
-            // What it printed is for whoever looks for the reason; the tests have said nothing yet.
-            println!("{error:#}");
-            shell::note("a processor of the guest was stuck (above): booting it once more");
-            machine.run(DEADLINE)
-        })?;
+        let records = machine.run(DEADLINE)?;
         if keep {
             println!(
                 "to boot it again: {}",

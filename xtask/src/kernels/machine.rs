@@ -121,12 +121,6 @@ impl Machine {
         Ok(Some(report.records))
     }
 
-    /// Whether its kernel ended the guest because a processor was stuck.
-    pub fn was_stuck(&self) -> bool {
-        let text = fs::read(&self.console).unwrap_or_default();
-        String::from_utf8_lossy(&text).contains("soft lockup")
-    }
-
     fn tail_of_console(&self) -> String {
         let text = fs::read(&self.console).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
