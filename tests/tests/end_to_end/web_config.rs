@@ -234,6 +234,14 @@ fn the_command_line_asks_a_guarded_observatory() {
     let outcome = process::run(&mut bed.container("audited").with(options).command(["true"]));
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert!(!outcome.stderr.contains("ask the observatory"), "{outcome:?}");
+    // Before a container is made of it.
+    fs::write(&file, "basic_auth: []").expect("it is writable");
+    for options in [&["--http-config", &*file][..], &["--observatory", "ftp://x"]] {
+        let explained = ["--explain"].iter().chain(options).copied();
+        let outcome =
+            process::run(&mut bed.container("explained").with(explained).command(["true"]));
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (125, 1), "{outcome:?}");
+    }
     let wrong_word = format!("basic_auth: {{ username: me, password: wrong }}\n{tls}");
     let other_name = right.replace("localhost", "other.example");
     let no_certificate = right.replace("cert_file: client.crt, key_file: client.key, ", "");

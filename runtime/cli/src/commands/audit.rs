@@ -68,12 +68,6 @@ impl AuditArgs {
         Endpoint::new("--observatory", &self.observatory, &self.guard)
     }
 
-    /// The observatory that may have something to add; none where nobody said how to ask one, and it cannot be asked.
-    pub fn perhaps_observatory(&self) -> anyhow::Result<Option<Endpoint>> {
-        let asked = self.observatory();
-        if self.guard.is_given() { asked.map(Some) } else { Ok(asked.ok()) }
-    }
-
     /// Begins, if it is wanted, for the container `id` whose folder lies below `root`.
     pub fn begin(&self, root: &Path, id: &str) -> Option<Audit> {
         if !self.audit && !self.assert_clean {

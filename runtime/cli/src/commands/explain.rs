@@ -26,8 +26,8 @@ const EVENTS_MAY_TAKE: Duration = Duration::from_millis(1500);
 /// Prints the steps of one container.
 pub struct Explanation {
     format: Format,
-    /// Where there is none to ask, no events are told.
-    observatory: Option<Endpoint>,
+    /// Where none listens, no events are told.
+    observatory: Endpoint,
     container: String,
     printed: usize,
     total_ns: u64,
@@ -35,7 +35,7 @@ pub struct Explanation {
 
 impl Explanation {
     /// Begins the explanation of the container `container`; steps are recorded from now on.
-    pub fn begin(format: Format, observatory: Option<Endpoint>, container: &str) -> Self {
+    pub fn begin(format: Format, observatory: Endpoint, container: &str) -> Self {
         terrarium_container::explain::record();
         Self { format, observatory, container: container.to_owned(), printed: 0, total_ns: 0 }
     }
@@ -95,15 +95,14 @@ impl Explanation {
 
     /// The event that was seen for each of `steps`.
     fn events(&self, steps: &[Step]) -> Vec<Option<Value>> {
-        let Some(observatory) = &self.observatory else {
-            return vec![None; steps.len()];
-        };
         let deadline = Instant::now() + EVENTS_MAY_TAKE;
         let visible = steps.iter().filter(|step| !types(&step.name).is_empty()).count();
         loop {
             let path = events::path_of(&self.container);
             // Where nobody listens there is nothing to say.
-            let Ok(seen) = events::all(observatory, &path) else { return vec![None; steps.len()] };
+            let Ok(seen) = events::all(&self.observatory, &path) else {
+                return vec![None; steps.len()];
+            };
             let matched = assign(steps, &seen);
             let found = matched.iter().flatten().count();
             if found >= visible || Instant::now() > deadline {

@@ -563,9 +563,10 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         ..CreateOptions::default()
     };
     let id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;
-    let observatory = args.audit.perhaps_observatory()?;
-    let mut explanation =
-        args.explain.map(|format| Explanation::begin(format, observatory, id.as_str()));
+    let explain = |format| {
+        args.audit.observatory().map(|asked| Explanation::begin(format, asked, id.as_str()))
+    };
+    let mut explanation = args.explain.map(explain).transpose()?;
     let mut container = Container::create(&store, &id, &spec, &options)?;
     if let Some(path) = &args.bundle.pid_file {
         container.write_pid_file(path)?;
