@@ -61,6 +61,7 @@ pub(crate) fn volume(text: &str) -> Result<Mount> {
             }
         }
     }
+    check_propagation(&source, &options).map_err(invalid)?;
     let source = source.to_str().ok_or_else(|| invalid("it is not UTF-8"))?;
     Ok(mount(container, "bind", source, &options))
 }
@@ -71,6 +72,46 @@ const PROPAGATION: [&str; 6] = ["rprivate", "private", "rslave", "slave", "rshar
 /// The full path of what exists on the host.
 fn existing(path: &str) -> Option<PathBuf> {
     std::path::absolute(path).ok().filter(|path| path.exists())
+}
+
+/// Refuses to share mounts with the host where the host shares none: nothing would ever appear.
+fn check_propagation(source: &Path, options: &[&str]) -> std::result::Result<(), &'static str> {
+    let asks = |words: [&str; 2]| options.iter().any(|option| words.contains(option));
+    let (shared, slave) = (asks(["shared", "rshared"]), asks(["slave", "rslave"]));
+    if !shared && !slave {
+        return Ok(());
+    }
+    // A kernel before 5.8 does not tell which mount it is.
+    let Some(line) = mount_of(source) else { return Ok(()) };
+    // proc_pid_mountinfo(5): optional fields end with a hyphen.
+    let mut fields = line.split(' ').skip(6).take_while(|field| *field != "-");
+    if fields.any(|field| field.starts_with("shared:") || !shared && field.starts_with("master:")) {
+        Ok(())
+    } else if shared {
+        Err(
+            "the host's side is on no shared mount; share it first: mount --bind PATH PATH; mount --make-shared PATH",
+        )
+    } else {
+        Err(
+            "the host's side is on no shared or slave mount; share it first: mount --bind PATH PATH; mount --make-shared PATH",
+        )
+    }
+}
+
+/// Whether a mount of a spec's is to be shared with the host.
+pub(crate) fn is_shared(mount: &Mount) -> bool {
+    mount.options().iter().flatten().any(|option| option == "shared" || option == "rshared")
+}
+
+/// The line of `/proc/self/mountinfo` about the mount that `path` is on.
+fn mount_of(path: &Path) -> Option<String> {
+    let flags = rustix::fs::StatxFlags::MNT_ID;
+    let stat =
+        rustix::fs::statx(rustix::fs::CWD, path, rustix::fs::AtFlags::empty(), flags).ok()?;
+    let known = stat.stx_mask & flags.bits() != 0;
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok().filter(|_| known)?;
+    let id = format!("{} ", stat.stx_mnt_id);
+    table.lines().find(|line| line.starts_with(&id)).map(str::to_owned)
 }
 
 /// `--mount type=bind|tmpfs,source=HOST,target=CONTAINER,…`
@@ -127,6 +168,7 @@ pub(crate) fn mount_option(text: &str) -> Result<Mount> {
             _ => return Err(invalid("tmpfs-size and tmpfs-mode are for type=tmpfs")),
         }
     }
+    check_propagation(&source, &all).map_err(invalid)?;
     Ok(mount(target, "bind", source.to_str().ok_or_else(|| invalid("it is not UTF-8"))?, &all))
 }
 

@@ -73,6 +73,8 @@ pub(crate) struct Root {
     fd: OwnedFd,
     /// Whether it is mounted on top of the old root.
     covers_slash: bool,
+    /// The root before, the host's.
+    old: OwnedFd,
 }
 
 /// A file of the container, resolved inside its root.
@@ -174,21 +176,22 @@ pub(crate) fn enter(
         Mode::empty(),
     )
     .step("open", "/")?;
-    // Slave first: a mount made here must never show on the host, while a volume that asks for `rslave` still
-    // gets the host's.
-    let slave = MountChange {
-        propagation: MsFlags::MS_SLAVE.bits(),
-        recursive: true,
-        ..Default::default()
-    };
-    change_mount(slash.as_fd(), slave).step("make mounts slaves of the host's", "/")?;
-
     let timer = explain::timer();
     let tree = match (tree, &plan.layers) {
         (Some(tree), _) => Some(tree),
         (None, Some(layers)) => Some(layers.mount()?),
         (None, None) => copy_root(&plan.path)?,
     };
+    // A mount made here must never show on the host. Slaves of the host's mounts tell it nothing, and a volume that asks
+    // for `rslave` still gets the host's. Volumes that are to share with the host are copied from what shares with it:
+    // then only the root, on which this root is put, is cut off; `pivot` takes care of the rest.
+    let (cut, recursive) = if shares(plan) && tree.is_some() {
+        (MsFlags::MS_PRIVATE, false)
+    } else {
+        (MsFlags::MS_SLAVE, true)
+    };
+    let cut = MountChange { propagation: cut.bits(), recursive, ..Default::default() };
+    change_mount(slash.as_fd(), cut).step("cut mounts off from the host's", "/")?;
     let (tree, covers_slash) = match tree {
         Some(tree) => {
             // pivot_root wants the new root to be a mount. On top of the old root there is always a place for it, also
@@ -210,7 +213,7 @@ pub(crate) fn enter(
     let own =
         MountChange { propagation: propagation.bits(), recursive: true, ..MountChange::default() };
     change_mount(tree.as_fd(), own).step("set propagation of", plan.path.as_path())?;
-    let root = Root { fd: tree, covers_slash };
+    let root = Root { fd: tree, covers_slash, old: slash };
 
     let mapped = mapped.into_iter().chain(std::iter::repeat_with(|| None));
     for (mount, mapped) in plan.mounts.iter().zip(mapped) {
@@ -365,16 +368,30 @@ fn place(
             }
             .step("open mount point", on)?;
             attach(new.as_fd(), target.as_fd()).step("bind on", on)?;
-            let propagation = MountChange {
-                propagation: MsFlags::MS_PRIVATE.bits(),
-                recursive: true,
-                ..MountChange::default()
-            };
-            change_mount(new.as_fd(), propagation).step("make private", on)?;
+            if let Some(first) = cut_off(mount, plan) {
+                let first = MountChange {
+                    propagation: first.bits(),
+                    recursive: true,
+                    ..MountChange::default()
+                };
+                change_mount(new.as_fd(), first).step("cut off from the host's", on)?;
+            }
             change_mount(new.as_fd(), mount.change).step("set options of", on)?;
             change_mount(new.as_fd(), mount.tree_change).step("set options of", on)
         }
         Kind::Cgroup => cgroups(root, mount, &plan.cgroups),
+    }
+}
+
+/// What a bind, a copy of the host's mount, becomes before its options are set; `None` where it is to stay the host's peer.
+fn cut_off(mount: &Mount, plan: &RootPlan) -> Option<MsFlags> {
+    let asked = MsFlags::from_bits_retain(mount.change.propagation | mount.tree_change.propagation);
+    if asked.contains(MsFlags::MS_SHARED) && shares(plan) {
+        None
+    } else if asked.contains(MsFlags::MS_SLAVE) {
+        Some(MsFlags::MS_SLAVE)
+    } else {
+        Some(MsFlags::MS_PRIVATE)
     }
 }
 
@@ -552,6 +569,13 @@ pub(crate) fn pivot(root: &Root, plan: &RootPlan) -> Result<(), Failure> {
     match nix::unistd::pivot_root(".", ".") {
         Ok(()) => {
             // The old root now lies on top of the new one; `.` is the old root until it is gone.
+            if shares(plan) {
+                // Else the host would lose what is unmounted here.
+                rustix::process::fchdir(root.old.as_fd()).step("enter", "the host's root")?;
+                let none: Option<&str> = None;
+                nix::mount::mount(none, ".", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none)
+                    .step("cut mounts off from the host's", "/")?;
+            }
             nix::mount::umount2(".", MntFlags::MNT_DETACH).step("unmount the host's root", "/")?;
         }
         // The initial ramfs cannot be pivoted away from: it has no parent mount.

@@ -203,6 +203,11 @@ impl RunOptions {
             .cgroups_path(self.cgroup_path(id)?)
             .masked_paths(paths(&MASKED))
             .readonly_paths(paths(&READONLY));
+        let mounts = self.mounts(&network, maps.as_ref())?;
+        if mounts.iter().any(option_forms::is_shared) {
+            // Else the mounts that the container starts with are cut off from the host's.
+            linux = linux.rootfs_propagation("shared");
+        }
         if let Some(profile) = self.seccomp()? {
             linux = linux.seccomp(profile);
         }
@@ -223,7 +228,7 @@ impl RunOptions {
             .set_root(Some(built(
                 RootBuilder::default().path(rootfs.clone()).readonly(self.read_only).build(),
             )))
-            .set_mounts(Some(self.mounts(&network, maps.as_ref())?))
+            .set_mounts(Some(mounts))
             .set_process(Some(self.process(&rootfs, &hostname)?))
             .set_hostname(Some(hostname).filter(|_| has_hostname))
             .set_annotations(Some(annotations))

@@ -37,6 +37,7 @@ mod options;
 mod packages;
 mod page;
 mod prometheus;
+mod propagation;
 mod quiet;
 mod races;
 mod resources;

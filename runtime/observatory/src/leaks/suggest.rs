@@ -187,7 +187,10 @@ fn without_mount(spec: &Value, point: &str) -> Option<Suggestion> {
 
 fn slave(spec: &Value, point: &str) -> Option<Suggestion> {
     let mut config = Vec::new();
+    let mut run = String::new();
     if let Some(at) = mount_at(spec, point) {
+        let source = spec["mounts"][at]["source"].as_str().unwrap_or_default();
+        run = format!("--volume {source}:{point}:rslave instead of :rshared");
         let options = spec["mounts"][at]["options"].as_array().into_iter().flatten();
         for (option, word) in options.enumerate() {
             let slave = match word.as_str() {
@@ -202,7 +205,6 @@ fn slave(spec: &Value, point: &str) -> Option<Suggestion> {
     if matches!(spec["linux"]["rootfsPropagation"].as_str(), Some("shared" | "rshared")) {
         config.push(set("/linux/rootfsPropagation", json!("slave")));
     }
-    let run = "nothing: run makes every mount a slave of the host's at most".to_owned();
     (!config.is_empty()).then_some(Suggestion { run, config })
 }
 
