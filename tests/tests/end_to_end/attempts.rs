@@ -124,7 +124,7 @@ const ATTEMPTS: &[Attempt] = &[
         check: "module-load",
     },
     Attempt {
-        name: "the host's disk by mknod (CVE-2020-13401's kin)",
+        name: "the host's disk by mknod",
         options: &UNCONFINED,
         does: "run /bin/busybox mknod /tmp/disk b 7 0",
         check: "device-node-created",

@@ -9,12 +9,10 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::process::ExitCode;
-use terrarium_observatory::leaks::events::{EVENT_CHECKS, EventCheck};
 use terrarium_observatory::leaks::graph::{Signals, graph};
-use terrarium_observatory::leaks::residue::{self, RESIDUE_CHECKS, ResidueCheck};
 use terrarium_observatory::leaks::{
-    self, CHECKS, Check, Finding, LookError, Places, Report, Severity, Suggestion, Wanted,
-    json_line,
+    self, About, CHECKS, Check, Finding, LookError, Places, Report, Severity, Source, Suggestion,
+    Wanted, about, every_check, json_line, residue,
 };
 
 /// Exit code when something at or above `--fail-on` was found.
@@ -93,22 +91,10 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         return list(args.format).map(|()| ExitCode::SUCCESS);
     }
     if let Some(id) = &args.explain {
-        let text = match RESIDUE_CHECKS.iter().find(|check| check.id == id) {
-            Some(residue) => explain_residue(residue),
-            None => match EVENT_CHECKS.iter().find(|check| check.id == id) {
-                // The same thing seen in the state is explained with its reasons.
-                Some(event) if leaks::checks::by_id(id).is_none() => explain_event(event),
-                _ => explain(known(id)?),
-            },
-        };
-        super::print(&text)?;
+        super::print(&explain(&known(id)?))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let elsewhere = |id: &String| {
-        RESIDUE_CHECKS.iter().any(|check| check.id == *id)
-            || EVENT_CHECKS.iter().any(|check| check.id == *id)
-    };
-    for id in args.check.iter().filter(|id| !elsewhere(id)) {
+    for id in &args.check {
         known(id)?;
     }
     let wanted = match (&args.container, args.pid) {
@@ -185,7 +171,7 @@ fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
                 && known.container.id == finding.container.id
                 && known.observed == finding.observed
         });
-        if let Some(known) = same.filter(|known| known.source != leaks::Source::Event) {
+        if let Some(known) = same.filter(|known| known.source != Source::Event) {
             let seen = finding.evidence.iter().filter(|e| ["event", "processes"].contains(&e.kind));
             known.evidence.extend(seen.cloned());
             known.first_seen.clone_from(&finding.first_seen);
@@ -194,11 +180,11 @@ fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
         }
         let ours = report.containers.iter().any(|container| container.id == finding.container.id);
         let wanted = args.check.is_empty() || args.check.iter().any(|id| id == finding.check);
-        if finding.source == leaks::Source::Event && ours && wanted {
+        if finding.source == Source::Event && ours && wanted {
             // What was seen being done says more than what is left of it.
             report.findings.retain(|known| {
                 known.check != finding.check
-                    || known.source == leaks::Source::Event
+                    || known.source == Source::Event
                     || known.container.id != finding.container.id
             });
             report.findings.push(finding);
@@ -225,8 +211,8 @@ pub(super) fn with_code(error: LookError) -> anyhow::Error {
     }
 }
 
-fn known(id: &str) -> anyhow::Result<&'static Check> {
-    leaks::checks::by_id(id).ok_or_else(|| {
+fn known(id: &str) -> anyhow::Result<About> {
+    about(id).ok_or_else(|| {
         let error = anyhow::anyhow!(
             "find check {id:?}: there is none (`terrarium leaks --list` lists them)"
         );
@@ -235,46 +221,26 @@ fn known(id: &str) -> anyhow::Result<&'static Check> {
 }
 
 fn list(format: Format) -> anyhow::Result<()> {
-    if format == Format::Table {
-        let width = CHECKS.iter().map(|check| check.id.len()).max().unwrap_or_default();
-        let rows = CHECKS.iter().map(|check| format!("{:width$}  {}", check.id, check.severity));
-        let residue = RESIDUE_CHECKS.iter();
-        let residue = residue.map(|check| format!("{:width$}  {}", check.id, check.severity));
-        let events = EVENT_CHECKS.iter().filter(|check| leaks::checks::by_id(check.id).is_none());
-        let events = events.map(|check| format!("{:width$}  {}", check.id, check.severity));
-        return super::print(&rows.chain(events).chain(residue).collect::<Vec<_>>().join("\n"));
-    }
-    let rows = CHECKS.iter().map(|check| {
-        json_line(&json!({ "check": check.id, "severity": check.severity, "seen": check.seen }))
+    let width = every_check().map(|check| check.id.len()).max().unwrap_or_default();
+    let rows = every_check().map(|About { id, source, severity, seen, .. }| match format {
+        Format::Table => format!("{id:width$}  {:<8}  {severity}", source.name()),
+        _ => json_line(
+            &json!({ "check": id, "source": source.name(), "severity": severity, "seen": seen }),
+        ),
     });
-    let residue = RESIDUE_CHECKS.iter().map(|check| {
-        json_line(&json!({ "check": check.id, "severity": check.severity, "seen": check.seen }))
-    });
-    let events = EVENT_CHECKS.iter().filter(|check| leaks::checks::by_id(check.id).is_none());
-    let events = events.map(|check| {
-        json_line(&json!({ "check": check.id, "severity": check.severity, "seen": check.seen }))
-    });
-    super::print(&rows.chain(events).chain(residue).collect::<Vec<_>>().join("\n"))
+    super::print(&rows.collect::<Vec<_>>().join("\n"))
 }
 
-fn explain(check: &Check) -> String {
-    let Check { id, severity, seen, why, sources, remedy, .. } = check;
+fn explain(check: &About) -> String {
+    let About { id, source, severity, seen, why, sources, remedy } = check;
+    let more = match source {
+        Source::State | Source::Declared => "; one less where the container's own spec asks for it",
+        Source::Event | Source::Residue => "",
+    };
+    let by = if *source == Source::Event { "; by an observatory that runs" } else { "" };
     format!(
-        "{id}\n\nseverity: {severity}; one less where the container's own spec asks for it\nseen:     {seen}\n\
-         why:      {why}\nremedy:   {remedy}\nsources:  {}",
+        "{id}\n\nseverity: {severity}{more}\nseen:     {seen}{by}\nwhy:      {why}\nremedy:   {remedy}\nsources:  {}",
         sources.join(", ")
-    )
-}
-
-fn explain_residue(check: &ResidueCheck) -> String {
-    let ResidueCheck { id, severity, seen, remedy } = check;
-    format!("{id}\n\nseverity: {severity}\nseen:     {seen}\nremedy:   {remedy}")
-}
-
-fn explain_event(check: &EventCheck) -> String {
-    let EventCheck { id, severity, seen, remedy } = check;
-    format!(
-        "{id}\n\nseverity: {severity}\nseen:     {seen}; by an observatory that runs\nremedy:   {remedy}"
     )
 }
 
@@ -327,8 +293,7 @@ fn sarif(report: &Report) -> Value {
         Severity::Medium => "warning",
         Severity::Low | Severity::Info => "note",
     };
-    let rules: Vec<Value> = CHECKS
-        .iter()
+    let rules: Vec<Value> = every_check()
         .map(|check| {
             json!({
                 "id": check.id,
@@ -342,7 +307,7 @@ fn sarif(report: &Report) -> Value {
         .findings
         .iter()
         .map(|finding| {
-            let rule = CHECKS.iter().position(|check| check.id == finding.check);
+            let rule = every_check().position(|check| check.id == finding.check);
             let locations: Vec<Value> = finding
                 .evidence
                 .iter()

@@ -6,78 +6,18 @@
 //! known only later, from the state file.
 
 use super::Report;
-use super::finding::{ContainerName, Evidence, Finding, Severity, Source};
-use super::guarded;
+use super::acts::{self, Act, Deed, EVENT_CHECKS, EventCheck, Seen};
+use super::finding::{ContainerName, Evidence, Finding, Source};
 use super::mounts::is_within;
 use super::provenance::{Made, Mounts, who};
 use super::sessions::{Entry, Session, Sessions};
 use crate::attribution::{Attribution, Container};
 use crate::event::decode::{Record, text};
-use crate::event::flag_names;
 use crate::event::mount::op_name;
 use crate::event::notice::{Closed, News};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, LazyLock};
-use terrarium_abi::{Exec, Header, Mount, MountOp, NsChange, NsKind, Via};
-
-/// One kind of event that is a finding.
-#[derive(Debug, Clone, Copy)]
-pub struct EventCheck {
-    /// Its id.
-    pub id: &'static str,
-    /// How bad it is, in words.
-    pub severity: &'static str,
-    /// What is seen.
-    pub seen: &'static str,
-    /// What prevents it.
-    pub remedy: &'static str,
-}
-
-const SETNS_OUT: EventCheck = EventCheck {
-    id: "setns-out",
-    severity: "critical",
-    seen: "a process of the container joined a namespace of the host, or tried to",
-    remedy: "drop CAP_SYS_ADMIN, refuse setns by seccomp (the default profile does), and mount no namespace files inside",
-};
-const USER_NAMESPACE_CREATED: EventCheck = EventCheck {
-    id: "user-namespace-created",
-    severity: "medium",
-    seen: "a process of the container made a user namespace, or tried to",
-    remedy: "refuse unshare and clone with CLONE_NEWUSER by seccomp (the default profile does), or set user.max_user_namespaces to 0 inside",
-};
-const MOUNT_PERFORMED: EventCheck = EventCheck {
-    id: "mount-performed",
-    severity: "info to critical, by filesystem",
-    seen: "a process of the container mounted something, or tried to",
-    remedy: "drop CAP_SYS_ADMIN, and refuse mount and its kin by seccomp (the default profile does)",
-};
-const PIVOT_PERFORMED: EventCheck = EventCheck {
-    id: "pivot-performed",
-    severity: "low",
-    seen: "a process of the container changed the root of its mount namespace, or tried to",
-    remedy: "drop CAP_SYS_ADMIN, and refuse pivot_root by seccomp (the default profile does)",
-};
-const CGROUP_ESCAPE: EventCheck = EventCheck {
-    id: "cgroup-escape",
-    severity: "critical",
-    seen: "a process of the container was moved to a cgroup outside it",
-    remedy: "mount cgroup filesystems read-only inside, in a cgroup namespace of its own; move it back (cgroup.procs)",
-};
-
-const ENTERED: EventCheck = EventCheck {
-    id: "entered-from-outside",
-    severity: "info",
-    seen: "a process of the host, or of another container, joined a namespace of the container: `exec`, nsenter, a debugger",
-    remedy: "nothing, where it was meant to; else find out who did it by the evidence",
-};
-
-/// All of them.
-pub static EVENT_CHECKS: LazyLock<Vec<EventCheck>> = LazyLock::new(|| {
-    let own = [
-        SETNS_OUT, ENTERED, USER_NAMESPACE_CREATED, MOUNT_PERFORMED, PIVOT_PERFORMED, CGROUP_ESCAPE,
-    ];
-    own.into_iter().chain(guarded::CHECKS).collect()
-});
+use std::sync::Arc;
+use terrarium_abi::{Exec, Header, Mount, NsChange, NsKind, Via};
 
 /// More findings of events are not kept; the oldest go.
 const MOST_FINDINGS: usize = 4096;
@@ -361,11 +301,9 @@ impl Log {
                 if !own {
                     return;
                 }
-                let made = task.to[NsKind::User as usize];
-                if let Some(container) = container.filter(|_| made != 0) {
-                    let what = format!("clone with CLONE_NEWUSER made user:[{made}]");
-                    let check = &USER_NAMESPACE_CREATED;
-                    self.add(check, Severity::Medium, container, header, "clone", what);
+                if let Some(container) = container {
+                    let deed = Deed::Cloned(task);
+                    self.judge(header, Act { deed, container, target, initial });
                 }
             }
             Record::Exec(exec) => self.executed(exec, attribution, initial),
@@ -381,15 +319,17 @@ impl Log {
             }
             Record::NsChange(change) => {
                 let own = self.own(header, container);
-                self.entered(change, own);
+                self.entered(change, own, initial);
                 if let Some(container) = own {
-                    self.namespaces(change, container, initial);
+                    let deed = Deed::Namespaces(change);
+                    self.judge(header, Act { deed, container, target, initial });
                 }
             }
             Record::Mount(mount) => {
                 self.note_mount(mount, attribution, container);
                 if let Some(container) = self.own(header, container) {
-                    self.mounted(mount, container);
+                    let deed = Deed::Mounted(mount);
+                    self.judge(header, Act { deed, container, target, initial });
                 }
             }
             Record::CgroupAttach(moved) => {
@@ -400,25 +340,13 @@ impl Log {
                     return;
                 };
                 let container = &*Arc::clone(container);
-                let to = text(&moved.path).into_owned();
-                // Services are moved by systemd, and themselves move what they start.
-                let is_service = container.runtime == "systemd";
-                if !is_service && container.path.len() > 1 && !is_within(&to, &container.path) {
-                    let what = format!("moved to cgroup {to} by process {}", moved.mover_pid);
-                    self.add(&CGROUP_ESCAPE, Severity::Critical, container, header, &to, what);
-                }
+                let deed = Deed::Moved(moved);
+                self.judge(header, Act { deed, container, target, initial });
             }
             Record::Guard(guard) => {
                 let Some(container) = self.own(header, container) else { return };
-                let Some(judged) = guarded::judge(guard) else { return };
-                if judged.only_if_outside.is_some_and(|pid| !Self::is_outside(pid, container)) {
-                    return;
-                }
-                if target.is_some_and(|target| is_within(&target.path, &container.path)) {
-                    return;
-                }
-                let what = format!("{}: {}", guarded::in_words(guard), result_of(guard.result));
-                self.add(judged.check, judged.severity, container, header, &judged.object, what);
+                let deed = Deed::Guarded(guard);
+                self.judge(header, Act { deed, container, target, initial });
             }
             _ => {}
         }
@@ -455,22 +383,12 @@ impl Log {
         self.follow(header.pid, Task { standing, parent, program, container, session, ns_pid });
     }
 
-    /// Judges a mount operation of a container's.
-    fn mounted(&mut self, mount: &Mount, container: &Container) {
-        let header = &mount.header;
-        let (source, target, kind) =
-            (text(&mount.source), text(&mount.target), text(&mount.fstype));
-        let result = result_of(mount.result);
-        let is = |op: MountOp| mount.op == op as u32;
-        if is(MountOp::PivotRoot) {
-            let what = format!("pivot_root to {source}: {result}");
-            self.add(&PIVOT_PERFORMED, Severity::Low, container, header, &source, what);
-        } else if !is(MountOp::Umount) {
-            let op = op_name(mount.op);
-            let severity = severity_of_mount(&kind, &source);
-            let what = format!("{op} of {source} ({kind}) at {target}: {result}");
-            let object = format!("{kind} {target}");
-            self.add(&MOUNT_PERFORMED, severity, container, header, &object, what);
+    /// Judges what a process of a container's did.
+    fn judge(&mut self, header: &Header, act: Act<'_>) {
+        for check in EVENT_CHECKS {
+            for seen in (check.judge)(&act) {
+                self.add(check, act.container, header, seen);
+            }
         }
     }
 
@@ -504,17 +422,6 @@ impl Log {
     /// Takes in a line of the history of before this observatory started.
     pub fn recall(&mut self, line: &str, boot: &str) {
         self.mounts.recall(line, boot);
-    }
-
-    /// Whether the process is none of the container's; one that is gone and was not followed is not said to be.
-    fn is_outside(pid: u32, container: &Container) -> bool {
-        let of_kernel = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
-        of_kernel.is_ok_and(|text| {
-            !text.lines().any(|line| {
-                let path = line.splitn(3, ':').nth(2).unwrap_or_default();
-                container.path.len() > 1 && is_within(path, &container.path)
-            })
-        })
     }
 
     /// The process and those that made it, the first of the container's first: `PROGRAM (PID)` each.
@@ -594,7 +501,7 @@ impl Log {
     }
 
     /// Somebody may have come in: `own` is the container that he is of.
-    fn entered(&mut self, change: &NsChange, own: Option<&Container>) {
+    fn entered(&mut self, change: &NsChange, own: Option<&Container>, initial: &[u32; 8]) {
         if change.via != Via::Setns as u32 || change.result < 0 || self.only_looks(&change.header) {
             return;
         }
@@ -618,52 +525,22 @@ impl Log {
             {
                 self.guests.insert(header.pid, Arc::clone(path));
             }
-            let what = format!("setns to {}:[{to}]", kind.name());
-            let object = text(&header.comm).into_owned();
-            self.add(&ENTERED, Severity::Info, &container, header, &object, what);
-        }
-    }
-
-    fn namespaces(&mut self, change: &NsChange, container: &Container, initial: &[u32; 8]) {
-        let header = &change.header;
-        let result = result_of(change.result);
-        if change.via == Via::Unshare as u32 {
-            if change.kinds & (1 << NsKind::User as u32) != 0 {
-                let what = format!("unshare with CLONE_NEWUSER: {result}");
-                self.add(
-                    &USER_NAMESPACE_CREATED,
-                    Severity::Medium,
-                    container,
-                    header,
-                    "unshare",
-                    what,
-                );
-            }
-            return;
-        }
-        for kind in NsKind::ALL {
-            let (from, to) = (change.from[kind as usize], change.to[kind as usize]);
-            if to != 0 && to != from && to == initial[kind as usize] {
-                let link = format!("{}:[{to}]", kind.name());
-                let what = format!("setns to {link}, the host's: {result}");
-                self.add(&SETNS_OUT, Severity::Critical, container, header, &link, what);
-            }
+            let deed = Deed::Entered { kind, inode: to, by: &text(&header.comm) };
+            self.judge(header, Act { deed, container: &container, target: None, initial });
         }
     }
 
     fn add(
         &mut self,
         check: &EventCheck,
-        severity: Severity,
         container: &Container,
         header: &Header,
-        object: &str,
-        what: String,
+        Seen { severity, object, what }: Seen,
     ) {
         let now = super::now();
         let pid = header.pid;
         let observed = format!("process {pid} ({}): {what}", text(&header.comm));
-        let key = (check.id, container.path.clone(), object.to_owned());
+        let key = (check.id, container.path.clone(), object.clone());
         if let Some(known) = self.events.get_mut(&key) {
             known.count += 1;
             known.last_seen = now;
@@ -697,7 +574,7 @@ impl Log {
                 name: container.name.clone(),
                 runtime: container.runtime.clone(),
             },
-            declared: if check.id == ENTERED.id {
+            declared: if check.id == acts::entered_from_outside::CHECK.id {
                 "its namespaces are for its own processes".to_owned()
             } else {
                 "not done by the container's processes".to_owned()
@@ -709,7 +586,7 @@ impl Log {
             last_seen: now,
             count: 1,
             suggestion: None,
-            object: object.to_owned(),
+            object,
             mounts: Vec::new(),
         };
         if finding.container.id.is_empty() {
@@ -730,24 +607,15 @@ fn is_runtime_again(exec: &Exec, initial: &[u32; 8]) -> bool {
     by_itself && exec.mount_ns != 0 && exec.mount_ns == initial[NsKind::Mnt as usize]
 }
 
-fn result_of(result: i32) -> String {
-    match flag_names::errno(result) {
-        Some(errno) if result < 0 => format!("refused with {errno}"),
-        _ if result < 0 => "refused".to_owned(),
-        _ => "done".to_owned(),
-    }
-}
-
-fn severity_of_mount(kind: &str, source: &str) -> Severity {
-    match kind {
-        "cgroup" | "debugfs" | "tracefs" | "securityfs" | "bpf" | "efivarfs" => Severity::Critical,
-        "proc" | "sysfs" | "cgroup2" | "devtmpfs" | "binfmt_misc" => Severity::High,
-        "ext2" | "ext3" | "ext4" | "xfs" | "btrfs" | "vfat" | "iso9660" | "squashfs" | "f2fs" => {
-            Severity::Critical
-        }
-        _ if source.starts_with("/dev/") => Severity::High,
-        _ => Severity::Info,
-    }
+/// Whether a process is none of the container's; one that is gone and was not followed is not said to be.
+pub(super) fn is_outside(pid: u32, container: &Container) -> bool {
+    let of_kernel = std::fs::read_to_string(format!("/proc/{pid}/cgroup"));
+    of_kernel.is_ok_and(|text| {
+        !text.lines().any(|line| {
+            let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+            container.path.len() > 1 && is_within(path, &container.path)
+        })
+    })
 }
 
 #[cfg(test)]
@@ -809,19 +677,5 @@ mod tests {
             assert_eq!(of(&[exec(7, path, 500), clone(7, 8), mount()]), 1, "{path}, inside");
         }
         assert_eq!(of(&[exec(7, "/bin/sh", 100), clone(7, 8), mount()]), 1);
-    }
-
-    #[test]
-    fn mounts_that_lead_to_the_host_are_worse() {
-        for (kind, source, expected) in [
-            ("tmpfs", "tmpfs", Severity::Info),
-            ("", "/a", Severity::Info),
-            ("cgroup", "x", Severity::Critical),
-            ("ext4", "/dev/vda", Severity::Critical),
-            ("", "/dev/vda", Severity::High),
-            ("proc", "proc", Severity::High),
-        ] {
-            assert_eq!(severity_of_mount(kind, source), expected, "{kind} {source}");
-        }
     }
 }

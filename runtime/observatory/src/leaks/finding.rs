@@ -188,7 +188,7 @@ impl Finding {
         let container = &value["container"];
         let observed = word(&value["observed"])?;
         Some(Self {
-            check: super::known_id(value["check"].as_str()?)?,
+            check: super::about(value["check"].as_str()?)?.id,
             severity: value["severity"].as_str()?.parse().ok()?,
             source: [Source::Declared, Source::State, Source::Event, Source::Residue]
                 .into_iter()

@@ -3,9 +3,11 @@
 //! [`Host::look`] reads one state of the host from `/proc` and the cgroup filesystems, live or captured; each check of
 //! [`CHECKS`] judges a container of it and says what it found. It needs neither probes nor a running observatory.
 //!
-//! To add a check: a file in `checks/` and a line in its table. Nothing is told under two names: a check leaves alone what
+//! To add a check: a file in `checks/` (what the state shows), `acts/` (what is done) or `residue/` (what stays), and a line in its
+//! table. Nothing is told under two names: a check leaves alone what
 //! another one says better, and [`judge`] drops what `privileged` sums up.
 
+pub mod acts;
 pub mod capability;
 mod cgroups;
 pub mod checks;
@@ -14,7 +16,6 @@ mod engines;
 pub mod events;
 mod finding;
 pub mod graph;
-mod guarded;
 mod host;
 mod mounts;
 pub mod namespaces;
@@ -136,12 +137,53 @@ fn look(
     Ok(report)
 }
 
-/// The id of a check of any kind, if there is one of that name.
-fn known_id(id: &str) -> Option<&'static str> {
-    let state = CHECKS.iter().map(|check| check.id);
-    let events = events::EVENT_CHECKS.iter().map(|check| check.id);
-    let residue = residue::RESIDUE_CHECKS.iter().map(|check| check.id);
-    state.chain(events).chain(residue).find(|known| *known == id)
+/// What a check is, for people.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// Its id.
+    pub id: &'static str,
+    /// What it looks at.
+    pub source: Source,
+    /// How bad it is, in words.
+    pub severity: &'static str,
+    /// What is seen.
+    pub seen: &'static str,
+    /// Why it matters.
+    pub why: &'static str,
+    /// Manual pages, CVEs, kernel documents.
+    pub sources: &'static [&'static str],
+    /// What closes or prevents it.
+    pub remedy: &'static str,
+}
+
+/// Every check: of the state, of events, of residue. One that is seen both in the state and as an event is told once, as the
+/// state's.
+pub fn every_check() -> impl Iterator<Item = About> {
+    macro_rules! about {
+        ($check:ident, $source:expr, $severity:expr) => {
+            About {
+                id: $check.id,
+                source: $source,
+                severity: $severity,
+                seen: $check.seen,
+                why: $check.why,
+                sources: $check.sources,
+                remedy: $check.remedy,
+            }
+        };
+    }
+    let state = CHECKS.iter().map(|check| about!(check, Source::State, check.severity));
+    let events = acts::EVENT_CHECKS.iter().filter(|check| checks::by_id(check.id).is_none());
+    let events = events.map(|check| about!(check, Source::Event, check.severity));
+    let residue = residue::RESIDUE_CHECKS
+        .iter()
+        .map(|check| about!(check, Source::Residue, check.severity.name()));
+    state.chain(events).chain(residue)
+}
+
+/// The check with this id.
+pub fn about(id: &str) -> Option<About> {
+    every_check().find(|check| check.id == id)
 }
 
 /// Now, RFC 3339.
@@ -217,5 +259,72 @@ impl Found<'_> {
             object: opening.object,
             mounts: opening.mounts,
         });
+    }
+}
+
+#[cfg(test)]
+mod pages {
+    use super::*;
+    use std::fmt::Write as _;
+
+    #[test]
+    fn every_check_has_an_id_of_its_own_and_says_what_it_must() {
+        let mut ids = BTreeSet::new();
+        for About { id, severity, seen, why, sources, remedy, .. } in every_check() {
+            assert!(id.chars().all(|c| c.is_ascii_lowercase() || c == '-'), "{id}");
+            assert!(ids.insert(id), "{id} twice");
+            for text in [severity, seen, why, remedy] {
+                assert!(!text.is_empty(), "{id}");
+            }
+            assert!(!sources.is_empty(), "{id}");
+        }
+        for check in acts::EVENT_CHECKS {
+            assert!(ids.contains(check.id), "{}", check.id);
+        }
+    }
+
+    /// The part of docs/LEAKS.md that is made from the checks.
+    fn document() -> String {
+        let mut text = String::new();
+        let mut told = Source::State;
+        for About { id, source, severity, seen, why, sources, remedy } in every_check() {
+            if source != told {
+                text.push_str(match source {
+                    Source::Event => {
+                        "## Events: what it did\n\nAn attempt counts like the deed where the kernel saw it; the finding tells the result. `user-namespace-created`, above,\nis seen as it is made as well.\n\n"
+                    }
+                    _ => "## Residue: what it left behind\n\n",
+                });
+                told = source;
+            }
+            let sources = sources.iter().map(|source| match source {
+                source if source.starts_with("https://") => format!("<{source}>"),
+                source => format!("`{source}`"),
+            });
+            let sources = sources.collect::<Vec<_>>().join(", ");
+            let _ = write!(
+                text,
+                "### {id}\n\nSeverity: {severity}.\n\n- Seen: {seen}.\n- Why it matters: {why}\n- Remedy: {remedy}.\n- See: {sources}.\n\n"
+            );
+        }
+        text
+    }
+
+    /// With `TERRARIUM_WRITE_DOCS=1` it writes the page instead.
+    #[test]
+    fn the_page_of_checks_is_made_from_them() {
+        const MARK: &str = "<!-- from here on made from runtime/observatory/src/leaks -->\n\n";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/LEAKS.md");
+        let page = std::fs::read_to_string(&path).unwrap();
+        let (head, tail) = page.split_once(MARK).expect("the page has the mark");
+        if std::env::var_os("TERRARIUM_WRITE_DOCS").is_some() {
+            std::fs::write(&path, format!("{head}{MARK}{}\n", document().trim_end())).unwrap();
+            return;
+        }
+        assert_eq!(
+            tail.trim_end(),
+            document().trim_end(),
+            "docs/LEAKS.md is old: TERRARIUM_WRITE_DOCS=1 cargo test -p terrarium-observatory made_from_them"
+        );
     }
 }
