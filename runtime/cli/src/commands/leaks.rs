@@ -200,7 +200,10 @@ fn left_of(places: &Places, chosen: &[String], id: String) -> anyhow::Result<Rep
         return Err(LookError::NoContainer(id).into());
     };
     findings.retain(|finding| chosen.is_empty() || chosen.iter().any(|id| id == finding.check));
-    Ok(Report { containers: vec![name], findings, ..Report::default() })
+    let mut report = Report::default();
+    report.containers.push(name);
+    report.findings = findings;
+    Ok(report)
 }
 
 /// Gives a name that means several the code of wrong usage.

@@ -9,6 +9,8 @@ use super::Report;
 use super::acts::{self, Act, Deed, EVENT_CHECKS, EventCheck, Seen};
 use super::finding::{ContainerName, Evidence, Finding, Source};
 use super::mounts::is_within;
+use super::owners::{Owner, Owners};
+use super::process::namespace_of_link;
 use super::provenance::{Made, Mounts, who};
 use super::sessions::{Entry, Session, Sessions};
 use crate::attribution::{Attribution, Container};
@@ -16,6 +18,7 @@ use crate::event::decode::{Record, text};
 use crate::event::mount::op_name;
 use crate::event::notice::{Closed, News};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 use terrarium_abi::{Exec, Header, Mount, NsChange, NsKind, Via};
 
@@ -129,8 +132,8 @@ pub struct Log {
     nameless: BTreeMap<(&'static str, String, String), u8>,
     /// Of the last look.
     state: Vec<Finding>,
-    /// The containers' own namespaces, by inode, as of the last look.
-    inside: HashMap<u64, ContainerName>,
+    /// The containers' own namespaces.
+    owners: Owners,
     /// What ended containers have left, as of the last look.
     residue: Vec<Finding>,
     /// Which containers have their program.
@@ -139,8 +142,6 @@ pub struct Log {
     mounts: Mounts,
     /// Processes of the host, or of another container, in a container's mount namespace: the path of its cgroup.
     guests: HashMap<u32, Arc<str>>,
-    /// The path of a cgroup of each container, by its id.
-    paths: HashMap<String, Arc<str>>,
     /// What was not told in the stream yet.
     news: Vec<News>,
 }
@@ -156,7 +157,7 @@ impl Log {
     /// Gives what is new and what is no more, for the stream.
     pub fn looked(&mut self, report: Report) -> Vec<News> {
         let mut findings = report.findings;
-        self.inside = report.namespaces.into_iter().collect();
+        self.owners.looked(report.namespaces, |pid| Path::new(&format!("/proc/{pid}")).exists());
         let events = &mut self.events;
         let mut news = Vec::new();
         self.nameless.retain(|key, looks| {
@@ -174,9 +175,6 @@ impl Log {
             }
             wait
         });
-        let paths = report.cgroups.iter();
-        self.paths =
-            paths.map(|(path, name)| (name.id.clone(), Arc::from(path.as_str()))).collect();
         let mut cgroups: HashMap<&str, Vec<&str>> = HashMap::new();
         for (path, name) in &report.cgroups {
             cgroups.entry(&name.id).or_default().push(path);
@@ -312,6 +310,7 @@ impl Log {
                 self.tasks.remove(&header.pid);
                 self.guests.remove(&header.pid);
                 self.sessions.ended(header.pid);
+                self.owners.ended(header.pid);
             }
             Record::CgroupRmdir(removed) => {
                 self.mounts.cgroup_removed(&text(&removed.path));
@@ -370,7 +369,11 @@ impl Log {
             let by_hook = by.is_some_and(|by| by.ns_pid == 1 || by.session == Session::Hook);
             let path = container.map_or(&*attribution.path, |container| &container.path);
             let entry = Entry { pid: header.pid, ns_pid: header.ns_pid, by_hook };
-            session = self.sessions.enters(&Arc::from(path), entry);
+            let path: Arc<str> = Arc::from(path);
+            session = self.sessions.enters(&path, entry);
+            if let Some(container) = container.filter(|_| session == Session::Own) {
+                self.learn(header.pid, container, &path, initial);
+            }
         }
         let standing = if is_again || session == Session::Hook {
             Standing::Outside
@@ -390,6 +393,24 @@ impl Log {
                 self.add(check, act.container, header, seen);
             }
         }
+    }
+
+    /// Remembers which namespaces a container that has just started is in: whoever joins one of them from now on comes from
+    /// outside.
+    fn learn(&mut self, pid: u32, container: &Container, path: &Arc<str>, initial: &[u32; 8]) {
+        let mut inodes = Vec::new();
+        for kind in NsKind::ALL {
+            let link = std::fs::read_link(format!("/proc/{pid}/ns/{}", kind.name()));
+            let link = link.unwrap_or_default();
+            let inode = namespace_of_link(&link.to_string_lossy()).map(|(_, inode)| inode);
+            inodes.extend(inode.filter(|inode| *inode != u64::from(initial[kind as usize])));
+        }
+        // Its number may be another's by now.
+        if is_outside(pid, container) {
+            return;
+        }
+        let owner = Owner { name: name_of(container), cgroup: Arc::clone(path), pid };
+        self.owners.started(&owner, &inodes);
     }
 
     /// Remembers who made a mount.
@@ -494,10 +515,21 @@ impl Log {
     /// with its first thread.
     fn only_looks(&self, header: &Header) -> bool {
         let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
-        let program = self.tasks.get(&header.pid).and_then(|task| name(&task.program));
+        if header.pid == std::process::id() {
+            return true;
+        }
+        if header.pid == header.tid {
+            return false;
+        }
         let own = std::env::current_exe().ok().and_then(|path| name(&path.to_string_lossy()));
-        header.pid == std::process::id()
-            || (header.pid != header.tid && program.is_some() && program == own)
+        let program = match self.tasks.get(&header.pid) {
+            Some(task) => name(&task.program),
+            // It was there before, such as another observatory.
+            None => std::fs::read_link(format!("/proc/{}/exe", header.pid))
+                .ok()
+                .and_then(|path| name(&path.to_string_lossy())),
+        };
+        program.is_some() && program == own
     }
 
     /// Somebody may have come in: `own` is the container that he is of.
@@ -507,10 +539,9 @@ impl Log {
         }
         for kind in NsKind::ALL {
             let (from, to) = (change.from[kind as usize], change.to[kind as usize]);
-            let entered = self.inside.get(&u64::from(to)).filter(|_| to != 0 && to != from);
-            let Some(name) = entered.filter(|name| own.is_none_or(|own| own.id != name.id)) else {
-                continue;
-            };
+            let entered = self.owners.of(to).filter(|_| to != 0 && to != from);
+            let is_other = |owner: &&Owner| own.is_none_or(|own| own.id != owner.name.id);
+            let Some(Owner { name, cgroup, .. }) = entered.filter(is_other) else { continue };
             let container = Container {
                 id: name.id.clone(),
                 name: name.name.clone(),
@@ -520,10 +551,8 @@ impl Log {
                 ..Container::default()
             };
             let header = &change.header;
-            if kind == NsKind::Mnt
-                && let Some(path) = self.paths.get(&name.id)
-            {
-                self.guests.insert(header.pid, Arc::clone(path));
+            if kind == NsKind::Mnt {
+                self.guests.insert(header.pid, Arc::clone(cgroup));
             }
             let deed = Deed::Entered { kind, inode: to, by: &text(&header.comm) };
             self.judge(header, Act { deed, container: &container, target: None, initial });
@@ -569,11 +598,7 @@ impl Log {
             check: check.id,
             severity,
             source: Source::Event,
-            container: ContainerName {
-                id: container.id.clone(),
-                name: container.name.clone(),
-                runtime: container.runtime.clone(),
-            },
+            container: name_of(container),
             declared: if check.id == acts::entered_from_outside::CHECK.id {
                 "its namespaces are for its own processes".to_owned()
             } else {
@@ -605,6 +630,14 @@ fn is_runtime_again(exec: &Exec, initial: &[u32; 8]) -> bool {
     let by_itself = path == "/proc/self/exe"
         || ["/proc/self/fd/", "/dev/fd/"].iter().any(|start| path.starts_with(start));
     by_itself && exec.mount_ns != 0 && exec.mount_ns == initial[NsKind::Mnt as usize]
+}
+
+fn name_of(container: &Container) -> ContainerName {
+    ContainerName {
+        id: container.id.clone(),
+        name: container.name.clone(),
+        runtime: container.runtime.clone(),
+    }
 }
 
 /// Whether a process is none of the container's; one that is gone and was not followed is not said to be.

@@ -19,6 +19,7 @@ pub mod graph;
 mod host;
 mod mounts;
 pub mod namespaces;
+mod owners;
 mod process;
 pub mod profile;
 mod provenance;
@@ -60,7 +61,7 @@ pub struct Report {
     /// The paths of their cgroups, and whose they are.
     pub cgroups: Vec<(String, ContainerName)>,
     /// The namespaces that they are in and the host is not, and whose each is.
-    pub namespaces: Vec<(u64, ContainerName)>,
+    namespaces: Vec<(u64, owners::Owner)>,
     /// The findings, the worst first.
     pub findings: Vec<Finding>,
 }
@@ -127,7 +128,12 @@ fn look(
         let own = Kind::ALL.into_iter().filter_map(|kind| {
             container.namespace(kind).filter(|inode| !host.is_own(kind, *inode))
         });
-        report.namespaces.extend(own.map(|inode| (inode, container.name.clone())));
+        let owner = owners::Owner {
+            name: container.name.clone(),
+            cgroup: container.cgroups.first().map_or("", |(_, path)| path).into(),
+            pid: container.init.pid.cast_unsigned(),
+        };
+        report.namespaces.extend(own.map(|inode| (inode, owner.clone())));
         report.findings.extend(findings);
     }
     report.findings.sort_by(|a, b| {
