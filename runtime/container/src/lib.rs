@@ -91,3 +91,7 @@ pub use teardown::{GcReport, gc};
 pub use template::template;
 pub use units::parse_bytes;
 pub use update::update;
+
+/// A program without any library that makes the system calls that its arguments say (`freestanding/call.rs`); empty on
+/// architectures that it was not written for.
+pub static SYSTEM_CALLER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/terrarium-call"));

@@ -1,6 +1,6 @@
 //! `--init`: a tiny first process that reaps orphans and passes signals on, for programs that were not made to be pid 1.
 //!
-//! It is a program of its own (`reaper/main.rs`, built along), without libraries, so that it runs in any root filesystem,
+//! It is a program of its own (`freestanding/init.rs`, built along), without libraries, so that it runs in any root filesystem,
 //! and nothing of the runtime's memory, arguments or environment stays to be read inside. It is executed from memory.
 
 use crate::error::{Error, Result, Tried};

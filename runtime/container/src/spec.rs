@@ -70,12 +70,14 @@ pub struct RunOptions {
     pub subnet: Option<String>,
     /// `--ip`, `--mac`, `--dns`, `--add-host`
     pub network_options: NetworkOptions,
-    /// `--pid`: a namespace of its own unless it says otherwise, as the next two.
+    /// `--pid`: a namespace of its own unless it says otherwise, as the next three.
     pub pid: NamespaceChoice,
     /// `--ipc`
     pub ipc: NamespaceChoice,
     /// `--uts`
     pub uts: NamespaceChoice,
+    /// `--cgroupns`
+    pub cgroupns: NamespaceChoice,
     /// `--volume HOST:CONTAINER[:OPTIONS]`
     pub volumes: Vec<String>,
     /// `--tmpfs PATH[:OPTIONS]`
@@ -482,7 +484,8 @@ impl RunOptions {
 
     fn namespaces(&self, network: &NetworkRequest, user: bool) -> Vec<LinuxNamespace> {
         use LinuxNamespaceType as T;
-        let mut all = vec![namespace(T::Mount, None), namespace(T::Cgroup, None)];
+        let mut all = vec![namespace(T::Mount, None)];
+        all.extend(self.cgroupns.namespace(T::Cgroup, "cgroup"));
         all.extend(self.pid.namespace(T::Pid, "pid"));
         all.extend(self.ipc.namespace(T::Ipc, "ipc"));
         all.extend(self.uts.namespace(T::Uts, "uts"));

@@ -195,6 +195,39 @@ fn guarded_calls_of_a_container_are_findings() {
 }
 
 #[test]
+fn a_container_has_not_done_what_another_of_its_name_did() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--watch", "terrarium"]);
+    let container = bed.container("again");
+    let mut first = container.follow();
+    first.call("guard chroot 1 /");
+    let expected = BTreeSet::from(["chroot-performed".to_owned()]);
+    eventually("the first one's is told", || {
+        let found = checks(&bed, &observatory, container.name())?;
+        if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+    first.finish();
+    let answer = http::get(&observatory.url("/api/v1/leaks")).expect("it serves");
+    let told: Vec<Value> = serde_json::from_str(&answer.body).expect("an array");
+    let of_it = told.iter().filter(|one| one["container"]["id"] == container.name());
+    let events = of_it.filter(|one| one["source"] == "event").count();
+    assert_eq!(events, 1, "it stays known after its end: {told:#?}");
+    let mut second = container.follow();
+    let answer = second.call("true");
+    assert!(checks(&bed, &observatory, container.name()).expect("JSON").is_empty(), "{answer}");
+    second.call("guard chroot 1 /");
+    eventually("the second one's is told, once", || {
+        let findings = observatory.leaks(&bed, container.name())?;
+        let told = findings.iter().find(|f| f["check"] == "chroot-performed");
+        let told = told.ok_or_else(|| format!("{findings:?}"))?;
+        assert_eq!(told["count"], 1, "{told:#}");
+        Ok(())
+    });
+    second.finish();
+}
+
+#[test]
 fn reaching_for_processes_outside_is_a_finding() {
     require!(Root, CgroupV2, Btf, Program("busybox"));
     let bed = TestBed::new();

@@ -2,6 +2,7 @@
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -9,8 +10,8 @@ use std::path::Path;
 use std::process::Command;
 use terrarium_tests::bundle::Bundle;
 use terrarium_tests::leak_case::{LeakCase, Runtime, assert_quiet};
-use terrarium_tests::process::Process;
-use terrarium_tests::{TestBed, eventually, require, turn};
+use terrarium_tests::process::{self, Process};
+use terrarium_tests::{Observatory, TestBed, eventually, require, turn};
 
 /// Starts the hardened base with `fragment` by every runtime and asserts that `check` is found, and nothing else above
 /// low but what is `allowed`.
@@ -771,32 +772,61 @@ fn suggestions_close_what_they_are_made_for() {
     }
 }
 
+/// What no container of `terrarium run` can have, and why.
+const NOT_IN_THE_LAB: [(&str, &str); 2] = [
+    ("host-mount-namespace", "a container always has mounts of its own"),
+    ("root-not-pivoted", "a container's root is always pivoted"),
+];
+
 #[test]
 fn every_opening_of_the_lab_raises_its_finding_and_no_other() {
-    require!(Root, CgroupV2, Program("busybox"), Program("nsenter"));
+    require!(Root, CgroupV2, Btf, Program("busybox"), Program("nsenter"));
     let _turn = turn::take();
     let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
     let rootfs = bed.rootfs().display().to_string();
-    let outcome = bed.run(["lab", "all", &rootfs, "--format", "json"]);
-    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let lab = |words: &[&str]| {
+        let url = observatory.url("");
+        let mut command = bed.terrarium();
+        process::run(command.arg("lab").args(words).args(["--observatory", &url]))
+    };
+    let outcome = lab(&["all", &rootfs, "--format", "json"]);
     let told: Vec<Value> = outcome
         .stdout
         .lines()
         .map(|line| serde_json::from_str(line).expect("a line is JSON"))
         .collect();
-    let listed = bed.run(["lab", "list", "--format", "json"]).success();
-    assert_eq!(told.len(), listed.lines().count());
     for opening in &told {
-        // A kernel without the device, say, has no such opening.
+        // A kernel without modules, say, has no such opening.
         let made = opening["raised"] == true && opening["exact"] == true;
         assert!(made || opening["skipped"].is_string(), "{opening:#}");
     }
-    assert!(told.iter().filter(|opening| opening["exact"] == true).count() >= 18, "{told:#?}");
+    assert_eq!(outcome.code, 0, "{outcome:?}");
+    let made = told.iter().filter(|opening| opening["exact"] == true).count();
+    assert!(made >= 46, "{made}: {told:#?}");
+    // All that can be opened is in it.
+    let names = |text: &str, key: &str| -> BTreeSet<String> {
+        let lines = text.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+        let lines = lines.filter(|line: &Value| line["source"] != "residue");
+        lines.map(|line| line[key].as_str().expect("a name").to_owned()).collect()
+    };
+    let listed = names(&bed.run(["lab", "list", "--format", "json"]).success(), "name");
+    assert_eq!(told.len(), listed.len());
+    let mut checks = names(&bed.run(["leaks", "--list", "--format", "json"]).success(), "check");
+    for (check, _) in NOT_IN_THE_LAB {
+        assert!(checks.remove(check), "{check}");
+    }
+    assert_eq!(listed, checks);
     // One by itself, for people; nothing of it stays.
     let outcome = bed.run(["lab", "host-pid-namespace", &rootfs]);
     assert_eq!(outcome.code, 0, "{outcome:?}");
     assert!(outcome.stdout.contains("found, and nothing else above low"), "{outcome:?}");
     assert!(outcome.stdout.contains("$ terrarium run --detach"), "{outcome:?}");
+    let outcome = lab(&["kernel-tunable-written", &rootfs]);
+    assert!(outcome.code == 0 && outcome.stdout.contains("refused with EROFS"), "{outcome:?}");
+    // Where nobody watches, what a container does is not seen.
+    let outcome = bed.run(["lab", "kernel-tunable-written", &rootfs]);
+    assert!(outcome.code == 1 && outcome.stderr.contains("terrarium observe"), "{outcome:?}");
     let kept = bed.run(["lab", "no-seccomp", &rootfs, "--keep"]);
     assert_eq!(kept.code, 0, "{kept:?}");
     assert_eq!(bed.run(["lab", "no-seccomp", &rootfs]).code, 1, "the name is taken");

@@ -99,18 +99,18 @@ fn namespaces_are_shared_with_the_host_or_another_container() {
     let first = bed.container("first").follow();
     let namespaces = &first.state()["namespaces"];
     let other = format!("container:{}", first.name());
-    let options = ["--net", &other, "--ipc", &other, "--uts", &other];
-    let script = "for n in net ipc uts pid; do readlink /proc/self/ns/$n; done";
+    let options = ["--net", &other, "--ipc", &other, "--uts", &other, "--cgroupns", &other];
+    let script = "for n in net ipc uts cgroup pid; do readlink /proc/self/ns/$n; done";
     let shared = bed.container("second").with(options).run(["sh", "-c", script]).success();
     let lines: Vec<_> = shared.lines().collect();
-    for (line, kind) in lines.iter().zip(["net", "ipc", "uts"]) {
+    for (line, kind) in lines.iter().zip(["net", "ipc", "uts", "cgroup"]) {
         assert_eq!(*line, format!("{kind}:[{}]", namespaces[kind]));
     }
-    assert_ne!(lines[3], format!("pid:[{}]", namespaces["pid"]));
+    assert_ne!(lines[4], format!("pid:[{}]", namespaces["pid"]));
 
-    let options = ["--ipc", "host", "--uts", "host", "--pid", "host"];
+    let options = ["--ipc", "host", "--uts", "host", "--cgroupns", "host", "--pid", "host"];
     let hosts = bed.container("third").with(options).run(["sh", "-c", script]).success();
-    for (line, kind) in hosts.lines().skip(1).zip(["ipc", "uts", "pid"]) {
+    for (line, kind) in hosts.lines().skip(1).zip(["ipc", "uts", "cgroup", "pid"]) {
         let own = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
         assert_eq!(line, own.to_str().unwrap());
     }

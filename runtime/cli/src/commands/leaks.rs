@@ -119,7 +119,9 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         Err(LookError::NoContainer(id)) => left_of(&places, &args.check, id)?,
         judged => judged.map_err(with_code)?,
     };
-    add_seen(args, &mut report)?;
+    if let Some(text) = seen(args.observatory.as_deref(), &args.guard)? {
+        add_seen(&text, &args.check, &mut report)?;
+    }
     if !args.suggest {
         for finding in &mut report.findings {
             finding.suggestion = None;
@@ -140,30 +142,38 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
 }
 
 /// What a running observatory answers. That none runs at the usual place is no error.
-fn asked(args: &Args, path: &str, what: &str) -> anyhow::Result<Option<String>> {
+fn asked(
+    url: Option<&str>,
+    guard: &Guard,
+    path: &str,
+    what: &str,
+) -> anyhow::Result<Option<String>> {
     let mut text = String::new();
-    let url = args.observatory.as_deref();
-    let asked = Endpoint::new("--observatory", url.unwrap_or(URL), &args.guard)
+    let asked = Endpoint::new("--observatory", url.unwrap_or(URL), guard)
         .and_then(|observatory| observatory.lines(path, what))
         .and_then(|mut answer| Ok(answer.read_to_string(&mut text)?));
     match asked {
         Ok(_) => Ok(Some(text)),
-        Err(_) if url.is_none() && !args.guard.is_given() => Ok(None),
+        Err(_) if url.is_none() && !guard.is_given() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 /// The signals between containers that an observatory remembers.
 fn signals(args: &Args) -> anyhow::Result<Vec<Signals>> {
-    let told = asked(args, "/api/v1/events?follow=false&type=guard.signal", "signals")?;
+    let path = "/api/v1/events?follow=false&type=guard.signal";
+    let told = asked(args.observatory.as_deref(), &args.guard, path, "signals")?;
     Ok(Signals::of_events(told.as_deref().unwrap_or_default().lines()))
 }
 
-/// Adds what a running observatory has seen of the containers in question.
-fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
-    let Some(text) = asked(args, "/api/v1/leaks", "findings")? else { return Ok(()) };
-    let seen: Vec<Value> =
-        serde_json::from_str(&text).context("read what the observatory found")?;
+/// What a running observatory has found, if one runs.
+pub(super) fn seen(url: Option<&str>, guard: &Guard) -> anyhow::Result<Option<String>> {
+    asked(url, guard, "/api/v1/leaks", "findings")
+}
+
+/// Adds what an observatory has seen of the containers in question, as far as these `checks`, all where there are none, tell of it.
+pub(super) fn add_seen(text: &str, checks: &[String], report: &mut Report) -> anyhow::Result<()> {
+    let seen: Vec<Value> = serde_json::from_str(text).context("read what the observatory found")?;
     for finding in seen.iter().filter_map(Finding::read) {
         // Who made it so, where that was seen.
         let same = report.findings.iter_mut().find(|known| {
@@ -179,7 +189,7 @@ fn add_seen(args: &Args, report: &mut Report) -> anyhow::Result<()> {
             continue;
         }
         let ours = report.containers.iter().any(|container| container.id == finding.container.id);
-        let wanted = args.check.is_empty() || args.check.iter().any(|id| id == finding.check);
+        let wanted = checks.is_empty() || checks.iter().any(|id| id == finding.check);
         if finding.source == Source::Event && ours && wanted {
             // What was seen being done says more than what is left of it.
             report.findings.retain(|known| {

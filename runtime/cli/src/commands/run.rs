@@ -176,14 +176,17 @@ pub struct Args {
     )]
     userns: Option<String>,
     /// Share the process ids of the host or of another container
-    #[arg(long, value_name = "host|container:ID", help_heading = "Isolation")]
+    #[arg(long, value_name = "private|host|container:ID", help_heading = "Isolation")]
     pid: Option<String>,
     /// Share System V IPC and message queues with the host or another container, /dev/shm with the host
-    #[arg(long, value_name = "host|container:ID", help_heading = "Isolation")]
+    #[arg(long, value_name = "private|host|container:ID", help_heading = "Isolation")]
     ipc: Option<String>,
     /// Share the host name, with the host or another container
-    #[arg(long, value_name = "host|container:ID", help_heading = "Isolation")]
+    #[arg(long, value_name = "private|host|container:ID", help_heading = "Isolation")]
     uts: Option<String>,
+    /// See the host's cgroups, or those that another container sees
+    #[arg(long, value_name = "private|host|container:ID", help_heading = "Isolation")]
+    cgroupns: Option<String>,
     /// Give a capability besides the default ones, or ALL
     #[arg(long, value_name = "CAPABILITY", help_heading = "Isolation")]
     cap_add: Vec<String>,
@@ -346,6 +349,7 @@ impl Args {
             pid: choice("--pid", self.pid.as_deref())?,
             ipc: choice("--ipc", self.ipc.as_deref())?,
             uts: choice("--uts", self.uts.as_deref())?,
+            cgroupns: choice("--cgroupns", self.cgroupns.as_deref())?,
             env_files: self.env_file.clone(),
             mounts: self.mount.clone(),
             shm_size: self.shm_size.clone(),
@@ -379,18 +383,21 @@ impl Args {
     }
 }
 
-/// Reads `host`, or `container:ID`.
+/// Reads `private`, `host`, or `container:ID`.
 fn namespace_choice(
     store: &Store,
     option: &'static str,
     value: Option<&str>,
 ) -> anyhow::Result<NamespaceChoice> {
-    let Some(value) = value else { return Ok(NamespaceChoice::Own) };
+    let Some(value) = value.filter(|value| *value != "private") else {
+        return Ok(NamespaceChoice::Own);
+    };
     if value == "host" {
         return Ok(NamespaceChoice::Host);
     }
     let Some(id) = value.strip_prefix("container:") else {
-        let error = anyhow::anyhow!("{option} {value:?}: the form is host or container:ID");
+        let error =
+            anyhow::anyhow!("{option} {value:?}: the form is private, host or container:ID");
         return Err(WithCode::error(2, error));
     };
     running_pid(store, option, id).map(NamespaceChoice::OfProcess)

@@ -305,7 +305,13 @@ impl Log {
                 }
             }
             Record::Exec(exec) => self.executed(exec, attribution, initial),
-            Record::CgroupMkdir(made) => self.sessions.cgroup_made(&text(&made.path)),
+            Record::CgroupMkdir(made) => {
+                let path = text(&made.path);
+                self.sessions.cgroup_made(&path);
+                // What is told of this path was done by one that has ended.
+                self.events.retain(|(_, of, _), _| *of != path);
+                self.nameless.retain(|(_, of, _), _| *of != path);
+            }
             Record::Exit(_) if header.pid == header.tid => {
                 self.tasks.remove(&header.pid);
                 self.guests.remove(&header.pid);
@@ -547,7 +553,7 @@ impl Log {
                 name: name.name.clone(),
                 runtime: name.runtime.clone(),
                 // Tells it from others of the same check.
-                path: name.id.clone(),
+                path: cgroup.to_string(),
                 ..Container::default()
             };
             let header = &change.header;

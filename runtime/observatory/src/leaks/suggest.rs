@@ -126,7 +126,8 @@ fn namespace(spec: &Value, kind: Kind) -> Option<Suggestion> {
             let option = kind.name();
             format!("leave out --{option} host and --{option} container:ID")
         }
-        Kind::Cgroup | Kind::Mnt | Kind::User => {
+        Kind::Cgroup => "leave out --cgroupns host and --cgroupns container:ID".to_owned(),
+        Kind::Mnt | Kind::User => {
             "without --bundle: run gives every container one of its own".to_owned()
         }
     };

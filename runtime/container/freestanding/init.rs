@@ -8,13 +8,9 @@
 #![no_std]
 #![no_main]
 
-use core::arch::{asm, global_asm};
+mod start;
 
-// The kernel leaves argc, argv and envp on the stack (`execve(2)`); the stack must be aligned to 16 bytes at a call.
-#[cfg(target_arch = "x86_64")]
-global_asm!(".globl _start", "_start:", "xor ebp, ebp", "mov rdi, rsp", "and rsp, -16", "call {main}", main = sym main);
-#[cfg(target_arch = "aarch64")]
-global_asm!(".globl _start", "_start:", "mov x29, #0", "mov x0, sp", "bl {main}", main = sym main);
+use start::{exit, plain, syscall};
 
 /// Numbers of system calls.
 #[cfg(target_arch = "x86_64")]
@@ -26,7 +22,6 @@ mod number {
     pub const WAIT4: usize = 61;
     pub const KILL: usize = 62;
     pub const SETPGID: usize = 109;
-    pub const EXIT_GROUP: usize = 231;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const RT_SIGTIMEDWAIT: usize = 128;
 }
@@ -39,7 +34,6 @@ mod number {
     pub const WAIT4: usize = 260;
     pub const KILL: usize = 129;
     pub const SETPGID: usize = 154;
-    pub const EXIT_GROUP: usize = 94;
     pub const RT_SIGPROCMASK: usize = 135;
     pub const RT_SIGTIMEDWAIT: usize = 137;
 }
@@ -52,54 +46,6 @@ const TIOCSPGRP: usize = 0x5410;
 const EINTR: isize = -4;
 const ECHILD: isize = -10;
 const ENOENT: isize = -2;
-
-/// Makes the system call `n`.
-///
-/// # Safety
-///
-/// What the kernel does with the arguments must be sound: pointers among them must be valid for it.
-#[cfg(target_arch = "x86_64")]
-unsafe fn syscall(n: usize, args: [usize; 5]) -> isize {
-    let result;
-    // SAFETY: the registers are those of the kernel's calling convention (`syscall(2)`), and the caller answers for the rest.
-    unsafe {
-        asm!(
-            "syscall", inlateout("rax") n as isize => result, in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
-            in("r10") args[3], in("r8") args[4], lateout("rcx") _, lateout("r11") _, options(nostack)
-        );
-    }
-    result
-}
-
-/// Makes the system call `n`.
-///
-/// # Safety
-///
-/// What the kernel does with the arguments must be sound: pointers among them must be valid for it.
-#[cfg(target_arch = "aarch64")]
-unsafe fn syscall(n: usize, args: [usize; 5]) -> isize {
-    let result;
-    // SAFETY: the registers are those of the kernel's calling convention (`syscall(2)`), and the caller answers for the rest.
-    unsafe {
-        asm!(
-            "svc 0", in("x8") n, inlateout("x0") args[0] as isize => result, in("x1") args[1], in("x2") args[2],
-            in("x3") args[3], in("x4") args[4], options(nostack)
-        );
-    }
-    result
-}
-
-/// A system call none of whose arguments the kernel takes for a pointer.
-fn plain(n: usize, a: usize, b: usize) -> isize {
-    // SAFETY: kill, setpgid, getpid and exit_group take numbers.
-    unsafe { syscall(n, [a, b, 0, 0, 0]) }
-}
-
-fn exit(code: usize) -> ! {
-    loop {
-        plain(number::EXIT_GROUP, code, 0);
-    }
-}
 
 /// Blocks or unblocks every signal.
 fn mask(how: usize) {
@@ -180,9 +126,4 @@ fn start(argv: *const usize, envp: *const usize) -> ! {
         syscall(number::EXECVE, [path, argv.add(2) as usize, envp as usize, 0, 0])
     };
     exit(if error == ENOENT { 127 } else { 126 })
-}
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    exit(125)
 }

@@ -1,38 +1,42 @@
 //! `terrarium lab`: containers with one known opening each, to learn from and to hold other detectors against.
 //!
-//! Each is started by `terrarium run` with options that anybody may give, does nothing but sleep, and must raise its finding
-//! and no other above low but what the same options open ([`Opening::beside`]). To add one: a line in [`OPENINGS`].
+//! Each is started by `terrarium run` with options that anybody may give, does one harmless thing and sleeps, and must raise its
+//! finding and no other above low but what the same options open ([`Opening::beside`]). To add one: a line in [`OPENINGS`].
 
+mod openings;
+
+use super::ask::Guard;
 use super::diff::Format;
-use super::leaks::paragraph;
+use super::leaks::{add_seen, paragraph, seen};
 use crate::Global;
 use crate::exit::WithCode;
 use anyhow::{Context, anyhow, bail, ensure};
+use openings::{OPENINGS, Opening, Program, Subject};
 use serde_json::json;
-use std::any::Any;
 use std::fs;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::symlink;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
+use terrarium_container::SYSTEM_CALLER;
 use terrarium_container::explain::word;
-use terrarium_observatory::leaks::{self, Finding, Places, Severity, Wanted, checks, json_line};
+use terrarium_observatory::leaks::{
+    self, Finding, Places, Severity, Source, Wanted, about, json_line,
+};
 
 /// Exit code when a container raised something else than its finding.
 const DIFFERENT: u8 = 3;
 
-/// How long a finding may take that a program inside has yet to cause.
+/// How long a finding may take that a program inside has yet to cause, or an observatory to see.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Start containers with one known opening each, and see it found: to learn from, and to try other detectors on.
 ///
-/// Each container only sleeps. It must raise its finding, and no other above low but what the same options open; exit code 3
-/// when one did otherwise.
+/// Each container does one harmless thing at most, and sleeps. It must raise its finding, and no other above low but what the same
+/// options open; exit code 3 when one did otherwise. What a container does is seen by an observatory that runs (`terrarium observe`).
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  terrarium lab list\n  terrarium lab host-pid-namespace\n  terrarium lab engine-socket-mounted --keep\n  terrarium lab all --format json"
+    after_help = "Examples:\n  terrarium lab list\n  terrarium lab host-pid-namespace\n  terrarium lab engine-socket-mounted --keep\n  terrarium lab ptrace-across --observatory http://127.0.0.1:9750\n  terrarium lab all --format json"
 )]
 pub struct Args {
     /// The opening's name, which is that of its check; `list` for their names, `all` for one after the other
@@ -41,114 +45,17 @@ pub struct Args {
     /// Root filesystem or image with `sleep` and `unshare`; else one of this machine's static busybox
     #[arg(value_name = "ROOTFS")]
     rootfs: Option<String>,
+    /// Ask this observatory for what it has seen [default: `http://127.0.0.1:9750`, where one listens]
+    #[arg(long, value_name = "URL")]
+    observatory: Option<String>,
+    #[command(flatten)]
+    guard: Guard,
     /// Leave the container running
     #[arg(long)]
     keep: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
-}
-
-/// What is done on the host for an opening, and undone when this goes.
-type Held = Box<dyn Any>;
-
-/// One opening.
-struct Opening {
-    /// The check that finds it, whose name it has.
-    check: &'static str,
-    /// Options of run. `{folder}` stands for a folder of its own, `{pid}` for a process of the host.
-    options: &'static [&'static str],
-    /// What runs inside, where that makes the opening.
-    program: &'static [&'static str],
-    /// Done before it starts, with the folder.
-    before: Option<fn(&Path) -> anyhow::Result<Held>>,
-    /// Done when it runs, with its first process.
-    after: Option<fn(i32) -> anyhow::Result<Held>>,
-    /// Other checks that see the same thing.
-    beside: &'static [&'static str],
-}
-
-/// An opening by options alone.
-const fn options(check: &'static str, options: &'static [&'static str]) -> Opening {
-    Opening { check, options, program: &SLEEP, before: None, after: None, beside: &[] }
-}
-
-const SLEEP: [&str; 2] = ["sleep", "3600"];
-
-const OPENINGS: &[Opening] = &[
-    options("host-pid-namespace", &["--pid", "host"]),
-    options("host-network-namespace", &["--net", "host"]),
-    options("host-ipc-namespace", &["--ipc", "host"]),
-    options("host-uts-namespace", &["--uts", "host"]),
-    options("host-root-mapped", &["--userns=0:65536"]),
-    options("host-filesystem-mounted", &["--volume", "/etc:/srv/etc:ro"]),
-    Opening {
-        before: Some(engine_socket),
-        ..options("engine-socket-mounted", &["--volume", "{folder}/docker.sock:/run/docker.sock"])
-    },
-    options("namespace-file-exposed", &["--volume", "/proc/{pid}/ns/uts:/srv/uts"]),
-    options("shared-memory-object", &["--volume", "/dev/shm:/srv/shm"]),
-    options("kernel-filesystem-exposed", &["--security-opt", "systempaths=unconfined"]),
-    options("device-exposed", &["--device", "/dev/kmsg"]),
-    options("dangerous-capability", &["--cap-add", "SYS_PTRACE"]),
-    Opening { beside: &["kernel-filesystem-exposed"], ..options("privileged", &["--privileged"]) },
-    options("no-seccomp", &["--security-opt", "seccomp=unconfined"]),
-    options("new-privileges-allowed", &["--security-opt", "no-new-privileges=false"]),
-    options("limit-missing", &[]),
-    options("root-without-user-namespace", &[]),
-    Opening {
-        before: Some(abstract_socket),
-        beside: &["host-network-namespace"],
-        ..options("host-abstract-socket", &["--net", "host"])
-    },
-    Opening {
-        program: &["sh", "-c", "unshare -U sleep 3600 & wait"],
-        beside: &["no-seccomp"],
-        ..options("user-namespace-created", &["--security-opt", "seccomp=unconfined"])
-    },
-    Opening {
-        program: &["sh", "-c", "unshare -u sleep 3600 & wait"],
-        beside: &["dangerous-capability"],
-        ..options("namespace-drift", &["--cap-add", "SYS_ADMIN"])
-    },
-    Opening { after: Some(enter), ..options("task-outside-cgroup", &[]) },
-];
-
-fn engine_socket(folder: &Path) -> anyhow::Result<Held> {
-    let path = folder.join("docker.sock");
-    let listener =
-        UnixListener::bind(&path).with_context(|| format!("listen on {}", path.display()))?;
-    Ok(Box::new(listener))
-}
-
-fn abstract_socket(folder: &Path) -> anyhow::Result<Held> {
-    let name = folder.to_string_lossy().into_owned();
-    let address = SocketAddr::from_abstract_name(&name).context("name a socket")?;
-    let listener =
-        UnixListener::bind_addr(&address).with_context(|| format!("listen on @{name}"))?;
-    Ok(Box::new(listener))
-}
-
-/// A process of the host's that ends when this goes.
-struct Visitor(std::process::Child);
-
-impl Drop for Visitor {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Puts a process of the host's into namespaces of the container, as a debugger may.
-fn enter(pid: i32) -> anyhow::Result<Held> {
-    let pid = pid.to_string();
-    let mut command = Command::new("nsenter");
-    command.args(["--target", &pid, "--mount", "--uts", "sleep", "3600"]);
-    let child = command
-        .stdin(Stdio::null())
-        .spawn()
-        .context("run nsenter (Debian's package util-linux has it)")?;
-    Ok(Box::new(Visitor(child)))
 }
 
 /// Runs the command.
@@ -163,7 +70,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         return Err(WithCode::error(2, error));
     }
     let root = std::path::absolute(&global.root).context("find state folder")?;
-    let bench = Bench { root, format: args.format, keep: args.keep };
+    let bench = Bench { root, args };
     let made = Folder::make()?;
     let rootfs = match &args.rootfs {
         Some(given) => given.clone(),
@@ -188,16 +95,23 @@ fn list(format: Format) -> anyhow::Result<()> {
     let width = OPENINGS.iter().map(|opening| opening.check.len()).max().unwrap_or_default();
     let rows = OPENINGS.iter().map(|opening| {
         let Opening { check, options, .. } = opening;
-        let seen = checks::by_id(check).map_or("", |check| check.seen);
+        let known = about(check).expect("a test holds the lab against the checks");
         match format {
             Format::Table => format!("{check:width$}  {}", options.join(" ")).trim_end().to_owned(),
-            Format::Json => json_line(
-                &json!({ "name": check, "check": check, "options": options, "seen": seen }),
-            ),
+            Format::Json => json_line(&json!({
+                "name": check, "check": check, "source": known.source.name(), "options": options,
+                "seen": known.seen,
+            })),
         }
     });
     super::print(&rows.collect::<Vec<_>>().join("\n"))
 }
+
+/// What of busybox the containers use, and who looks around in one.
+const APPLETS: [&str; 14] = [
+    "sh", "sleep", "unshare", "nsenter", "mount", "pivot_root", "chroot", "mknod", "kill", "true",
+    "cat", "ls", "id", "ps",
+];
 
 /// A folder of this run alone, removed at its end.
 struct Folder(Option<tempfile::TempDir>);
@@ -231,7 +145,7 @@ impl Folder {
                 fs::create_dir(rootfs.join(name))?;
             }
             fs::copy(&busybox, bin.join("busybox"))?;
-            for applet in ["sh", "sleep", "unshare", "cat", "ls", "id", "ps", "mount"] {
+            for applet in APPLETS {
                 symlink("busybox", bin.join(applet))?;
             }
             Ok(())
@@ -260,15 +174,14 @@ fn static_busybox() -> Option<PathBuf> {
 }
 
 /// How openings are shown.
-struct Bench {
+struct Bench<'a> {
     root: PathBuf,
-    format: Format,
-    keep: bool,
+    args: &'a Args,
 }
 
 /// A container of the lab, deleted when this goes.
 struct Specimen<'a> {
-    bench: &'a Bench,
+    bench: &'a Bench<'a>,
     name: String,
     kept: bool,
 }
@@ -285,7 +198,7 @@ impl Drop for Specimen<'_> {
     }
 }
 
-impl Bench {
+impl Bench<'_> {
     fn terrarium(&self) -> Command {
         let mut command = Command::new("/proc/self/exe");
         command.arg("--root").arg(&self.root).stdin(Stdio::null());
@@ -293,12 +206,12 @@ impl Bench {
     }
 
     fn tell(&self, text: &str) -> anyhow::Result<()> {
-        if self.format == Format::Table { super::print(text) } else { Ok(()) }
+        if self.args.format == Format::Table { super::print(text) } else { Ok(()) }
     }
 
     fn skip(&self, opening: &Opening, error: &anyhow::Error) -> anyhow::Result<()> {
         let (name, reason) = (opening.check, format!("{error:#}"));
-        match self.format {
+        match self.args.format {
             Format::Table => super::print(&format!("skipped {name}: {reason}\n")),
             Format::Json => super::print(&json_line(&json!({ "name": name, "skipped": reason }))),
         }
@@ -306,36 +219,71 @@ impl Bench {
 
     /// Starts a container with the opening and tells what is found: whether that is its finding alone.
     fn show(&self, opening: &Opening, made: &Folder, rootfs: &str) -> anyhow::Result<bool> {
+        let about = about(opening.check).context("find the check of the opening")?;
+        if let Some(path) = opening.needs
+            && !Path::new(path).exists()
+        {
+            bail!("open {}: this kernel has no such thing ({path} is not there)", opening.check);
+        }
+        if about.source == Source::Event && self.seen()?.is_none() {
+            bail!(
+                "see {}: it is something that a container does, and no observatory watches: start `terrarium observe`",
+                opening.check
+            );
+        }
         let folder = tempfile::tempdir_in(made.path()).context("make a folder for the opening")?;
+        let folder = folder.path();
+        let held = opening.before.map(|before| before(folder)).transpose()?;
         let name = format!("lab-{}", opening.check);
-        let held = opening.before.map(|before| before(folder.path())).transpose()?;
-        let filled = |text: &&str| {
-            let folder = folder.path().display().to_string();
-            text.replace("{folder}", &folder).replace("{pid}", &std::process::id().to_string())
+        let other = format!("{name}-other");
+        let filled = |text: &str| {
+            text.replace("{folder}", &folder.display().to_string())
+                .replace("{pid}", &std::process::id().to_string())
+                .replace("{other}", &other)
         };
-        let mut words: Vec<String> = ["run", "--detach", "--name", &name].map(str::to_owned).into();
-        words.extend(opening.options.iter().map(filled));
-        words.extend([rootfs.to_owned(), "--".to_owned()]);
-        words.extend(opening.program.iter().map(|word| (*word).to_owned()));
-        let shown: Vec<String> = words.iter().map(|text| word(text)).collect();
-        self.tell(&format!("$ terrarium {}", shown.join(" ")))?;
-        let output = self.terrarium().args(&words).output().context("run terrarium")?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "start {name}: {}",
-            said.trim().trim_start_matches("terrarium: ")
-        );
-        let mut specimen = Specimen { bench: self, name: name.clone(), kept: false };
+        let mut companion = None;
+        if let Some(options) = opening.companion {
+            let options = options.iter().map(|option| filled(option)).collect();
+            companion = Some(self.start(&other, options, rootfs, &["sleep", "3600"])?);
+        }
+        let mut options: Vec<String> = opening.options.iter().map(|text| filled(text)).collect();
+        let (is_asleep, script) = match opening.program {
+            Program::Sleep => (true, String::new()),
+            Program::Script(script) => (false, filled(script)),
+            Program::Calls(calls) => {
+                let caller = folder.join("call");
+                write_caller(&caller, 0o755)?;
+                options.extend(["--volume".to_owned(), format!("{}:/call:ro", caller.display())]);
+                (false, format!("/call {}; exec sleep 3600", filled(&calls())))
+            }
+        };
+        let program: &[&str] = if is_asleep { &["sleep", "3600"] } else { &["sh", "-c", &script] };
+        let mut specimen = self.start(&name, options, rootfs, program)?;
         let visitor = match opening.after {
-            Some(after) => Some(after(self.first_process(&name)?)?),
+            Some(after) => {
+                let pid = self.first_process(&name)?;
+                let other = companion.as_ref().map(|it| self.first_process(&it.name));
+                let subject = Subject {
+                    name: &name,
+                    pid,
+                    other: other.transpose()?.unwrap_or_default(),
+                    folder,
+                    state: &self.root.join(&name),
+                    terrarium: &|| self.terrarium(),
+                };
+                Some(after(&subject)?)
+            }
             None => None,
         };
-        let findings = self.findings(&name, opening)?;
+        let may_come = opening.after.is_some() || !is_asleep || about.source == Source::Event;
+        let findings = self.findings(&name, opening, may_come, about.source)?;
         drop((visitor, held));
         let exact = self.judge(opening, &name, &findings)?;
-        if self.keep {
+        if self.args.keep {
             specimen.kept = true;
+            if let Some(companion) = &mut companion {
+                companion.kept = true;
+            }
             self.tell(&format!(
                 "It runs: terrarium exec {name} sh; terrarium delete --force {name}"
             ))?;
@@ -346,6 +294,30 @@ impl Bench {
         Ok(exact)
     }
 
+    /// Starts a container.
+    fn start(
+        &self,
+        name: &str,
+        options: Vec<String>,
+        rootfs: &str,
+        program: &[&str],
+    ) -> anyhow::Result<Specimen<'_>> {
+        let mut words: Vec<String> = ["run", "--detach", "--name", name].map(str::to_owned).into();
+        words.extend(options);
+        words.extend([rootfs.to_owned(), "--".to_owned()]);
+        words.extend(program.iter().map(|word| (*word).to_owned()));
+        let shown: Vec<String> = words.iter().map(|text| word(text)).collect();
+        self.tell(&format!("$ terrarium {}", shown.join(" ")))?;
+        let output = self.terrarium().args(&words).output().context("run terrarium")?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "start {name}: {}",
+            said.trim().trim_start_matches("terrarium: ")
+        );
+        Ok(Specimen { bench: self, name: name.to_owned(), kept: false })
+    }
+
     fn first_process(&self, name: &str) -> anyhow::Result<i32> {
         let output = self.terrarium().args(["state", name]).output().context("run terrarium")?;
         let state: serde_json::Value = serde_json::from_slice(&output.stdout)
@@ -354,14 +326,29 @@ impl Bench {
         pid.with_context(|| format!("look for the first process of {name}: it has ended"))
     }
 
-    /// What is found of a container; what a program inside has yet to do is waited for.
-    fn findings(&self, name: &str, opening: &Opening) -> anyhow::Result<Vec<Finding>> {
+    /// What a running observatory has seen, if one runs.
+    fn seen(&self) -> anyhow::Result<Option<String>> {
+        seen(self.args.observatory.as_deref(), &self.args.guard)
+    }
+
+    /// What is found of a container; what `may_come` is waited for.
+    fn findings(
+        &self,
+        name: &str,
+        opening: &Opening,
+        may_come: bool,
+        source: Source,
+    ) -> anyhow::Result<Vec<Finding>> {
         let places = Places::live(&self.root);
         let start = Instant::now();
         loop {
-            let report = leaks::judge(&places, &Wanted::Named(name.to_owned()), |_| true)?;
+            let mut report = leaks::judge(&places, &Wanted::Named(name.to_owned()), |_| true)?;
+            if source == Source::Event
+                && let Some(text) = self.seen()?
+            {
+                add_seen(&text, &[], &mut report)?;
+            }
             let there = report.findings.iter().any(|finding| finding.check == opening.check);
-            let may_come = opening.after.is_some() || opening.program != SLEEP;
             if there || !may_come || start.elapsed() > PATIENCE {
                 return Ok(report.findings);
             }
@@ -378,7 +365,7 @@ impl Bench {
             .filter(|f| f.check != check && !opening.beside.contains(&f.check))
             .collect();
         let exact = raised && beyond.is_empty();
-        if self.format == Format::Json {
+        if self.args.format == Format::Json {
             super::print(&json_line(&json!({
                 "name": check, "container": name, "options": opening.options, "raised": raised,
                 "exact": exact, "findings": findings,
@@ -388,7 +375,7 @@ impl Bench {
         for finding in findings.iter().filter(|finding| finding.check == check) {
             super::print(&paragraph(finding))?;
         }
-        let Some(known) = checks::by_id(check) else { bail!("find check {check}: there is none") };
+        let Some(known) = about(check) else { bail!("find check {check}: there is none") };
         self.tell(&format!("why: {}", known.why))?;
         self.tell(&match (raised, beyond.first()) {
             (true, None) if opening.beside.is_empty() => {
@@ -402,4 +389,15 @@ impl Bench {
         })?;
         Ok(exact)
     }
+}
+
+/// Writes the program that makes system calls.
+fn write_caller(path: &Path, mode: u32) -> anyhow::Result<()> {
+    ensure!(
+        !SYSTEM_CALLER.is_empty(),
+        "make a system call: terrarium's program for that exists for x86_64 and aarch64"
+    );
+    fs::write(path, SYSTEM_CALLER)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)))
+        .with_context(|| format!("write {}", path.display()))
 }
