@@ -1,4 +1,4 @@
-//! Which mounts of a volume's the host and the container see of each other (mount_namespaces(7), "Shared subtrees").
+//! Which mounts of a volume's the host and the container see of each other (`mount_namespaces(7)`, "Shared subtrees").
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::json;

@@ -10,7 +10,6 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -362,34 +361,20 @@ fn put_in(subject: &Subject<'_>) -> anyhow::Result<Held> {
 
 /// Sets another limit than the one that was asked for.
 fn change_limit(subject: &Subject<'_>) -> anyhow::Result<Held> {
-    let files = cgroups(subject)?.into_iter().map(|folder| folder.join("pids.max"));
-    let path = files.filter(|path| path.exists()).last().context("find pids.max: it has none")?;
+    let mut files = cgroups(subject)?.into_iter().map(|folder| folder.join("pids.max"));
+    let path = files.find(|path| path.exists()).context("find pids.max: it has none")?;
     fs::write(&path, "128").with_context(|| format!("write into {}", path.display()))?;
     Ok(Box::new(()))
 }
 
 /// `exec` with `file` as descriptor 3, as CVE-2024-21626 was.
 fn exec_with(subject: &Subject<'_>, file: &Path, program: &[&str]) -> anyhow::Result<Held> {
-    let file = File::open(file).with_context(|| format!("open {}", file.display()))?;
-    let mut command = (subject.terrarium)();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3< \"$0\"; exec \"$@\""]).arg(file);
+    // The shell's /proc/self is another.
+    command.arg(format!("/proc/{}/exe", std::process::id())).args((subject.terrarium)().get_args());
     command.args(["exec", "--detach", "--preserve-fds", "1", subject.name]).args(program);
-    let number = std::os::fd::AsRawFd::as_raw_fd(&file);
-    // SAFETY: dup2 and fcntl may be called between fork and execve (signal-safety(7)), and nothing else is.
-    unsafe {
-        command.pre_exec(move || {
-            if number == 3 {
-                // dup2 of a number onto itself leaves it closed on execve.
-                nix::fcntl::fcntl(
-                    std::os::fd::BorrowedFd::borrow_raw(3),
-                    nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
-                )?;
-            } else if libc::dup2(number, 3) < 0 {
-                return Err(std::io::Error::last_os_error());
-            }
-            Ok(())
-        });
-    }
-    let status = command.status().context("run terrarium")?;
+    let status = command.stdin(Stdio::null()).status().context("run sh")?;
     ensure!(status.success(), "run a program in {}: it ended with {status}", subject.name);
     Ok(Box::new(()))
 }
