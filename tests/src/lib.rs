@@ -28,6 +28,7 @@ pub mod bundle;
 pub mod container;
 pub mod dashboard;
 pub mod deadline;
+pub mod descriptors;
 pub mod events;
 pub mod http;
 pub mod image;

@@ -133,6 +133,12 @@ config! {
     fdtable_max_fds,
     /// `file.f_path.dentry`
     file_dentry,
+    /// `file.f_path.mnt`
+    file_mnt,
+    /// `mount.mnt`
+    mount_mnt,
+    /// `mount.mnt_ns`
+    mount_mnt_ns,
     /// `file.private_data`
     file_private,
     /// `file.f_inode`

@@ -43,11 +43,13 @@ pub enum GuardEvent {
     /// A signal that a process sent to one of another cgroup: not the kernel's own (a terminal's, a timer's, `SIGCHLD`), and
     /// not one that was refused.
     Signal = 15,
+    /// A descriptor that came over a unix socket, of a file that is mounted in another mount namespace than the receiver's.
+    ScmRights = 16,
 }
 
 impl GuardEvent {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Ptrace,
         Self::ProcessVmWrite,
         Self::Bpf,
@@ -64,6 +66,7 @@ impl GuardEvent {
         Self::KernelTunableWrite,
         Self::ExecutableWrite,
         Self::Signal,
+        Self::ScmRights,
     ];
 
     /// The name.
@@ -85,6 +88,7 @@ impl GuardEvent {
             Self::KernelTunableWrite => "kernel_tunable_write",
             Self::ExecutableWrite => "executable_write",
             Self::Signal => "signal",
+            Self::ScmRights => "scm_rights",
         }
     }
 }
@@ -129,22 +133,24 @@ pub enum GuardCall {
     PerfEventOpen = 16,
     /// the target's descriptor
     PidfdGetfd = 17,
+    /// of the first such file: the inode of the mount namespace, the descriptor
+    Recvmsg = 18,
     /// flags of open
-    Open = 18,
+    Open = 19,
     /// flags of open
-    Openat = 19,
+    Openat = 20,
     /// flags of open
-    Openat2 = 20,
+    Openat2 = 21,
     /// nothing
-    Creat = 21,
+    Creat = 22,
     /// kill, tkill, tgkill, `pidfd_send_signal`, `rt_sigqueueinfo`, `rt_tgsigqueueinfo`, or a write to `cgroup.kill`: the signal,
     /// and of the target the cgroup's id in the unified hierarchy and in the v1 memory hierarchy
-    Kill = 22,
+    Kill = 23,
 }
 
 impl GuardCall {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Ptrace,
         Self::ProcessVmWritev,
         Self::Bpf,
@@ -163,6 +169,7 @@ impl GuardCall {
         Self::Mknodat,
         Self::PerfEventOpen,
         Self::PidfdGetfd,
+        Self::Recvmsg,
         Self::Open,
         Self::Openat,
         Self::Openat2,
@@ -191,6 +198,7 @@ impl GuardCall {
             Self::Mknodat => "mknodat",
             Self::PerfEventOpen => "perf_event_open",
             Self::PidfdGetfd => "pidfd_getfd",
+            Self::Recvmsg => "recvmsg",
             Self::Open => "open",
             Self::Openat => "openat",
             Self::Openat2 => "openat2",

@@ -27,6 +27,24 @@ pub fn name_of(file: Ptr) -> Ptr {
     file.follow::<Probed>(config!(file_dentry)).follow::<Probed>(config!(dentry_name))
 }
 
+/// The mount namespace that a file is mounted in; null for one of a filesystem that no namespace has, such as a pipe, or where the kernel
+/// does not tell.
+#[inline(always)]
+pub fn mount_namespace_of(file: Ptr) -> Ptr {
+    const NONE: Ptr = Ptr(core::ptr::null());
+    let offset = config!(mount_mnt);
+    if offset == ABSENT || config!(file_mnt) == ABSENT || config!(mount_mnt_ns) == ABSENT {
+        return NONE;
+    }
+    // `struct vfsmount` is a part of `struct mount`.
+    let inner = file.follow::<Probed>(config!(file_mnt));
+    let mount = Ptr(inner.0.wrapping_sub(offset as usize));
+    let namespace = mount.follow::<Probed>(config!(mount_mnt_ns));
+    // `MNT_NS_INTERNAL` is an error as a pointer (fs/mount.h).
+    let is_error = namespace.0.addr() as i64 >= -4095 && (namespace.0.addr() as i64) < 0;
+    if is_error { NONE } else { namespace }
+}
+
 /// The longest name that [`short_name`] tells.
 const SHORT: usize = 24;
 

@@ -22,7 +22,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use core::ffi::c_void;
 use terrarium_abi::guard::TEXT_LEN;
-use terrarium_abi::{ABSENT, Guard, GuardCall, GuardEvent, Kind, Probe, RecordType};
+use terrarium_abi::{ABSENT, Guard, GuardCall, GuardEvent, Kind, NsKind, Probe, RecordType};
 
 /// Declares the programs of a guarded call: what they are called, and the condition at the entry.
 macro_rules! guarded {
@@ -211,6 +211,78 @@ guarded!(
     kretprobe_pidfd_getfd, enter_pidfd_getfd, exit_pidfd_getfd
 );
 
+// recvmsg(socket, message, flags)
+guarded!(
+    3, Recvmsg, takes_control_messages, fentry_recvmsg, fexit_recvmsg, kprobe_recvmsg,
+    kretprobe_recvmsg, enter_recvmsg, exit_recvmsg
+);
+
+/// Where `struct user_msghdr` (linux/socket.h) has the address of the control messages, and their length.
+const MSG_CONTROL: u64 = 32;
+const MSG_CONTROLLEN: u64 = 40;
+/// `struct cmsghdr`: length, level, type; what comes behind is the data.
+const CMSG_HEADER: u64 = 16;
+
+/// Whether recvmsg has room for a control message with a descriptor.
+#[inline(always)]
+fn takes_control_messages(arguments: &Arguments) -> bool {
+    user_word(arguments[1].wrapping_add(MSG_CONTROLLEN)) >= CMSG_HEADER + 4
+}
+
+/// The first descriptor among those that a message brought whose file is mounted in another mount namespace than the task's, and the
+/// inode of that namespace. Descriptors are the last of the kernel's control messages, so the second at most behind credentials,
+/// and more than a few of one message are as a rule of one kind.
+#[inline(always)]
+fn received(message: u64) -> Option<(u32, u32)> {
+    /// `SOL_SOCKET` and `SCM_RIGHTS` (linux/socket.h) as one word.
+    const RIGHTS: u64 = 1 | 1 << 32;
+    let mut control = user_word(message.wrapping_add(MSG_CONTROL));
+    let mut left = user_word(message.wrapping_add(MSG_CONTROLLEN));
+    for _ in 0..3 {
+        let mut head = [0_u64; 2];
+        if left < CMSG_HEADER + 4 || !read_user(&mut head, control) {
+            return None;
+        }
+        if head[1] == RIGHTS {
+            return foreign(
+                control.wrapping_add(CMSG_HEADER),
+                head[0].wrapping_sub(CMSG_HEADER) / 4,
+            );
+        }
+        let step = head[0].wrapping_add(7) & !7;
+        if step > left {
+            return None;
+        }
+        control = control.wrapping_add(step);
+        left -= step;
+    }
+    None
+}
+
+/// The same, among `count` descriptors at an address of the task.
+#[inline(always)]
+fn foreign(descriptors: u64, count: u64) -> Option<(u32, u32)> {
+    let task = current_task();
+    let kind = config!(ns[NsKind::Mnt as usize].pointer);
+    if kind == ABSENT {
+        return None;
+    }
+    let own = task.follow::<Probed>(config!(task_nsproxy)).follow::<Probed>(kind);
+    for n in 0..4 {
+        let mut fd = 0_u32;
+        if n >= count || !read_user(&mut fd, descriptors.wrapping_add(4 * n)) {
+            return None;
+        }
+        let Some(file) = files::file_of(task, fd) else { continue };
+        let namespace = files::mount_namespace_of(file);
+        if !namespace.is_null() && namespace.0.addr() != own.0.addr() {
+            let inode = namespace.field::<Probed, u32>(config!(ns[NsKind::Mnt as usize].inum));
+            return Some((fd, inode));
+        }
+    }
+    None
+}
+
 // open(path, flags, mode)
 guarded!(
     3,
@@ -334,8 +406,14 @@ fn ends(call_number: u32, result: i64) {
     if restarts(result) {
         return;
     }
-    let arguments = &call.arguments;
-    let event = if call_number >= GuardCall::Open as u32 {
+    let mut arguments = call.arguments;
+    let event = if call_number == GuardCall::Recvmsg as u32 {
+        let found = if result < 0 { None } else { received(arguments[1]) };
+        let Some((fd, inode)) = found else { return };
+        // In place of the address, which says nothing.
+        (arguments[1], arguments[2]) = (u64::from(inode), u64::from(fd));
+        GuardEvent::ScmRights as u8
+    } else if call_number >= GuardCall::Open as u32 {
         let path = arguments[usize::from(is_at(call_number))];
         match opened(path, result) {
             Some(event) => event,
@@ -353,7 +431,7 @@ fn ends(call_number: u32, result: i64) {
         record.call = call_number;
         record.result = result as i32;
         record.duration_ns = duration_ns;
-        describe(record, task, call_number, arguments, result);
+        describe(record, task, call_number, &arguments, result);
     });
 }
 
@@ -458,6 +536,9 @@ fn describe(record: &mut Guard, task: Ptr, call: u32, arguments: &Arguments, res
     } else if call == GuardCall::PidfdGetfd as u32 {
         record.values[0] = b;
         record.target_pid = process_of(task, a as u32);
+    } else if call == GuardCall::Recvmsg as u32 {
+        record.values = [b, c, 0];
+        fd = i64::from(c as u32);
     } else if call == GuardCall::Open as u32 {
         record.values[0] = b;
         text = a;

@@ -3,6 +3,8 @@
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixListener;
+use terrarium_tests::descriptors::give;
 use terrarium_tests::{Observatory, TestBed, deadline, events, eventually, http, require};
 
 fn container(observatory: &Observatory, name: &str) -> Option<Value> {
@@ -148,7 +150,11 @@ fn every_event_is_as_the_schema_says_and_has_no_field_that_it_does_not_name() {
     let bed = TestBed::new();
     let observatory = Observatory::start(&bed, &["--argv"]);
     let options = ["--memory", "48m", "--cap-add", "SYS_ADMIN", "--cap-add", "MKNOD"];
-    let mut container = bed.container("schema").with(options).follow();
+    let socket = bed.folder().join("socket");
+    let listener = UnixListener::bind(&socket).expect("the test's folder is writable");
+    let volume = format!("{}:/socket", socket.display());
+    let container = bed.container("schema").with(options).with(["--volume", &volume]);
+    let mut container = container.follow();
     observatory.wait_for(container.name());
     for instruction in [
         "fork 2", "threads 2", "exec 1", "run /bin/busybox echo one", "unshare uts 1",
@@ -158,6 +164,10 @@ fn every_event_is_as_the_schema_says_and_has_no_field_that_it_does_not_name() {
         // What this kernel refuses is an event as well.
         let _ = container.attempt(instruction);
     }
+    let file = std::fs::File::open("/etc/passwd").expect("it is there");
+    let giver = give(listener, vec![file]);
+    container.call("receive /socket 2");
+    giver.join().expect("it gave the file");
     // A signal from outside its cgroups.
     let first = container.state()["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
     let first = nix::unistd::Pid::from_raw(first.expect("it runs"));
@@ -170,7 +180,7 @@ fn every_event_is_as_the_schema_says_and_has_no_field_that_it_does_not_name() {
         seen.extend(ours.filter_map(|event| event["type"].as_str().map(str::to_owned)));
         let wanted = [
             "process.clone", "process.exec", "process.exit", "namespace.create", "namespace.enter",
-            "mount.mount", "mount.umount", "guard.chroot", "guard.capset",
+            "mount.mount", "mount.umount", "guard.chroot", "guard.capset", "guard.scm_rights",
         ];
         let is_signal = |event: &Value| {
             event["type"] == "guard.signal" && event["target"]["container"]["name"] == name.as_str()

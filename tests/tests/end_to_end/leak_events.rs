@@ -3,6 +3,9 @@
 use crate::counts::Growth;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::net::UnixListener;
+use terrarium_tests::descriptors::give;
 use terrarium_tests::leak_case::{LeakCase, Runtime, assert_quiet};
 use terrarium_tests::{Observatory, TestBed, events, eventually, http, process, require};
 
@@ -248,6 +251,70 @@ fn reaching_for_processes_outside_is_a_finding() {
     outside.signal(nix::sys::signal::Signal::SIGKILL);
     outside.wait();
     container.finish();
+}
+
+#[test]
+fn descriptors_that_come_over_a_socket_are_counted_and_told() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--probes", "guard,task,cgroup"]);
+    let mut other = bed.container("other").follow();
+    let folder = bed.folder().join("sockets");
+    fs::create_dir(&folder).expect("the test's folder is writable");
+    let volume = format!("{}:/sockets", folder.display());
+    let mut taker = bed.container("taker").with(["--volume", &volume]).follow();
+    let growth = Growth::since_now(&observatory, taker.name());
+    let quiet = Growth::since_now(&observatory, other.name());
+    let listen = |name: &str| UnixListener::bind(folder.join(name)).expect("it is writable");
+    let open = |path: &str| fs::File::open(path).expect("it is there");
+    // Of the host, of the other container, of the container itself, and of no mount.
+    let pid = |container: &Value| container["pid"].to_string();
+    let of = |pid: &str, path: &str| open(&format!("/proc/{pid}/root{path}"));
+    let (own, others) = (pid(&taker.state()), pid(&other.state()));
+    let memory = nix::sys::memfd::memfd_create(c"memory", nix::sys::memfd::MFdFlags::empty())
+        .expect("the kernel makes one");
+    let files = vec![
+        open("/etc/passwd"),
+        of(&others, "/bin/busybox"),
+        open("/etc/passwd"),
+        of(&own, "/bin/busybox"),
+        fs::File::from(memory),
+    ];
+    let giver = give(listen("all"), files);
+    let answer = taker.call("receive /sockets/all 10");
+    assert_eq!(answer["descriptors"], 5, "{answer}");
+    giver.join().expect("it gave all");
+    let metric = "terrarium_guard_events_total";
+    growth.is(metric, &[("event", "scm_rights"), ("result", "ok")], 3);
+    quiet.is(metric, &[("event", "scm_rights")], 0);
+    let told = eventually("each is told", || {
+        let path =
+            format!("/api/v1/events?follow=false&container={}&type=guard.scm_rights", taker.name());
+        let told = events::parse(&http::get(&observatory.url(&path))?.body)?;
+        if told.len() == 3 { Ok(told) } else { Err(format!("{told:#?}")) }
+    });
+    let files: Vec<&str> = told.iter().filter_map(|one| one["guard"]["file"].as_str()).collect();
+    assert_eq!(files, ["passwd", "busybox", "passwd"]);
+    assert_eq!(told[0]["guard"]["call"], "recvmsg");
+    assert!(told.iter().all(|one| one["guard"]["fd"].as_u64() > Some(2)), "{told:#?}");
+    let there = other.state()["namespaces"]["mnt"].clone();
+    assert_eq!(told[1]["guard"]["mount_namespace"], there);
+    assert_ne!(told[0]["guard"]["mount_namespace"], there);
+    eventually("both are findings about the taker", || {
+        let findings = observatory.leaks(&bed, taker.name())?;
+        let passed = findings.iter().filter(|one| one["check"] == "descriptor-passed");
+        let mut said: Vec<&str> =
+            passed.filter_map(|finding| finding["observed"].as_str()).collect();
+        said.sort_unstable();
+        let from_other = format!("from a mount of container {}", other.name());
+        let mut wanted = ["from a mount of the host", &from_other];
+        wanted.sort_unstable();
+        let fine = said.len() == 2 && wanted.iter().all(|w| said.iter().any(|s| s.ends_with(w)));
+        if fine { Ok(()) } else { Err(format!("{findings:#?}")) }
+    });
+    assert!(checks(&bed, &observatory, other.name()).expect("JSON").is_empty());
+    taker.finish();
+    other.finish();
 }
 
 #[test]

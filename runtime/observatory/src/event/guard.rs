@@ -69,6 +69,10 @@ pub fn payload(record: &Guard) -> Value {
             set("flags", json!(c));
         }
         Some(GuardCall::PidfdGetfd) => set("target_fd", json!(a)),
+        Some(GuardCall::Recvmsg) => {
+            set("mount_namespace", json!(a));
+            set("fd", json!(b));
+        }
         Some(GuardCall::Kill) => {
             set("signal", json!(a));
             set("signal_name", json!(signal_name(a)));
@@ -107,9 +111,12 @@ pub fn payload(record: &Guard) -> Value {
             | GuardCall::Openat2
             | GuardCall::Creat,
         ) => set("path", json!(text)),
-        Some(GuardCall::FinitModule | GuardCall::KexecFileLoad | GuardCall::OpenByHandleAt) => {
-            set("file", json!(text));
-        }
+        Some(
+            GuardCall::FinitModule
+            | GuardCall::KexecFileLoad
+            | GuardCall::OpenByHandleAt
+            | GuardCall::Recvmsg,
+        ) => set("file", json!(text)),
         Some(GuardCall::AddKey | GuardCall::RequestKey | GuardCall::Keyctl) => {
             set("description", json!(text));
         }

@@ -20,7 +20,7 @@ use crate::event::notice::{Closed, News};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use terrarium_abi::{Exec, Header, Mount, NsChange, NsKind, Via};
+use terrarium_abi::{Exec, Guard, GuardEvent, Header, Mount, NsChange, NsKind, Via};
 
 /// More findings of events are not kept; the oldest go.
 const MOST_FINDINGS: usize = 4096;
@@ -301,7 +301,7 @@ impl Log {
                 }
                 if let Some(container) = container {
                     let deed = Deed::Cloned(task);
-                    self.judge(header, Act { deed, container, target, initial });
+                    self.judge(header, Act { deed, container, target, origin: None, initial });
                 }
             }
             Record::Exec(exec) => self.executed(exec, attribution, initial),
@@ -327,14 +327,14 @@ impl Log {
                 self.entered(change, own, initial);
                 if let Some(container) = own {
                     let deed = Deed::Namespaces(change);
-                    self.judge(header, Act { deed, container, target, initial });
+                    self.judge(header, Act { deed, container, target, origin: None, initial });
                 }
             }
             Record::Mount(mount) => {
                 self.note_mount(mount, attribution, container);
                 if let Some(container) = self.own(header, container) {
                     let deed = Deed::Mounted(mount);
-                    self.judge(header, Act { deed, container, target, initial });
+                    self.judge(header, Act { deed, container, target, origin: None, initial });
                 }
             }
             Record::CgroupAttach(moved) => {
@@ -346,12 +346,14 @@ impl Log {
                 };
                 let container = &*Arc::clone(container);
                 let deed = Deed::Moved(moved);
-                self.judge(header, Act { deed, container, target, initial });
+                self.judge(header, Act { deed, container, target, origin: None, initial });
             }
             Record::Guard(guard) => {
                 let Some(container) = self.own(header, container) else { return };
                 let deed = Deed::Guarded(guard);
-                self.judge(header, Act { deed, container, target, initial });
+                let origin = self.origin(guard, container, initial);
+                let origin = origin.as_deref();
+                self.judge(header, Act { deed, container, target, origin, initial });
             }
             _ => {}
         }
@@ -449,6 +451,19 @@ impl Log {
     /// Takes in a line of the history of before this observatory started.
     pub fn recall(&mut self, line: &str, boot: &str) {
         self.mounts.recall(line, boot);
+    }
+
+    /// Who else a descriptor's mount namespace is of; one that the container itself made is nobody's.
+    fn origin(&self, guard: &Guard, container: &Container, initial: &[u32; 8]) -> Option<String> {
+        let inode = u32::try_from(guard.values[0]).ok()?;
+        if guard.event != GuardEvent::ScmRights as u32 {
+            None
+        } else if inode == initial[NsKind::Mnt as usize] {
+            Some("the host".to_owned())
+        } else {
+            let owner = self.owners.of(inode).filter(|owner| owner.name.id != container.id)?;
+            Some(format!("container {}", owner.name.name))
+        }
     }
 
     /// The process and those that made it, the first of the container's first: `PROGRAM (PID)` each.
@@ -561,7 +576,10 @@ impl Log {
                 self.guests.insert(header.pid, Arc::clone(cgroup));
             }
             let deed = Deed::Entered { kind, inode: to, by: &text(&header.comm) };
-            self.judge(header, Act { deed, container: &container, target: None, initial });
+            self.judge(
+                header,
+                Act { deed, container: &container, target: None, origin: None, initial },
+            );
         }
     }
 

@@ -296,6 +296,7 @@ pub const HOOKS: &[Hook] = &[
     perhaps_guarded("mknodat"),
     perhaps_guarded("perf_event_open"),
     perhaps_guarded("pidfd_getfd"),
+    perhaps_guarded("recvmsg"),
     Hook {
         name: "signal_generate",
         probe: Probe::Guard,

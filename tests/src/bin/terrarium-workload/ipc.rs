@@ -1,8 +1,12 @@
-//! System V IPC objects.
+//! System V IPC objects, and descriptors that come over a socket.
 
 use crate::{Answer, argument};
 use nix::errno::Errno;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
+use std::io::IoSliceMut;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 
 /// `ipc-create KEY`: a shared memory segment, a message queue and a semaphore set under that key.
 pub(crate) fn create(arguments: &[&str]) -> Answer {
@@ -18,6 +22,31 @@ pub(crate) fn create(arguments: &[&str]) -> Answer {
         made.map_err(|errno| format!("{what} {key}: {errno}"))?;
     }
     Ok(json!({"key": key}))
+}
+
+/// `receive PATH N`: takes N messages from the unix socket at PATH, and closes what descriptors they bring.
+pub(crate) fn receive(arguments: &[&str]) -> Answer {
+    let path = *arguments.first().ok_or("a path is needed")?;
+    let count: u64 = argument(arguments, 1, "number of messages")?;
+    let stream = UnixStream::connect(path).map_err(|error| format!("connect {path}: {error}"))?;
+    let mut descriptors = 0_u64;
+    for _ in 0..count {
+        let mut byte = [0_u8];
+        let mut space = nix::cmsg_space!([i32; 8]);
+        let mut slices = [IoSliceMut::new(&mut byte)];
+        let message =
+            recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty());
+        let message = message.map_err(|errno| format!("receive from {path}: {errno}"))?;
+        for part in message.cmsgs().map_err(|errno| format!("read what came: {errno}"))? {
+            if let ControlMessageOwned::ScmRights(fds) = part {
+                for fd in fds {
+                    descriptors += 1;
+                    nix::unistd::close(fd).map_err(|errno| format!("close: {errno}"))?;
+                }
+            }
+        }
+    }
+    Ok(json!({ "descriptors": descriptors }))
 }
 
 /// `ipc-list`: the keys of the objects that exist in this IPC namespace, by kind.

@@ -48,6 +48,7 @@ const INSTRUCTIONS: &[(&str, Instruction)] = &[
     ("hold", memory::hold),
     ("interfaces", network::interfaces),
     ("ipc-create", ipc::create),
+    ("receive", ipc::receive),
     ("ipc-list", ipc::list),
     ("listen-abstract", network::listen_abstract),
     ("mount", mount::mount),

@@ -62,6 +62,8 @@ pub(super) struct Act<'a> {
     pub container: &'a Container,
     /// Whom a signal went to.
     pub target: Option<&'a Attribution>,
+    /// Who else the mount namespace is of that a descriptor came from: the host, or a container's name.
+    pub origin: Option<&'a str>,
     /// The inodes of the host's namespaces.
     pub initial: &'a [u32; 8],
 }
