@@ -390,8 +390,9 @@ fn who_enters_a_container_from_outside_is_told() {
         let case = LeakCase::start(&bed, runtime, "visited", &json!({}));
         let pid = case.state()["pid"].to_string();
         // Once, and at once.
-        let mut command = std::process::Command::new("nsenter");
-        process::run(command.args(["--target", &pid, "--uts", "--ipc", "true"])).success();
+        let mut command = std::process::Command::new("sh");
+        let script = "nsenter --target $0 --uts --ipc true; true";
+        process::run(command.args(["-c", script, &pid])).success();
         let told = eventually("the visitor is told", || {
             let findings = observatory.leaks(&bed, &case.id)?;
             let told = findings.iter().find(|f| f["check"] == "entered-from-outside").cloned();
@@ -401,6 +402,11 @@ fn who_enters_a_container_from_outside_is_told() {
         let observed = told["observed"].as_str().expect("text");
         assert!(observed.contains("nsenter") && observed.contains("setns to "), "{told:#}");
         assert_eq!(told["count"], 2, "both namespaces, and nobody else: {told:#}");
+        let chain = told["evidence"][1]["value"].as_str().expect("it is told who came in");
+        let names: Vec<&str> = chain.split(" > ").collect();
+        assert!(names.len() >= 2, "{chain}");
+        assert!(names[names.len() - 2].contains("sh ("), "{chain}");
+        assert!(names[names.len() - 1].contains("nsenter ("), "{chain}");
     }
     let findings = observatory.leaks(&bed, &other.id).expect("findings are JSON");
     assert!(findings.iter().all(|f| f["check"] != "entered-from-outside"), "{findings:#?}");

@@ -613,17 +613,19 @@ impl Log {
             path: format!("process {pid}, child of {}, uid {}", header.ppid, header.uid),
             value: what,
         };
-        let chain = Evidence {
-            kind: "processes",
-            path: "from the container's first process that was seen to this one".to_owned(),
-            value: self.chain(header),
+        let came_in = check.id == acts::entered_from_outside::CHECK.id;
+        let (from, value) = if came_in {
+            ("from the first process outside that was seen", self.ancestry(header, |_| true))
+        } else {
+            ("from the container's first process that was seen", self.chain(header))
         };
+        let chain = Evidence { kind: "processes", path: format!("{from} to this one"), value };
         let finding = Finding {
             check: check.id,
             severity,
             source: Source::Event,
             container: name_of(container),
-            declared: if check.id == acts::entered_from_outside::CHECK.id {
+            declared: if came_in {
                 "its namespaces are for its own processes".to_owned()
             } else {
                 "not done by the container's processes".to_owned()
