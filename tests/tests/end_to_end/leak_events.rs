@@ -381,6 +381,35 @@ fn signals_to_another_container_are_counted_told_and_drawn() {
 }
 
 #[test]
+fn an_audit_tells_what_the_container_did_and_not_what_its_runtime_did() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--watch", "terrarium"]);
+    let url = observatory.url("");
+    // Twice by the same name: the first one's deeds are not the second's.
+    for (script, chroots) in
+        [("chroot / true; chroot / true", Some("2 guard.chroot")), ("true", None)]
+    {
+        let container = bed.container("audited").with(["--audit", "--observatory", &url]);
+        let outcome = process::run(&mut container.command(["sh", "-c", script]));
+        assert_eq!(outcome.code, 0, "{outcome:?}");
+        let line = |word: &str| {
+            let lines = outcome.stderr.lines().map(str::trim_start);
+            let found = lines.filter(|line| line.starts_with(word)).collect::<Vec<_>>();
+            found.first().map_or_else(|| panic!("{word}: {outcome:?}"), |line| (*line).to_owned())
+        };
+        let did = line("did:");
+        assert!(!did.contains("fsopen") && !did.contains("pivot_root"), "{did}");
+        assert_eq!(did.contains("guard.chroot"), chroots.is_some(), "{did}");
+        assert!(chroots.is_none_or(|chroots| did.contains(chroots)), "{did}");
+        assert!(line("ran:").contains("/bin/sh") && !line("ran:").contains("/fd/"), "{outcome:?}");
+        assert!(line("set up:").ends_with("steps of the runtime's"), "{outcome:?}");
+        let told = outcome.stderr.contains("chroot-performed");
+        assert_eq!(told, chroots.is_some(), "{outcome:?}");
+    }
+}
+
+#[test]
 fn who_enters_a_container_from_outside_is_told() {
     require!(Root, Btf, Program("busybox"), Program("nsenter"));
     let bed = TestBed::new();

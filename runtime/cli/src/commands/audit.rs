@@ -3,26 +3,31 @@
 //! What it did is known where an observatory runs; without one, and it says so, only the state is judged: twice a second
 //! while the container runs.
 
-use super::ask::{Endpoint, Guard};
+use super::ask::{Endpoint, Guard, percent};
 use super::leaks::paragraph;
 use super::terminal::harmless;
 use anyhow::bail;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::BufRead;
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use terrarium_observatory::leaks::residue::{self, Ended};
-use terrarium_observatory::leaks::{self, Finding, Places, Severity, Wanted};
+use terrarium_observatory::leaks::{self, Finding, Places, Severity, Source, Wanted};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Between two looks at the state.
 const PACE: Duration = Duration::from_millis(500);
 
 /// How long the kernel may take to give back what it gives back in the background.
 const SETTLE: Duration = Duration::from_secs(3);
+
+/// How long an observatory may take to tell of the end.
+const NEWS: Duration = Duration::from_secs(2);
 
 /// How many names of a kind the report tells.
 const MOST_NAMED: usize = 12;
@@ -46,6 +51,9 @@ pub struct AuditArgs {
     observatory: String,
     #[command(flatten)]
     guard: Guard,
+    /// When this command began: what an observatory saw before was another container of that id.
+    #[arg(skip = OffsetDateTime::now_utc())]
+    began: OffsetDateTime,
 }
 
 /// Findings by what makes them the same.
@@ -162,11 +170,13 @@ impl Audit {
         let mut text =
             format!("audit of {}: {:.1} s, exit code {code}\n", self.id, ran.as_secs_f64());
         // Writing to a string cannot fail, here and below.
-        match self.did() {
-            Ok(lines) => {
-                for line in lines {
+        let mut seen = Vec::new();
+        match self.did().and_then(|tally| Ok((tally, self.seen()?))) {
+            Ok((tally, findings)) => {
+                for line in tally.lines() {
                     let _ = writeln!(text, "  {line}");
                 }
+                seen = findings;
             }
             Err(error) => {
                 let _ = writeln!(
@@ -176,7 +186,10 @@ impl Audit {
                 );
             }
         }
-        let mut open: Vec<&Finding> = findings.values().collect();
+        // What was seen being done says more than what is left of it.
+        let is_told = |check: &str| seen.iter().any(|finding| finding.check == check);
+        let state = findings.values().filter(|finding| !is_told(finding.check));
+        let mut open: Vec<&Finding> = state.chain(&seen).collect();
         open.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         let above = open.iter().filter(|finding| finding.severity > Severity::Low).count();
         let _ = writeln!(text, "  open:    {} findings, {above} above low", open.len());
@@ -191,28 +204,47 @@ impl Audit {
         text
     }
 
-    /// What an observatory saw it do.
-    fn did(&self) -> anyhow::Result<Vec<String>> {
-        let path = format!("/api/v1/events?follow=false&container={}", self.id);
-        let mut answer = self.args.observatory()?.lines(&path, "events")?;
-        let mut tally = Tally::default();
-        let mut line = String::new();
+    /// What an observatory saw it do, up to its end.
+    fn did(&self) -> anyhow::Result<Tally> {
+        let began = self.args.began.format(&Rfc3339)?;
+        let (id, since) = (percent(&self.id), percent(&began));
+        let path = format!("/api/v1/events?follow=false&container={id}&since={since}");
+        let deadline = Instant::now() + NEWS;
         loop {
-            line.clear();
-            if answer.read_line(&mut line)? == 0 {
-                return Ok(tally.lines());
+            let mut answer = self.args.observatory()?.lines(&path, "events")?;
+            let mut tally = Tally::default();
+            let mut line = String::new();
+            while answer.read_line(&mut line)? > 0 {
+                if let Ok(event) = serde_json::from_str(&line) {
+                    tally.take(&event);
+                }
+                line.clear();
             }
-            if let Ok(event) = serde_json::from_str(&line) {
-                tally.take(&event);
+            if tally.has_ended || Instant::now() > deadline {
+                return Ok(tally);
             }
+            std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// The findings that an observatory made of that.
+    fn seen(&self) -> anyhow::Result<Vec<Finding>> {
+        let mut text = String::new();
+        self.args.observatory()?.lines("/api/v1/leaks", "findings")?.read_to_string(&mut text)?;
+        let all: Vec<Value> = serde_json::from_str(&text)?;
+        let all = all.iter().filter_map(Finding::read);
+        Ok(all.filter(|one| one.source == Source::Event && one.container.id == self.id).collect())
     }
 }
 
 /// What events say, added up.
 #[derive(Debug, Default)]
 struct Tally {
+    /// What its own processes did, and those that hooks and `exec` started.
     kinds: BTreeMap<String, u64>,
+    /// Steps of the runtime, to set it up and to take it down.
+    steps: u64,
+    has_ended: bool,
     programs: BTreeSet<String>,
     touched: BTreeSet<String>,
     lost: u64,
@@ -222,8 +254,19 @@ impl Tally {
     fn take(&mut self, event: &Value) {
         let word =
             |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        *self.kinds.entry(word("/type").to_owned()).or_default() += 1;
         self.lost += event["lost_before"].as_u64().unwrap_or(0);
+        let kind = word("/type");
+        self.has_ended |= kind == "container.stopped";
+        match word("/process/role") {
+            "runtime" => {
+                self.steps += 1;
+                return;
+            }
+            "workload" | "exec" | "hook" => {}
+            // Of others, and of no process.
+            _ => return,
+        }
+        *self.kinds.entry(kind.to_owned()).or_default() += 1;
         let add = |set: &mut BTreeSet<String>, text: &str| {
             if !text.is_empty() {
                 set.insert(harmless(text));
@@ -252,6 +295,7 @@ impl Tally {
             format!("did:     {did}"),
             format!("ran:     {}", some(&self.programs)),
             format!("touched: {}", some(&self.touched)),
+            format!("set up:  {} steps of the runtime's", self.steps),
         ];
         if self.lost > 0 {
             lines.push(format!("lost:    {} events", self.lost));
@@ -268,15 +312,24 @@ mod tests {
     #[test]
     fn events_are_added_up_and_escaped() {
         let mut tally = Tally::default();
-        tally.take(
-            &json!({"type": "process.exec", "process": {"exe": "/bin/\u{1b}sh"}, "lost_before": 2}),
-        );
-        tally.take(&json!({"type": "process.exec", "process": {"exe": "/bin/ls"}}));
-        tally.take(&json!({"type": "namespace.create", "namespace": {"kind": "net", "to": 7}}));
+        let shell = json!({"exe": "/bin/\u{1b}sh", "role": "workload"});
+        let runtime = json!({"exe": "/proc/self/exe", "role": "runtime"});
+        let none = json!({ "role": "workload" });
+        for event in [
+            json!({"type": "process.exec", "process": shell, "lost_before": 2}),
+            json!({"type": "process.exec", "process": {"exe": "/bin/ls", "role": "exec"}}),
+            json!({"type": "namespace.create", "process": none, "namespace": {"kind": "net", "to": 7}}),
+            json!({"type": "mount.fsopen", "process": runtime}),
+            json!({"type": "container.stopped"}),
+        ] {
+            tally.take(&event);
+        }
+        assert!(tally.has_ended);
         let lines = tally.lines();
         assert_eq!(lines[0], "did:     1 namespace.create, 2 process.exec");
         assert_eq!(lines[1], "ran:     /bin/\\u{1b}sh, /bin/ls");
         assert_eq!(lines[2], "touched: net:[7]");
-        assert_eq!(lines[3], "lost:    2 events");
+        assert_eq!(lines[3], "set up:  1 steps of the runtime's");
+        assert_eq!(lines[4], "lost:    2 events");
     }
 }
