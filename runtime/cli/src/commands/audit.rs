@@ -52,8 +52,18 @@ pub struct AuditArgs {
     #[command(flatten)]
     guard: Guard,
     /// When this command began: what an observatory saw before was another container of that id.
-    #[arg(skip = OffsetDateTime::now_utc())]
-    began: OffsetDateTime,
+    #[arg(skip = Moment(OffsetDateTime::now_utc()))]
+    began: Moment,
+}
+
+/// A moment that is no part of what was asked for: two command lines of the same words are the same.
+#[derive(Clone, Copy)]
+struct Moment(OffsetDateTime);
+
+impl std::fmt::Debug for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Moment")
+    }
 }
 
 /// Findings by what makes them the same.
@@ -206,7 +216,7 @@ impl Audit {
 
     /// What an observatory saw it do, up to its end.
     fn did(&self) -> anyhow::Result<Tally> {
-        let began = self.args.began.format(&Rfc3339)?;
+        let began = self.args.began.0.format(&Rfc3339)?;
         let (id, since) = (percent(&self.id), percent(&began));
         let path = format!("/api/v1/events?follow=false&container={id}&since={since}");
         let deadline = Instant::now() + NEWS;

@@ -1,5 +1,6 @@
 //! `terrarium diff`: the isolation of two containers side by side.
 
+use super::Format;
 use super::leaks::with_code;
 use super::terminal::harmless;
 use crate::Global;
@@ -15,16 +16,6 @@ use terrarium_observatory::leaks::{Places, Wanted};
 
 /// Exit code when they differ.
 const DIFFERENT: u8 = 3;
-
-/// How to print
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// JSON, for programs
-    Json,
-}
 
 /// Compare what isolates two running containers: namespaces, ids, capabilities, seccomp, limits, mounts, and findings.
 ///

@@ -1,22 +1,14 @@
 //! `terrarium doctor`: what this kernel lets the observatory see, and why not more.
 
+use super::Format;
 use super::observe::probes;
 use crate::Global;
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 use terrarium_observatory::doctor::{self, Diagnosis, HookDiagnosis};
 use terrarium_observatory::probe::Settings;
-
-/// How to print
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-}
 
 /// Say what this kernel lets the probes see, and why not more
 #[derive(Debug, Args)]

@@ -1,11 +1,12 @@
 //! `terrarium events`: the events of a running observatory, by its HTTP side.
 
+use super::Format;
 use super::ask::{Endpoint, Guard, NobodyListens, URL, percent};
 use super::terminal::{harmless, is_harmful};
 use crate::Global;
 use crate::exit::WithCode;
 use anyhow::{Context, anyhow};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::{BufRead, ErrorKind, Write};
@@ -15,15 +16,6 @@ use std::time::{Duration, Instant};
 use terrarium_container::{ContainerId, Error, Store};
 use terrarium_observatory::event::select::{Query, Selection};
 use terrarium_observatory::event::store;
-
-/// How to print
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// One short line an event.
-    Table,
-    /// JSON lines, as the observatory writes them.
-    Json,
-}
 
 /// Print the events that the observatory has seen
 #[derive(Debug, Args)]
@@ -52,7 +44,7 @@ pub struct Events {
     /// Read what an observatory keeps in this folder, running or not
     #[arg(long, value_name = "DIR", conflicts_with = "follow")]
     history: Option<PathBuf>,
-    /// How to print
+    /// How to print; as JSON a line an event, as the observatory writes them
     #[arg(long, value_enum, default_value = "table")]
     format: Format,
     /// What a container of terrarium's uses now, as JSON, without an observatory

@@ -3,6 +3,7 @@
 //!
 //! It goes to standard error, for standard output is the program's.
 
+use super::Format;
 use super::ask::Endpoint;
 use super::events;
 use super::terminal::harmless;
@@ -10,15 +11,6 @@ use serde_json::{Value, json};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 use terrarium_container::explain::Step;
-
-/// How to print.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people
-    Table,
-    /// An object a line
-    Json,
-}
 
 /// How long events may take from the kernel to the observatory's history.
 const EVENTS_MAY_TAKE: Duration = Duration::from_millis(1500);

@@ -1,5 +1,6 @@
 //! `terrarium gc`: takes away what crashed runtimes left.
 
+use super::Format;
 use super::leaks::paragraph;
 use crate::Global;
 use anyhow::Context;
@@ -15,18 +16,9 @@ pub struct Args {
     /// Only say what is left, and what holds it; nothing is changed
     #[arg(long)]
     dry_run: bool,
-    /// How to print with --dry-run
+    /// How to print with --dry-run; as JSON a finding a line
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT", requires = "dry_run")]
     format: Format,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// A finding a line, for programs
-    Json,
 }
 
 fn dry_run(format: Format, global: &Global) -> anyhow::Result<ExitCode> {

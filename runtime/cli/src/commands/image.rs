@@ -1,5 +1,6 @@
 //! `terrarium image`: the images of this machine, and what `run` needs of one.
 
+use super::Format;
 use crate::exit::WithCode;
 use anyhow::Context;
 use std::collections::BTreeMap;
@@ -102,15 +103,6 @@ enum Command {
         #[command(flatten)]
         location: Location,
     },
-}
-
-/// How to print.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// Columns for people
-    Table,
-    /// A JSON array
-    Json,
 }
 
 fn default_folder() -> PathBuf {

@@ -53,6 +53,16 @@ use std::io::Write;
 use std::process::ExitCode;
 use terrarium_container::{ContainerId, State, Store};
 
+/// How to print.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For programs
+    Json,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {

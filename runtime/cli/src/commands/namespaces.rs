@@ -1,5 +1,6 @@
 //! `terrarium namespaces`: who holds each namespace of the host.
 
+use super::Format;
 use super::terminal::harmless;
 use crate::Global;
 use anyhow::Context;
@@ -16,7 +17,7 @@ pub struct Args {
     /// Name the processes and holders below each namespace
     #[arg(long)]
     tree: bool,
-    /// How to print
+    /// How to print; as JSON a namespace a line
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     format: Format,
     /// Only namespaces of this kind: mnt, net, pid, ipc, uts, user or cgroup
@@ -25,15 +26,6 @@ pub struct Args {
     /// Only the namespace with this inode
     #[arg(value_name = "INODE")]
     inode: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// A namespace a line, for programs
-    Json,
 }
 
 fn kind(text: &str) -> Result<&'static str, String> {

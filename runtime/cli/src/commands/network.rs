@@ -1,5 +1,6 @@
 //! `terrarium network`: networks that are created by name and stay.
 
+use super::Format;
 use crate::Global;
 use anyhow::Context;
 use clap::Subcommand;
@@ -70,15 +71,6 @@ struct Create {
     /// Without a way out: no default route, nothing leaves it
     #[arg(long)]
     internal: bool,
-}
-
-#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// For programs
-    Json,
 }
 
 /// Runs the command.

@@ -1,24 +1,16 @@
 //! `terrarium ps`: the containers of this state folder.
 
+use super::Format;
 use crate::Global;
 use anyhow::Context;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use terrarium_container::{ContainerId, State, Store};
 
-/// How to print.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// Columns for people
-    Table,
-    /// A JSON array; each element is the container's state.json with its status now
-    Json,
-}
-
 /// List containers, those that have stopped and were not removed included.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How to print
+    /// How to print; as JSON an array, each element the container's state.json with its status now
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Taken for docker's sake: those that have ended are listed in any case

@@ -1,8 +1,9 @@
 //! `terrarium run`: a container from a folder, in the foreground or behind a supervisor.
 
+use super::Format;
 use super::audit::{Audit, AuditArgs};
 use super::bundle::BundleArgs;
-use super::explain::{self, Explanation};
+use super::explain::Explanation;
 use super::image::{ForRun, Location};
 use super::stop;
 use crate::exit::WithCode;
@@ -50,7 +51,7 @@ pub struct Args {
     /// Print each step of making it to standard error, with what one would type for it in a shell, what it cost, and the
     /// event that an observatory saw for it
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "table", value_name = "FORMAT")]
-    explain: Option<explain::Format>,
+    explain: Option<Format>,
     /// Limit memory, such as 32m or 1g (no swap unless --memory-swap says so)
     #[arg(long, short, value_name = "BYTES", help_heading = "Limits")]
     memory: Option<String>,

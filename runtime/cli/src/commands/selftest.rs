@@ -3,6 +3,7 @@
 //! What `doctor` is for attaching, this is for truth. The parent runs an observatory on a free port of loopback; the child
 //! moves into the cgroup, waits until its counters have been read, does what [`EXPECTED`] says, and waits again.
 
+use super::Format;
 use super::observe::probes;
 use crate::Global;
 use anyhow::{Context, bail};
@@ -23,15 +24,6 @@ use terrarium_observatory::kernel::cgroup_mounts::CgroupMounts;
 use terrarium_observatory::metrics::Shown;
 use terrarium_observatory::observe::{self, Options};
 use terrarium_observatory::probe::Settings;
-
-/// How to print
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
-}
 
 /// Do known things and say whether every counter is exact on this machine
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! `terrarium state` and `list`: what the OCI specification calls the state of a container.
 
+use super::Format;
 use crate::Global;
 use anyhow::Context;
 use serde_json::{Value, json};
@@ -29,19 +30,10 @@ fn value(state: &State) -> anyhow::Result<Value> {
     Ok(value)
 }
 
-/// How to print a list.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Format {
-    /// Columns for people
-    Table,
-    /// A JSON array of OCI states
-    Json,
-}
-
 /// List containers, as OCI engines read it (`ps` is for people).
 #[derive(Debug, clap::Args)]
 pub struct ListArgs {
-    /// How to print
+    /// How to print; as JSON an array of OCI states
     #[arg(long, short, value_enum, default_value_t = Format::Table)]
     format: Format,
     /// Print ids only

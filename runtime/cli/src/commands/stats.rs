@@ -1,5 +1,6 @@
 //! `terrarium stats`: what containers use, for people.
 
+use super::Format;
 use super::terminal::harmless;
 use crate::Global;
 use anyhow::Context;
@@ -25,20 +26,11 @@ pub struct Args {
     /// Show it once
     #[arg(long)]
     no_stream: bool,
-    /// How to print
+    /// How to print; as JSON an array a line, sizes in bytes, CPU in percent of one
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// The containers, by id or the beginning of one
     id: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// For programs: an array a line, sizes in bytes, CPU in percent of one
-    Json,
 }
 
 /// What a container has used by one moment.

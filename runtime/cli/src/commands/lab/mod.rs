@@ -5,8 +5,8 @@
 
 mod openings;
 
+use super::Format;
 use super::ask::Guard;
-use super::diff::Format;
 use super::leaks::{add_seen, paragraph, seen};
 use crate::Global;
 use crate::exit::WithCode;
