@@ -5,6 +5,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::layer::DeviceNodes;
 use crate::name::ImageName;
+use crate::pull::Progress;
 use crate::store::{ImageStore, LayerSource, NewImage};
 use oci_spec::image::{Arch, Descriptor, ImageIndex, ImageManifest, MediaType, Os};
 use serde::Deserialize;
@@ -24,11 +25,17 @@ pub struct Import {
     pub nodes: DeviceNodes,
 }
 
-/// Imports every image of the file, and gives their names.
-pub fn import(store: &ImageStore, what: &Import) -> Result<Vec<ImageName>> {
+/// Imports every image of the file, and gives their names. What is read of layers is told as received; `bytes` of a total is 0 where the
+/// file does not say.
+pub fn import(
+    store: &ImageStore,
+    what: &Import,
+    progress: &dyn Progress,
+) -> Result<Vec<ImageName>> {
     let name = what.name.as_deref().map(ImageName::parse_local).transpose()?;
     let parts = Parts::open(&what.path, store.scratch())?;
-    let importer = Importer { store, parts: &parts, nodes: what.nodes, shown: &what.path };
+    let importer =
+        Importer { store, parts: &parts, nodes: what.nodes, shown: &what.path, progress };
     if parts.has("oci-layout") || parts.has("index.json") {
         importer.layout(name.as_ref())
     } else if parts.has("manifest.json") {
@@ -62,6 +69,7 @@ struct Importer<'a> {
     parts: &'a Parts,
     nodes: DeviceNodes,
     shown: &'a Path,
+    progress: &'a dyn Progress,
 }
 
 impl Importer<'_> {
@@ -143,7 +151,9 @@ impl Importer<'_> {
             .iter()
             .map(|layer| Ok(blob_path(&Digest::parse(layer.digest().as_ref())?)))
             .collect::<Result<Vec<_>>>()?;
-        let mut source = FromParts { parts: self.parts, paths: &paths };
+        let bytes = parsed.layers().iter().map(Descriptor::size).sum();
+        self.progress.total(paths.len(), bytes, 0);
+        let mut source = FromParts { parts: self.parts, paths: &paths, progress: self.progress };
         self.store
             .add(&NewImage { name, manifest, config: &config, nodes: self.nodes }, &mut source)
     }
@@ -179,7 +189,9 @@ impl Importer<'_> {
             let layers: Vec<_> = image.layers.iter().map(|path| (path.as_str(), 0)).collect();
             let manifest = own_manifest(&config, &layers);
             for tag in tags {
-                let mut source = FromParts { parts: self.parts, paths: &image.layers };
+                self.progress.total(image.layers.len(), 0, 0);
+                let mut source =
+                    FromParts { parts: self.parts, paths: &image.layers, progress: self.progress };
                 let new = NewImage {
                     name: &tag,
                     manifest: &manifest,
@@ -215,7 +227,8 @@ impl Importer<'_> {
         })
         .to_string();
         let manifest = own_manifest(config.as_bytes(), &[(&digest.to_string(), 0)]);
-        let mut source = FromFile { path: archive };
+        self.progress.total(1, archive.metadata().map_or(0, |info| info.len()), 0);
+        let mut source = FromFile { path: archive, progress: self.progress };
         let new = NewImage {
             name: &name,
             manifest: &manifest,
@@ -258,9 +271,24 @@ fn runs_here(entry: &Descriptor) -> bool {
     })
 }
 
+/// Tells how much was read.
+struct Told<'a, R> {
+    inner: R,
+    progress: &'a dyn Progress,
+}
+
+impl<R: Read> Read for Told<'_, R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(into)?;
+        self.progress.received(read as u64);
+        Ok(read)
+    }
+}
+
 struct FromParts<'a> {
     parts: &'a Parts,
     paths: &'a [String],
+    progress: &'a dyn Progress,
 }
 
 impl LayerSource for FromParts<'_> {
@@ -269,12 +297,17 @@ impl LayerSource for FromParts<'_> {
             .paths
             .get(index)
             .ok_or_else(|| Error::malformed("image", "it has fewer layers than it says"))?;
-        self.parts.read(path)
+        Ok(Box::new(Told { inner: self.parts.read(path)?, progress: self.progress }))
+    }
+
+    fn done(&mut self, _index: usize) {
+        self.progress.unpacked();
     }
 }
 
 struct FromFile<'a> {
     path: &'a Path,
+    progress: &'a dyn Progress,
 }
 
 impl LayerSource for FromFile<'_> {
@@ -284,6 +317,10 @@ impl LayerSource for FromFile<'_> {
             path: self.path.to_owned(),
             source,
         })?;
-        Ok(Box::new(file))
+        Ok(Box::new(Told { inner: file, progress: self.progress }))
+    }
+
+    fn done(&mut self, _index: usize) {
+        self.progress.unpacked();
     }
 }

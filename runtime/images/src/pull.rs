@@ -40,9 +40,9 @@ pub struct Pull {
     pub nodes: DeviceNodes,
 }
 
-/// How a pull goes on.
+/// How a pull or an import goes on.
 pub trait Progress: Sync {
-    /// The layers to download have so many bytes in all, of which `have` are here from a pull that was interrupted.
+    /// The layers of an image have so many bytes in all, of which `have` are here from a pull that was interrupted.
     fn total(&self, layers: usize, bytes: u64, have: u64);
     /// So many more bytes came.
     fn received(&self, bytes: u64);

@@ -1,6 +1,7 @@
 //! `terrarium image`: the images of this machine, and what `run` needs of one.
 
 use super::Format;
+use super::pull::Bar;
 use crate::exit::WithCode;
 use anyhow::Context;
 use std::collections::BTreeMap;
@@ -59,6 +60,9 @@ enum Command {
         path: PathBuf,
         /// Name for the image; a root filesystem needs one, other files have theirs
         name: Option<String>,
+        /// Show no progress
+        #[arg(long, short)]
+        quiet: bool,
         #[command(flatten)]
         nodes: Nodes,
         #[command(flatten)]
@@ -124,9 +128,12 @@ impl Location {
 /// Runs the command.
 pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
     match &args.command {
-        Command::Import { path, name, nodes, location } => {
+        Command::Import { path, name, quiet, nodes, location } => {
             let what = Import { path: path.clone(), name: name.clone(), nodes: nodes.choice() };
-            for name in import(&location.store()?, &what)? {
+            let bar = Bar::new(*quiet);
+            let names = import(&location.store()?, &what, &bar);
+            bar.end();
+            for name in names? {
                 super::print(&name.to_string())?;
             }
         }

@@ -44,20 +44,36 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 
 /// Pulls `what` and gives its name in full; progress goes to standard error where that is a terminal.
 pub fn fetch(store: &ImageStore, what: &Pull, quiet: bool) -> anyhow::Result<String> {
-    let bar = Bar(ProgressBar::with_draw_target(
-        Some(0),
-        if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() },
-    ));
+    let bar = Bar::new(quiet);
     let name = pull(store, what, &bar);
-    bar.0.finish_and_clear();
+    bar.end();
     Ok(name?.to_string())
 }
 
-struct Bar(ProgressBar);
+/// A bar on standard error, where that is a terminal.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    /// One that is hidden where nobody wants it.
+    pub fn new(quiet: bool) -> Self {
+        let target =
+            if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        Self(ProgressBar::with_draw_target(Some(0), target))
+    }
+
+    /// Takes it away.
+    pub fn end(&self) {
+        self.0.finish_and_clear();
+    }
+}
 
 impl Progress for Bar {
     fn total(&self, layers: usize, bytes: u64, have: u64) {
-        let style = "{spinner} {msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}";
+        let style = if bytes == 0 {
+            "{spinner} {msg} {bytes}, {bytes_per_sec}"
+        } else {
+            "{spinner} {msg} {bar:30} {bytes} of {total_bytes}, {bytes_per_sec}"
+        };
         if let Ok(style) = ProgressStyle::with_template(style) {
             self.0.set_style(style);
         }
