@@ -37,6 +37,11 @@ impl Terminal {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
+    /// Gives its window another size.
+    pub fn resize(&self, columns: u16, lines: u16) {
+        self.tmux(&["resize-window", "-x", &columns.to_string(), "-y", &lines.to_string()]);
+    }
+
     /// What the screen shows.
     pub fn screen(&self) -> String {
         self.tmux(&["capture-pane", "-p"])

@@ -8,6 +8,7 @@ use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use terrarium_tests::bundle::Bundle;
+use terrarium_tests::terminal::Terminal;
 use terrarium_tests::{TestBed, eventually, require};
 
 /// A program that says that it is up and waits to be told to end.
@@ -279,6 +280,37 @@ fn read_terminal(mut master: File) -> String {
         text.extend_from_slice(&bytes[..n]);
     }
     String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn keys_and_sizes_of_the_terminal_are_the_containers() {
+    require!(Root, Program("busybox"), Program("tmux"));
+    let bed = TestBed::new();
+    let terminal = Terminal::open(bed.folder(), 120, 24, &[]);
+    let command = bed.terrarium();
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();
+    let words = words.join(std::ffi::OsStr::new(" "));
+    let (name, rootfs) = (bed.unique("keys"), bed.rootfs());
+    let words = words.to_str().expect("paths of tests are UTF-8");
+    terminal.line(&format!("{words} run --rm -it --name {name} {} -- sh", rootfs.display()));
+    // Ctrl-Z stops what runs inside, not the terrarium that shows it.
+    terminal.wait(&["/ #"]);
+    terminal.line("cat");
+    terminal.line("typed");
+    terminal.wait(&["typed\ntyped"]);
+    terminal.keys(&["C-z"]);
+    terminal.wait(&["Stopped"]);
+    terminal.line("kill %1; echo inside $$");
+    terminal.wait(&["inside 1"]);
+    terminal.line("sleep 600");
+    terminal.keys(&["C-c"]);
+    // The window grows, and the container is told.
+    terminal.resize(133, 40);
+    terminal.line("stty size");
+    terminal.wait(&["40 133"]);
+    terminal.keys(&["C-d"]);
+    terminal.line("echo outside $?");
+    terminal.wait(&["outside 0"]);
 }
 
 #[test]
