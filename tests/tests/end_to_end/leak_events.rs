@@ -313,6 +313,23 @@ fn descriptors_that_come_over_a_socket_are_counted_and_told() {
         if fine { Ok(()) } else { Err(format!("{findings:#?}")) }
     });
     assert!(checks(&bed, &observatory, other.name()).expect("JSON").is_empty());
+    // The same as edges, though nothing is open any more.
+    let mut command = bed.terrarium();
+    command.args(["leaks", taker.name(), "--graph", "json", "--observatory", &observatory.url("")]);
+    let drawn = process::run(&mut command).success();
+    let graph: Value = serde_json::from_str(&drawn).expect("JSON");
+    let edges = graph["edges"].as_array().expect("a list");
+    let drawn: BTreeSet<String> = edges
+        .iter()
+        .filter(|edge| edge["kind"] == "descriptor")
+        .map(|edge| format!("{} {}: {}", edge["from"], edge["to"], edge["what"]).replace('"', ""))
+        .collect();
+    let (from, to) = (taker.name(), other.name());
+    let expected = [
+        format!("{from} {to}: busybox came over a unix socket"),
+        format!("{from} host: passwd came over a unix socket, 2 times"),
+    ];
+    assert_eq!(drawn, BTreeSet::from(expected));
     taker.finish();
     other.finish();
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::process::ExitCode;
-use terrarium_observatory::leaks::graph::{Signals, graph};
+use terrarium_observatory::leaks::graph::{Passed, Seen, Signals, graph};
 use terrarium_observatory::leaks::{
     self, About, CHECKS, Check, Finding, LookError, Places, Report, Severity, Source, Suggestion,
     Wanted, about, every_check, json_line, residue,
@@ -107,7 +107,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
         |check: &Check| args.check.is_empty() || args.check.iter().any(|id| id == check.id);
     let places = Places::live(&root);
     if let Some(format) = args.graph {
-        let graph = graph(&places, &wanted, &signals(args)?).map_err(with_code)?;
+        let graph = graph(&places, &wanted, &crossings(args)?).map_err(with_code)?;
         super::print(&match format {
             GraphFormat::Dot => graph.dot(harmless),
             GraphFormat::Json => json_line(&graph),
@@ -159,11 +159,17 @@ fn asked(
     }
 }
 
-/// The signals between containers that an observatory remembers.
-fn signals(args: &Args) -> anyhow::Result<Vec<Signals>> {
-    let path = "/api/v1/events?follow=false&type=guard.signal";
-    let told = asked(args.observatory.as_deref(), &args.guard, path, "signals")?;
-    Ok(Signals::of_events(told.as_deref().unwrap_or_default().lines()))
+/// The signals and descriptors between containers that an observatory remembers.
+fn crossings(args: &Args) -> anyhow::Result<Seen> {
+    let told = |kind: &str, what: &str| {
+        let path = format!("/api/v1/events?follow=false&type=guard.{kind}");
+        let told = asked(args.observatory.as_deref(), &args.guard, &path, what)?;
+        anyhow::Ok(told.unwrap_or_default())
+    };
+    Ok(Seen {
+        signals: Signals::of_events(told("signal", "signals")?.lines()),
+        passed: Passed::of_events(told("scm_rights", "descriptors")?.lines()),
+    })
 }
 
 /// What a running observatory has found, if one runs.

@@ -131,12 +131,61 @@ impl Signals {
     }
 }
 
-/// Looks where containers touch: all of them, or those that are wanted with whom they touch. `signals` are what an
-/// observatory has seen, which the state does not tell.
+/// Files that a process of a container got over a unix socket from another mount namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// The id of the container that took them.
+    to: String,
+    /// The inode of the mount namespace that they are mounted in.
+    mount_namespace: u64,
+    /// The name of the last one.
+    file: String,
+    /// How many were seen.
+    count: u64,
+}
+
+impl Passed {
+    /// Of events `guard.scm_rights`, a line each.
+    pub fn of_events<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for line in lines {
+            let Ok(event) = serde_json::from_str::<serde_json::Value>(line) else { continue };
+            let text = |pointer: &str| {
+                event.pointer(pointer).and_then(|value| value.as_str()).unwrap_or_default()
+            };
+            let (to, file) = (text("/container/id").to_owned(), text("/guard/file").to_owned());
+            let inode = event.pointer("/guard/mount_namespace").and_then(serde_json::Value::as_u64);
+            let Some(mount_namespace) = inode.filter(|_| !to.is_empty()) else { continue };
+            let same = all
+                .iter_mut()
+                .find(|known| (&known.to, known.mount_namespace) == (&to, mount_namespace));
+            match same {
+                Some(known) => {
+                    known.count += 1;
+                    known.file = file;
+                }
+                None => all.push(Self { to, mount_namespace, file, count: 1 }),
+            }
+        }
+        all
+    }
+}
+
+/// What an observatory has seen that the state does not tell.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Signals.
+    pub signals: Vec<Signals>,
+    /// Descriptors.
+    pub passed: Vec<Passed>,
+}
+
+/// Looks where containers touch: all of them, or those that are wanted with whom they touch. `seen` is what an observatory
+/// knows besides.
 ///
 /// # Errors
 /// Where /proc cannot be read, or who is wanted is not there.
-pub fn graph(places: &Places, wanted: &Wanted, signals: &[Signals]) -> Result<Graph, LookError> {
+pub fn graph(places: &Places, wanted: &Wanted, seen: &Seen) -> Result<Graph, LookError> {
     let host = Host::look(places, wanted)?;
     let chosen: BTreeSet<usize> = host.chosen(wanted)?.into_iter().collect();
     let mut edges = BTreeSet::new();
@@ -152,7 +201,8 @@ pub fn graph(places: &Places, wanted: &Wanted, signals: &[Signals]) -> Result<Gr
         }
     }
     sockets(&host, &chosen, &mut edges);
-    signalled(&host, &chosen, signals, &mut edges);
+    signalled(&host, &chosen, &seen.signals, &mut edges);
+    passed(&host, &chosen, &seen.passed, &mut edges);
     let owners = owners(&host);
     for (at, one) in all.iter().enumerate() {
         let concerns = |other: usize| chosen.contains(&at) || chosen.contains(&other);
@@ -334,6 +384,25 @@ fn signalled(
     }
 }
 
+/// Files that came to containers that still run, from those that do.
+fn passed(host: &Host, chosen: &BTreeSet<usize>, all: &[Passed], edges: &mut BTreeSet<Edge>) {
+    for Passed { to, mount_namespace, file, count } in all {
+        let taker = host.containers.iter().position(|container| container.name.id == *to);
+        let Some(at) = taker else { continue };
+        let inode = Some(*mount_namespace);
+        let giver = host.containers.iter().position(|one| one.namespace(Kind::Mnt) == inode);
+        let is_hosts = host.is_own(Kind::Mnt, *mount_namespace);
+        let concerns = chosen.contains(&at) || giver.is_some_and(|giver| chosen.contains(&giver));
+        if !concerns || giver == Some(at) || (giver.is_none() && !is_hosts) {
+            continue;
+        }
+        let of = giver.map_or(HOST, |giver| &host.containers[giver].name.id);
+        let times = if *count == 1 { String::new() } else { format!(", {count} times") };
+        let what = format!("{file} came over a unix socket{times}");
+        edges.insert(edge(&host.containers[at], of, Crossing::Descriptor, what, false));
+    }
+}
+
 /// Which container each process is of.
 fn owners(host: &Host) -> BTreeMap<i32, usize> {
     let all = host.containers.iter().enumerate();
@@ -464,5 +533,30 @@ mod tests {
             count,
         };
         assert_eq!(told, [signals("b", "8 (sh)", 2), signals(HOST, "9 (sh)", 1)]);
+    }
+
+    #[test]
+    fn descriptors_are_added_up_by_where_they_come_from() {
+        let line = |to: &str, inode: &str, file: &str| {
+            format!(
+                r#"{{"container":{{"id":"{to}"}},"guard":{{"mount_namespace":{inode},"file":"{file}"}}}}"#
+            )
+        };
+        let lines = [
+            line("a", "7", "one"),
+            line("a", "7", "two"),
+            line("a", "8", "one"),
+            line("", "7", "host's"),
+            line("a", "null", "none"),
+            "not JSON".to_owned(),
+        ];
+        let told = Passed::of_events(lines.iter().map(String::as_str));
+        let passed = |mount_namespace, file: &str, count| Passed {
+            to: "a".into(),
+            mount_namespace,
+            file: file.into(),
+            count,
+        };
+        assert_eq!(told, [passed(7, "two", 2), passed(8, "one", 1)]);
     }
 }
