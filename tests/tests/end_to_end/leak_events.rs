@@ -219,6 +219,12 @@ fn a_container_has_not_done_what_another_of_its_name_did() {
     let mut second = container.follow();
     let answer = second.call("true");
     assert!(checks(&bed, &observatory, container.name()).expect("JSON").is_empty(), "{answer}");
+    let path =
+        format!("/api/v1/events?follow=false&container={}&type=finding.close", container.name());
+    let told = events::parse(&http::get(&observatory.url(&path)).expect("it serves").body);
+    let told = told.expect("events are JSON");
+    let closed = told.iter().find(|one| one["finding"]["check"] == "chroot-performed");
+    assert_eq!(closed.map(|one| &one["finding"]["closed"]), Some(&json!("container_ended")));
     second.call("guard chroot 1 /");
     eventually("the second one's is told, once", || {
         let findings = observatory.leaks(&bed, container.name())?;

@@ -308,9 +308,7 @@ impl Log {
             Record::CgroupMkdir(made) => {
                 let path = text(&made.path);
                 self.sessions.cgroup_made(&path);
-                // What is told of this path was done by one that has ended.
-                self.events.retain(|(_, of, _), _| *of != path);
-                self.nameless.retain(|(_, of, _), _| *of != path);
+                self.forget(&path);
             }
             Record::Exit(_) if header.pid == header.tid => {
                 self.tasks.remove(&header.pid);
@@ -392,6 +390,18 @@ impl Log {
         let container = attribution.container.clone();
         let ns_pid = header.ns_pid;
         self.follow(header.pid, Task { standing, parent, program, container, session, ns_pid });
+    }
+
+    /// A cgroup with this path is made: what is told of it was done by a container that has ended.
+    fn forget(&mut self, path: &str) {
+        let keys: Vec<_> = self.events.keys().filter(|(_, of, _)| of == path).cloned().collect();
+        for key in keys {
+            self.nameless.remove(&key);
+            let finding = self.events.remove(&key).filter(|one| !one.container.id.is_empty());
+            if let Some(finding) = finding {
+                self.news.push(News::Closed(Box::new(finding), Closed::ContainerEnded));
+            }
+        }
     }
 
     /// Judges what a process of a container's did.
