@@ -51,6 +51,9 @@ pub fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
+/// A list of possible values of more bytes than this is not told.
+const MOST_VALUES: usize = 240;
+
 /// Clap's error on one line: what is wrong, and its tips. The usage is a `--help` away.
 fn one_line(text: &str) -> String {
     let text = text.strip_prefix("error: ").unwrap_or(text);
@@ -58,6 +61,12 @@ fn one_line(text: &str) -> String {
     let words = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut parts = text.split("\n\n").map(words).filter(|part| !part.is_empty());
     let mut line = parts.next().unwrap_or_default();
+    // A line is to be read.
+    if let Some(at) = line.find(" [possible values: ")
+        && line.len() - at > MOST_VALUES
+    {
+        line.truncate(at);
+    }
     for hint in parts.map(|part| part.trim_start_matches("tip: ").to_owned()) {
         if !hint.starts_with("For more information") {
             line = format!("{line} ({hint})");
@@ -84,6 +93,19 @@ mod tests {
         check(
             "error: invalid value 'x' for '--cpus <N>': not a number\n\nFor more information, try '--help'.\n",
             "invalid value 'x' for '--cpus <N>': not a number (see --help)",
+        );
+        let values = |values: &str| {
+            format!(
+                "error: invalid value 'x' for '<NAME>'\n  [possible values: {values}]\n\n  tip: a similar value exists: 'y'\n"
+            )
+        };
+        check(
+            &values("y, z"),
+            "invalid value 'x' for '<NAME>' [possible values: y, z] (a similar value exists: 'y') (see --help)",
+        );
+        check(
+            &values(&"y, z, ".repeat(50)),
+            "invalid value 'x' for '<NAME>' (a similar value exists: 'y') (see --help)",
         );
     }
 }

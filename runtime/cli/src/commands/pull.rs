@@ -77,7 +77,8 @@ impl Progress for Bar {
         if let Ok(style) = ProgressStyle::with_template(style) {
             self.0.set_style(style);
         }
-        self.0.set_message(format!("{layers} layers"));
+        let noun = if layers == 1 { "layer" } else { "layers" };
+        self.0.set_message(format!("{layers} {noun}"));
         self.0.set_length(bytes);
         self.0.set_position(have);
         self.0.reset_eta();

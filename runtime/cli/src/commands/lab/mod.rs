@@ -9,8 +9,8 @@ use super::Format;
 use super::ask::Guard;
 use super::leaks::{add_seen, paragraph, seen};
 use crate::Global;
-use crate::exit::WithCode;
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
+use clap::builder::PossibleValuesParser;
 use openings::{OPENINGS, Opening, Program, Subject};
 use serde_json::json;
 use std::fs;
@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 )]
 pub struct Args {
     /// The opening's name, which is that of its check; `list` for their names, `all` for one after the other
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "NAME", value_parser = names(), hide_possible_values = true)]
     name: String,
     /// Root filesystem or image with `sleep` and `unshare`; else one of this machine's static busybox
     #[arg(value_name = "ROOTFS")]
@@ -58,6 +58,12 @@ pub struct Args {
     format: Format,
 }
 
+/// What may be asked for, which completions know.
+fn names() -> PossibleValuesParser {
+    let openings = OPENINGS.iter().map(|opening| opening.check);
+    ["list", "all"].into_iter().chain(openings).collect::<Vec<_>>().into()
+}
+
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     if args.name == "list" {
@@ -65,10 +71,6 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     }
     let chosen: Vec<&Opening> =
         OPENINGS.iter().filter(|o| args.name == "all" || o.check == args.name).collect();
-    if chosen.is_empty() {
-        let error = anyhow!("find opening {:?}: there is none (`terrarium lab list`)", args.name);
-        return Err(WithCode::error(2, error));
-    }
     let root = std::path::absolute(&global.root).context("find state folder")?;
     let bench = Bench { root, args };
     let made = Folder::make()?;
