@@ -264,7 +264,7 @@ fn descriptors_that_come_over_a_socket_are_counted_and_told() {
     require!(Root, CgroupV2, Btf, Program("busybox"));
     let bed = TestBed::new();
     let observatory = Observatory::start(&bed, &["--probes", "guard,task,cgroup"]);
-    let mut other = bed.container("other").follow();
+    let other = bed.container("other").follow();
     let folder = bed.folder().join("sockets");
     fs::create_dir(&folder).expect("the test's folder is writable");
     let volume = format!("{}:/sockets", folder.display());

@@ -101,28 +101,29 @@ pub fn payload(record: &Guard) -> Value {
         }
         Some(GuardCall::Chroot | GuardCall::Creat) | None => {}
     }
-    match call {
-        Some(
-            GuardCall::Chroot
-            | GuardCall::Mknod
-            | GuardCall::Mknodat
-            | GuardCall::Open
-            | GuardCall::Openat
-            | GuardCall::Openat2
-            | GuardCall::Creat,
-        ) => set("path", json!(text)),
-        Some(
-            GuardCall::FinitModule
-            | GuardCall::KexecFileLoad
-            | GuardCall::OpenByHandleAt
-            | GuardCall::Recvmsg,
-        ) => set("file", json!(text)),
-        Some(GuardCall::AddKey | GuardCall::RequestKey | GuardCall::Keyctl) => {
-            set("description", json!(text));
-        }
-        _ => {}
+    if let Some(key) = call.and_then(meaning_of_text) {
+        set(key, json!(text));
     }
     Value::Object(guard)
+}
+
+/// What the text of a record is, where the call has one.
+const fn meaning_of_text(call: GuardCall) -> Option<&'static str> {
+    match call {
+        GuardCall::Chroot
+        | GuardCall::Mknod
+        | GuardCall::Mknodat
+        | GuardCall::Open
+        | GuardCall::Openat
+        | GuardCall::Openat2
+        | GuardCall::Creat => Some("path"),
+        GuardCall::FinitModule
+        | GuardCall::KexecFileLoad
+        | GuardCall::OpenByHandleAt
+        | GuardCall::Recvmsg => Some("file"),
+        GuardCall::AddKey | GuardCall::RequestKey | GuardCall::Keyctl => Some("description"),
+        _ => None,
+    }
 }
 
 /// The target's process, where the call has one: its id for the host, and as the caller gave it.
