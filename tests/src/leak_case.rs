@@ -105,6 +105,12 @@ impl<'a> LeakCase<'a> {
         self.bed.finish(command.arg("exec").arg(&self.id).args(words))
     }
 
+    /// Runs the process of a `process.json` in it to its end.
+    pub fn exec_process(&self, file: &str) -> Outcome {
+        let mut command = self.program();
+        self.bed.finish(command.args(["exec", "--process", file]).arg(&self.id))
+    }
+
     /// Its `config.json`.
     pub fn spec(&self) -> Value {
         let text = fs::read(self.folder.join("config.json")).expect("the bundle is there");

@@ -137,14 +137,17 @@ impl Sets {
         std::iter::once("-all".to_owned()).chain(added).collect::<Vec<_>>().join(",")
     }
 
-    /// Reads the spec's sets; a missing one is empty.
-    pub(crate) fn from_spec(capabilities: &LinuxCapabilities) -> Self {
+    /// Reads the spec's sets; a missing one is empty, and all are where it has none, as with runc and crun.
+    pub(crate) fn from_spec(capabilities: Option<&LinuxCapabilities>) -> Self {
+        let set = |of: fn(&LinuxCapabilities) -> &Option<Capabilities>| {
+            bits(capabilities.and_then(|all| of(all).as_ref()))
+        };
         Self {
-            bounding: bits(capabilities.bounding().as_ref()),
-            effective: bits(capabilities.effective().as_ref()),
-            permitted: bits(capabilities.permitted().as_ref()),
-            inheritable: bits(capabilities.inheritable().as_ref()),
-            ambient: bits(capabilities.ambient().as_ref()),
+            bounding: set(LinuxCapabilities::bounding),
+            effective: set(LinuxCapabilities::effective),
+            permitted: set(LinuxCapabilities::permitted),
+            inheritable: set(LinuxCapabilities::inheritable),
+            ambient: set(LinuxCapabilities::ambient),
         }
     }
 

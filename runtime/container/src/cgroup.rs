@@ -451,10 +451,13 @@ impl Cgroups {
             .collect()
     }
 
-    /// What `/sys/fs/cgroup` is to show inside.
-    pub(crate) fn view(&self) -> CgroupView {
+    /// What `/sys/fs/cgroup` is to show inside. Where no cgroup namespace tells the kernel (`is_namespaced`), it is the container's own
+    /// cgroups that are shown, and not the host's.
+    pub(crate) fn view(&self, is_namespaced: bool) -> CgroupView {
         if self.pure_unified {
-            return CgroupView { pure_unified: true, folders: Vec::new() };
+            let top = self.members.first().map(|member| member.hierarchy.top());
+            let top = top.filter(|_| !is_namespaced);
+            return CgroupView { pure_unified: true, top, folders: Vec::new() };
         }
         let folders = self
             .members
@@ -466,10 +469,11 @@ impl Cgroups {
                 } else {
                     controllers.join(",").replace("name=", "")
                 };
-                CgroupFolder { name, controllers: controllers.clone() }
+                let own = (!is_namespaced).then(|| member.folder.clone());
+                CgroupFolder { name, controllers: controllers.clone(), own }
             })
             .collect();
-        CgroupView { pure_unified: false, folders }
+        CgroupView { pure_unified: false, top: None, folders }
     }
 }
 

@@ -730,7 +730,7 @@ impl FirstProcess {
 }
 
 /// The socket on which the first process waits for `start`, in the container's folder.
-const START_SOCKET: &str = "start.sock";
+pub(crate) const START_SOCKET: &str = "start.sock";
 
 fn listen(folder: &Path) -> Result<OwnedFd> {
     let path = folder.join(START_SOCKET);

@@ -215,6 +215,12 @@ fn plan(
     let folder = store.folder(id);
     let spec = stored_spec(&folder)?;
     let linux = spec.linux().clone().unwrap_or_default();
+    let mut process = process.clone();
+    if process.capabilities().is_none() {
+        // Those of the container, as with runc.
+        let own = spec.process().as_ref().and_then(|own| own.capabilities().clone());
+        process.set_capabilities(own);
+    }
     let below = options.cgroup.as_deref().unwrap_or(Path::new(""));
     if below.components().any(|part| part == std::path::Component::ParentDir) {
         let value = below.display().to_string();
@@ -258,14 +264,14 @@ fn plan(
         namespaces.push((flag(kind), file.into()));
     }
     Ok(ExecPlan {
-        process: plan::program(process, &linux)?,
+        process: plan::program(&process, &linux)?,
         preserve_fds: options.preserve_fds,
         profile: linux.seccomp().clone(),
         cgroups,
         unified,
         enters_user: namespaces.iter().any(|(kind, _)| *kind == CloneFlags::CLONE_NEWUSER),
         runtime_enters_user: !rustix::process::geteuid().is_root(),
-        cpus: affinity(process, ExecCPUAffinity::cpu_affinity_final)?,
+        cpus: affinity(&process, ExecCPUAffinity::cpu_affinity_final)?,
         namespaces,
     })
 }
@@ -342,6 +348,6 @@ fn enter_and_execute(plan: &ExecPlan, socket: &Socket) -> Result<Infallible, Fai
         let master = console::open(terminal, None)?;
         socket.send(&Message::Terminal, Some(master.as_raw_fd())).step("send", "terminal")?;
     }
-    init::become_user(&plan.process, socket)?;
-    init::execute(&plan.process, socket, &labels, plan.preserve_fds)
+    let env = init::become_user(&plan.process, socket)?;
+    init::execute(&plan.process, &env, socket, &labels, plan.preserve_fds)
 }

@@ -4,6 +4,7 @@
 //! controller of its own, which a container joins where there is no unified hierarchy.
 
 use crate::cgroup;
+use crate::container::START_SOCKET;
 use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
 use crate::state::{State, Status};
@@ -111,7 +112,13 @@ fn change(store: &Store, id: &ContainerId, frozen: bool) -> Result<()> {
         )
     })?;
     freezer.set(frozen)?;
-    state.status = if frozen { Status::Paused } else { Status::Running };
+    // One that waits for its start still does.
+    let is_started = !folder.path().join(START_SOCKET).exists();
+    state.status = match (frozen, is_started) {
+        (true, _) => Status::Paused,
+        (false, true) => Status::Running,
+        (false, false) => Status::Created,
+    };
     state.write(folder.path())
 }
 

@@ -36,6 +36,11 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Whether the kernel said EPERM.
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EPERM)
+    }
+
     fn report(self) -> Report {
         Report {
             kind: self.kind,
@@ -128,7 +133,7 @@ pub(crate) struct ProcessPlan {
     /// File mode creation mask.
     pub umask: u32,
     /// Capabilities; none leaves them alone.
-    pub capabilities: Option<Sets>,
+    pub capabilities: Sets,
     /// Resource limits.
     pub rlimits: Vec<(Resource, u64, u64)>,
     /// Whether exec may not gain rights.
@@ -313,7 +318,7 @@ fn set_up_and_execute(
     run_hooks("createContainer", &plan.hooks.create_container, &plan.oci_state, "creating")?;
     rootfs::pivot(&root, &plan.root)?;
     drop(root);
-    become_user(&plan.process, socket)?;
+    let env = become_user(&plan.process, socket)?;
     if plan.dies_with_runtime {
         // After the last change of credentials, which would clear it, and before waiting for `Start`, which ends at
         // once when the runtime is gone already.
@@ -330,10 +335,10 @@ fn set_up_and_execute(
     wait_for_start(socket, listener.as_ref())?;
     run_hooks("startContainer", &plan.hooks.start_container, &plan.oci_state, "created")?;
     if let Some(reaper) = &plan.reaper {
-        return execute_reaper(&plan.process, socket, &labels, reaper, plan.preserve_fds)
+        return execute_reaper(&plan.process, &env, socket, &labels, reaper, plan.preserve_fds)
             .map_err(Some);
     }
-    execute(&plan.process, socket, &labels, plan.preserve_fds).map_err(Some)
+    execute(&plan.process, &env, socket, &labels, plan.preserve_fds).map_err(Some)
 }
 
 /// Sends what was recorded for `--explain`, nothing unless somebody asked for it.
@@ -480,8 +485,14 @@ fn sysctl(root: &rootfs::Root, parameters: &[(PathBuf, String)]) -> Result<(), F
     Ok(())
 }
 
-/// Takes the user, groups, limits and capabilities of the program, and its working folder.
-pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<(), Failure> {
+/// Takes the user, groups, limits and capabilities of the program, and its working folder. Gives its environment: as it was asked for,
+/// and HOME by the container's /etc/passwd, as runc and crun do.
+pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<Vec<CString>, Failure> {
+    let mut env = process.env.clone();
+    if !env.iter().any(|variable| variable.as_bytes().starts_with(b"HOME=")) {
+        let home = format!("HOME={}", crate::user::home_of(process.uid));
+        env.extend(CString::new(home));
+    }
     process.attributes.apply()?;
     if !process.no_new_privileges {
         // Without no_new_privs a filter may be loaded by CAP_SYS_ADMIN only, which goes away below.
@@ -494,10 +505,8 @@ pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<(), 
             "raising a hard limit needs CAP_SYS_RESOURCE",
         )?;
     }
-    if let Some(sets) = &process.capabilities {
-        sets.bound()?;
-        rustix::thread::set_keep_capabilities(true).step("keep", "capabilities")?;
-    }
+    process.capabilities.bound()?;
+    rustix::thread::set_keep_capabilities(true).step("keep", "capabilities")?;
     let timer = explain::timer();
     let groups: Vec<Gid> = process.groups.iter().map(|&gid| Gid::from_raw(gid)).collect();
     match rustix::thread::set_thread_groups(&groups) {
@@ -507,17 +516,15 @@ pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<(), 
     }
     set_gid(process.gid)?;
     set_uid(process.uid)?;
-    if let Some(sets) = &process.capabilities {
-        rustix::thread::set_keep_capabilities(false).step("drop", "kept capabilities")?;
-        sets.apply()?;
-    }
+    rustix::thread::set_keep_capabilities(false).step("drop", "kept capabilities")?;
+    process.capabilities.apply()?;
     if process.no_new_privileges {
         rustix::thread::set_no_new_privs(true).step("set", "no_new_privs")?;
     }
     timer.note("capset", || rights_command(process));
     enter_cwd(&process.cwd)?;
     rustix::process::umask(Mode::from_raw_mode(process.umask));
-    Ok(())
+    Ok(env)
 }
 
 /// What gives a program the same user and rights in a shell.
@@ -529,9 +536,8 @@ fn rights_command(process: &ProcessPlan) -> String {
     } else {
         format!("--groups {}", groups.join(","))
     });
-    if let Some(sets) = &process.capabilities {
-        words.push(format!("--inh-caps -all --bounding-set {}", sets.bounding_words()));
-    }
+    let bounding = process.capabilities.bounding_words();
+    words.push(format!("--inh-caps -all --bounding-set {bounding}"));
     words.extend(process.no_new_privileges.then(|| "--no-new-privs".to_owned()));
     words.push(explain::word(
         &process.args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default(),
@@ -585,6 +591,7 @@ fn enter_cwd(cwd: &Path) -> Result<(), Failure> {
 /// Replaces this process by the program.
 pub(crate) fn execute(
     process: &ProcessPlan,
+    env: &[CString],
     socket: &Socket,
     labels: &OpenLabels,
     preserve_fds: u32,
@@ -605,7 +612,7 @@ pub(crate) fn execute(
     let mut denied = None;
     let mut found = None;
     for candidate in candidates(&program, &process.env) {
-        let Err(error) = nix::unistd::execve(&candidate, &process.args, &process.env);
+        let Err(error) = nix::unistd::execve(&candidate, &process.args, env);
         match error {
             Errno::ENOENT | Errno::ENOTDIR => {
                 if rustix::fs::access(candidate.as_c_str(), rustix::fs::Access::EXISTS).is_ok() {
@@ -625,6 +632,7 @@ pub(crate) fn execute(
 /// Replaces this process by terrarium's init, which executes the program as its child.
 fn execute_reaper(
     process: &ProcessPlan,
+    env: &[CString],
     socket: &Socket,
     labels: &OpenLabels,
     reaper: &OwnedFd,
@@ -640,8 +648,7 @@ fn execute_reaper(
     let mut args = vec![c"terrarium-init".into(), program];
     args.extend(process.args.iter().cloned());
     let flags = nix::fcntl::AtFlags::AT_EMPTY_PATH;
-    nix::unistd::execveat(reaper.as_fd(), c"", &args, &process.env, flags)
-        .step("execute", "terrarium-init")
+    nix::unistd::execveat(reaper.as_fd(), c"", &args, env, flags).step("execute", "terrarium-init")
 }
 
 fn exec_command(process: &ProcessPlan) -> String {

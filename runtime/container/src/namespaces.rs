@@ -153,6 +153,12 @@ impl NamespacePlan {
         self.has_new(CloneFlags::CLONE_NEWUSER) || self.join_user.is_some()
     }
 
+    /// Whether it has another cgroup namespace than the host.
+    pub(crate) fn has_cgroup_namespace(&self) -> bool {
+        let kind = CloneFlags::CLONE_NEWCGROUP;
+        self.has_new(kind) || self.join.iter().any(|join| join.kind == kind)
+    }
+
     /// Flags for clone3: all new namespaces but the time one ([`Self::enter_new_time`]) and the cgroup one, which is unshared by the first process once it
     /// is in its cgroups (the namespace's root is the cgroup that its creator is in).
     pub(crate) fn clone_flags(&self) -> u64 {

@@ -164,7 +164,7 @@ fn root(
         devices: devices::from_spec(linux.devices().as_deref().unwrap_or_default()),
         masked: absolute("linux.maskedPaths", linux.masked_paths())?,
         readonly_paths: absolute("linux.readonlyPaths", linux.readonly_paths())?,
-        cgroups: context.cgroups.view(),
+        cgroups: context.cgroups.view(namespaces.has_cgroup_namespace()),
         bind_devices: namespaces.has_user_namespace(),
     })
 }
@@ -247,7 +247,7 @@ pub(crate) fn program(process: &Process, linux: &Linux) -> Result<ProcessPlan> {
         gid: user.gid(),
         groups: user.additional_gids().clone().unwrap_or_default(),
         umask: user.umask().unwrap_or(0o022) & 0o777,
-        capabilities: process.capabilities().as_ref().map(Sets::from_spec),
+        capabilities: Sets::from_spec(process.capabilities().as_ref()),
         rlimits: process
             .rlimits()
             .iter()

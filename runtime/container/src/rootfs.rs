@@ -28,6 +28,8 @@ use std::path::{Component, Path, PathBuf};
 pub(crate) struct CgroupView {
     /// The unified hierarchy at the mount point itself (pure cgroup v2).
     pub pure_unified: bool,
+    /// The host's mount of it, where the container has no cgroup namespace: it may not be able to mount it itself.
+    pub top: Option<PathBuf>,
     /// Else: a folder for each hierarchy that the container has a cgroup of its own in. Others are left out:
     /// there the container sits in the runtime's cgroup, which is none of its business.
     pub folders: Vec<CgroupFolder>,
@@ -40,6 +42,9 @@ pub(crate) struct CgroupFolder {
     pub name: String,
     /// The v1 controllers that select the hierarchy; none for the unified one.
     pub controllers: Vec<String>,
+    /// The container's cgroup on the host, where that is to be shown instead of what a mount would: without a cgroup namespace
+    /// that is the whole host's.
+    pub own: Option<PathBuf>,
 }
 
 /// Everything about the filesystem that the spec says.
@@ -402,6 +407,32 @@ fn finish(new: BorrowedFd<'_>, propagation: u64, mount: &Mount) -> Result<(), Fa
     change_mount(new, mount.tree_change).step("set options of", on)
 }
 
+/// Each of several controllers in one hierarchy is a link to it.
+fn link_controllers(root: &Root, folder: &CgroupFolder, path: &Path) -> Result<(), Failure> {
+    if folder.controllers.len() > 1 {
+        let (parent, _) = root.parent(path).step("open", path)?;
+        for controller in &folder.controllers {
+            rustix::fs::symlinkat(folder.name.as_str(), parent.as_fd(), controller.as_str())
+                .step("link", path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Shows a cgroup of the host's at `on`.
+fn attach_own(
+    own: &Path,
+    change: MountChange,
+    target: BorrowedFd<'_>,
+    on: &Path,
+) -> Result<(), Failure> {
+    let new = clone_tree(CWD, own, false).step("bind", own)?;
+    attach(new.as_fd(), target).step("bind on", on)?;
+    let private = MountChange { propagation: MsFlags::MS_PRIVATE.bits(), ..MountChange::default() };
+    change_mount(new.as_fd(), private).step("cut off from the host's", on)?;
+    change_mount(new.as_fd(), change).step("set options of", on)
+}
+
 /// `/sys/fs/cgroup`: the container's own cgroups, as its cgroup namespace shows them.
 fn cgroups(root: &Root, mount: &Mount, view: &CgroupView) -> Result<(), Failure> {
     let on = mount.destination.as_path();
@@ -421,7 +452,14 @@ fn cgroups(root: &Root, mount: &Mount, view: &CgroupView) -> Result<(), Failure>
         }
     };
     if view.pure_unified {
-        return attach_new(c"cgroup2", &[], mount.change.set, target.as_fd(), on);
+        let mounted = attach_new(c"cgroup2", &[], mount.change.set, target.as_fd(), on);
+        // Only a cgroup namespace of its own gives a user namespace the right to.
+        return match (mounted, &view.top) {
+            (Err(failure), Some(top)) if failure.is_refusal() => {
+                attach_own(top, mount.change, target.as_fd(), on)
+            }
+            (mounted, _) => mounted,
+        };
     }
     let readonly = u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits());
     let mode = [crate::mount::FsOption::Value(c"mode".into(), c"755".into())];
@@ -430,6 +468,11 @@ fn cgroups(root: &Root, mount: &Mount, view: &CgroupView) -> Result<(), Failure>
         let path = on.join(&folder.name);
         let target =
             root.ensure_folder(&path, ResolveFlags::NO_SYMLINKS).step("make", path.as_path())?;
+        if let Some(own) = &folder.own {
+            attach_own(own, mount.change, target.as_fd(), &path)?;
+            link_controllers(root, folder, &path)?;
+            continue;
+        }
         if folder.controllers.is_empty() {
             attach_new(c"cgroup2", &[], mount.change.set, target.as_fd(), &path)?;
             continue;
@@ -446,13 +489,7 @@ fn cgroups(root: &Root, mount: &Mount, view: &CgroupView) -> Result<(), Failure>
             }
         }
         attach_new(c"cgroup", &options, mount.change.set, target.as_fd(), &path)?;
-        if folder.controllers.len() > 1 {
-            let (parent, _) = root.parent(&path).step("open", on)?;
-            for controller in &folder.controllers {
-                rustix::fs::symlinkat(folder.name.as_str(), parent.as_fd(), controller.as_str())
-                    .step("link", path.as_path())?;
-            }
-        }
+        link_controllers(root, folder, &path)?;
     }
     if mount.change.set & readonly != 0 {
         let tmpfs = root.open(on, ResolveFlags::empty()).step("open", on)?;

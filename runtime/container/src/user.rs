@@ -70,6 +70,15 @@ fn read(rootfs: &Path, path: &str) -> String {
     text
 }
 
+/// The home folder of a user, by the `/etc/passwd` of this process' root; `/` where that knows none.
+pub(crate) fn home_of(uid: u32) -> String {
+    let passwd = read(Path::new("/"), "etc/passwd");
+    let mut lines = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let line = lines.find(|fields| fields.len() >= 6 && fields[2].parse() == Ok(uid));
+    let home = line.map(|fields| fields[5]).filter(|home| !home.is_empty() && !home.contains('\0'));
+    home.unwrap_or("/").to_owned()
+}
+
 fn lookup(passwd: &str, group: &str, wanted: &str) -> Result<User> {
     let (user, chosen_group) = match wanted.split_once(':') {
         Some((user, group)) => (user, Some(group)),

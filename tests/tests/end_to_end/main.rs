@@ -34,6 +34,7 @@ mod news;
 mod observe;
 mod oci;
 mod options;
+mod oracle;
 mod packages;
 mod page;
 mod prometheus;
