@@ -4,7 +4,7 @@
 //! field layouts) is there. The guest is made of the project's own static binaries, busybox, and
 //! `ip` and `nft` with their libraries; it has no disk and no network card.
 
-mod debian;
+pub mod debian;
 mod initramfs;
 mod machine;
 mod matrix;

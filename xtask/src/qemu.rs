@@ -1,7 +1,7 @@
 //! Which qemu boots the guests: the machine's, or one unpacked below cargo's target folder.
 //!
 //! Debian's qemu-system-x86 cannot be installed beside a qemu-utils that comes from backports. Set-up takes nothing away
-//! from the machine; it then downloads the same packages and unpacks them for the guests alone.
+//! from the machine; it then downloads the packages, of backports where there are any, and unpacks them for the guests alone.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,6 +11,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::kernels::debian::KEYRING;
 use crate::shell;
 use crate::workspace::Workspace;
 
@@ -82,7 +83,14 @@ pub fn unpack(packages: &[&str]) -> Result<()> {
     apt.args(["install", "--download-only", "--yes", "--no-install-recommends", "--quiet"]);
     apt.args(["-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]);
     apt.arg("-o").arg(format!("Dir::Cache::archives={}", archives.display())).args(packages);
-    shell::run(&mut apt)?;
+    let newer = Backports::look(folder);
+    if let Err(error) = &newer {
+        shell::note(&format!("note: {error:#}"));
+    }
+    match newer.ok().flatten() {
+        Some(backports) => shell::run(apt.args(backports.options()))?,
+        None => shell::run(&mut apt)?,
+    }
     // Into a name of its own first: an unpacking that was stopped half-way must not count.
     let staging = folder.join("unpacking");
     let _ = fs::remove_dir_all(&staging);
@@ -95,12 +103,102 @@ pub fn unpack(packages: &[&str]) -> Result<()> {
     }
     let _ = fs::remove_dir_all(&root);
     fs::rename(&staging, &root).with_context(|| format!("rename to {}", root.display()))?;
+    let _ = fs::remove_dir_all(folder.join("lists"));
     fs::remove_dir_all(&archives).with_context(|| format!("remove {}", archives.display()))
+}
+
+/// Debian's newer packages for this release, of which apt knows here alone.
+struct Backports {
+    suite: String,
+    sources: PathBuf,
+    lists: PathBuf,
+}
+
+impl Backports {
+    /// Makes them known; `None` where this is not a release of Debian's.
+    fn look(folder: &Path) -> Result<Option<Self>> {
+        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+        let of = |name: &str| {
+            let value = release.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(value.trim_matches('"').to_owned())
+        };
+        let (Some("debian"), Some(codename)) = (of("ID=").as_deref(), of("VERSION_CODENAME="))
+        else {
+            return Ok(None);
+        };
+        let (archive, _) = crate::kernels::debian::mirrors()?;
+        let suite = format!("{codename}-backports");
+        let (sources, lists) = (folder.join("sources.list"), folder.join("lists"));
+        fs::create_dir_all(lists.join("partial"))
+            .with_context(|| format!("create {}", lists.display()))?;
+        let keyring = Path::new(KEYRING);
+        let signed =
+            if keyring.exists() { format!("[signed-by={KEYRING}] ") } else { String::new() };
+        let text =
+            format!("deb {signed}{archive} {codename} main\ndeb {signed}{archive} {suite} main\n");
+        fs::write(&sources, text).with_context(|| format!("write {}", sources.display()))?;
+        let backports = Self { suite, sources, lists };
+        let mut apt = Command::new("apt-get");
+        apt.args(["update", "--quiet", "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User="]);
+        shell::run(apt.args(backports.places()))?;
+        Ok(Some(backports))
+    }
+
+    fn places(&self) -> Vec<OsString> {
+        [
+            format!("Dir::Etc::SourceList={}", self.sources.display()),
+            "Dir::Etc::SourceParts=-".to_owned(),
+            format!("Dir::State::Lists={}", self.lists.display()),
+            "Dir::Cache::pkgcache=".to_owned(),
+            "Dir::Cache::srcpkgcache=".to_owned(),
+        ]
+        .into_iter()
+        .flat_map(|option| [OsString::from("-o"), option.into()])
+        .collect()
+    }
+
+    /// Options that make apt take a package from there.
+    fn options(&self) -> Vec<OsString> {
+        let mut all = self.places();
+        all.extend(["-t".into(), self.suite.clone().into()]);
+        all
+    }
+}
+
+/// What `--version` says: 10 and 0 of "QEMU emulator version 10.0.2 (…)".
+fn version(said: &str) -> Option<(u32, u32)> {
+    let mut numbers = said.split_once("version ")?.1.split(['.', ' ', '(']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// How to emulate two processors.
+///
+/// Before 8.1 a processor may translate code that another one is just patching, and keep the old bytes for good (fixed by "accel/tcg:
+/// Always lock pages before translation"). The kernel patches itself wherever a probe is attached, by a breakpoint that it
+/// takes away again: both processors were seen to meet it for ever after. On one thread there is no such race.
+pub fn emulation(qemu: Option<&Qemu>) -> &'static str {
+    let said = qemu.and_then(|qemu| shell::output(qemu.command().arg("--version")).ok());
+    match said.as_deref().and_then(version) {
+        Some(version) if version >= (8, 1) => "tcg,thread=multi",
+        _ => "tcg,thread=single",
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_old_emulator_gets_one_thread() {
+        let said = |text: &str| version(text);
+        assert_eq!(
+            said("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)\nCopyright"),
+            Some((10, 0))
+        );
+        assert_eq!(said("QEMU emulator version 7.2.22 (Debian 1:7.2)"), Some((7, 2)));
+        assert_eq!(said("nothing"), None);
+        assert_eq!(emulation(None), "tcg,thread=single");
+    }
 
     #[test]
     fn an_unpacked_qemu_is_started_with_its_own_libraries_and_firmware() {

@@ -28,7 +28,7 @@ const KERNELS: &[Kernel] = &[
 const DEFAULT: &str = "6.1";
 /// Debian's name for the only architecture that the guests have so far.
 const ARCHITECTURE: &str = "amd64";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+pub const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// A kernel package, unpacked.
 pub struct Unpacked {
@@ -162,7 +162,7 @@ impl PrivateApt {
 }
 
 /// The addresses of Debian's archive and of its security updates, from this machine's own sources.
-fn mirrors() -> Result<(String, Option<String>)> {
+pub fn mirrors() -> Result<(String, Option<String>)> {
     let format = "$(ORIGIN)|$(LABEL)|$(REPO_URI)";
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", format, "Created-By: Packages"]);

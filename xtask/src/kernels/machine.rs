@@ -73,10 +73,11 @@ impl Machine {
 
     /// The command that boots it.
     pub fn command(&self, accelerator: Accelerator) -> Command {
-        let mut command = qemu::find().map_or_else(|| Command::new(QEMU), |qemu| qemu.command());
+        let found = qemu::find();
+        let mut command = found.as_ref().map_or_else(|| Command::new(QEMU), qemu::Qemu::command);
         command.args(match accelerator {
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+            Accelerator::Tcg => ["-accel", qemu::emulation(found.as_ref()), "-cpu", "max"],
         });
         command.args(["-smp", "2", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
