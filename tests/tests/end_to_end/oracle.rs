@@ -48,12 +48,12 @@ fn home_is_that_of_the_users_line_in_passwd() {
     let bed = TestBed::new();
     let passwd = bed.rootfs().join("etc/passwd");
     fs::create_dir_all(passwd.parent().expect("it has one")).expect("the rootfs is writable");
-    fs::write(&passwd, "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/home/me:/bin/sh\n")
+    fs::write(&passwd, "root:x:0:0::/root:/bin/sh\nme:x:1000:1000::/var/me:/bin/sh\n")
         .expect("the rootfs is writable");
     for runtime in Runtime::available() {
         for (uid, env, expected) in [
             (0, json!(["PATH=/bin"]), "/root"),
-            (1000, json!(["PATH=/bin"]), "/home/me"),
+            (1000, json!(["PATH=/bin"]), "/var/me"),
             (4242, json!(["PATH=/bin"]), "/"),
             (1000, json!(["PATH=/bin", "HOME=/elsewhere"]), "/elsewhere"),
         ] {
