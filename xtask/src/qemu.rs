@@ -173,9 +173,9 @@ fn version(said: &str) -> Option<(u32, u32)> {
 
 /// How to emulate two processors.
 ///
-/// Before 8.1 a processor may translate code that another one is just patching, and keep the old bytes for good (fixed by "accel/tcg:
-/// Always lock pages before translation"). The kernel patches itself wherever a probe is attached, by a breakpoint that it
-/// takes away again: both processors were seen to meet it for ever after. On one thread there is no such race.
+/// Before 8.1 a processor reads code before it locks the page, so that it may translate what another one is just patching, and keep that
+/// for good. The kernel patches itself, wherever a probe is attached among others, by a breakpoint that it takes away again: both
+/// processors were seen to meet it for ever after (qemu 7.2, Linux 6.1). On one thread there is no such race.
 pub fn emulation(qemu: Option<&Qemu>) -> &'static str {
     let said = qemu.and_then(|qemu| shell::output(qemu.command().arg("--version")).ok());
     match said.as_deref().and_then(version) {
