@@ -230,8 +230,8 @@ fn takes_control_messages(arguments: &Arguments) -> bool {
 }
 
 /// The first descriptor among those that a message brought whose file is mounted in another mount namespace than the task's, and the
-/// inode of that namespace. Descriptors are the last of the kernel's control messages, so the second at most behind credentials,
-/// and more than a few of one message are as a rule of one kind.
+/// inode of that namespace. Descriptors are the last of the kernel's control messages, behind credentials where those are asked
+/// for: they are looked for among the first three. More than a few of one message are as a rule of one kind.
 #[inline(always)]
 fn received(message: u64) -> Option<(u32, u32)> {
     /// `SOL_SOCKET` and `SCM_RIGHTS` (linux/socket.h) as one word.

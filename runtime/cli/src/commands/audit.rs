@@ -4,13 +4,13 @@
 //! while the container runs.
 
 use super::ask::{Endpoint, Guard, percent};
-use super::leaks::paragraph;
+use super::leaks::{paragraph, seen};
 use super::terminal::harmless;
 use anyhow::bail;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -239,8 +239,7 @@ impl Audit {
 
     /// The findings that an observatory made of that.
     fn seen(&self) -> anyhow::Result<Vec<Finding>> {
-        let mut text = String::new();
-        self.args.observatory()?.lines("/api/v1/leaks", "findings")?.read_to_string(&mut text)?;
+        let text = seen(Some(&self.args.observatory), &self.args.guard)?.unwrap_or_default();
         let all: Vec<Value> = serde_json::from_str(&text)?;
         let all = all.iter().filter_map(Finding::read);
         Ok(all.filter(|one| one.source == Source::Event && one.container.id == self.id).collect())

@@ -283,12 +283,13 @@ impl Bench<'_> {
         let exact = self.judge(opening, &name, &findings)?;
         if self.args.keep {
             specimen.kept = true;
-            if let Some(companion) = &mut companion {
-                companion.kept = true;
-            }
             self.tell(&format!(
                 "It runs: terrarium exec {name} sh; terrarium delete --force {name}"
             ))?;
+            if let Some(companion) = &mut companion {
+                companion.kept = true;
+                self.tell(&format!("So does the one beside it: terrarium delete --force {other}"))?;
+            }
             if opening.before.is_some() || opening.after.is_some() {
                 self.tell("What was done for it on the host has ended with this command.")?;
             }
