@@ -13,5 +13,9 @@ fn main() {
     if is_static && is_known && is_optimised {
         println!("cargo::rustc-cfg=own_entry");
         println!("cargo::rustc-link-arg-bins=-Wl,--entry=terrarium_entry");
+        // What every start executes lies side by side (`cargo xtask bench hot`).
+        println!("cargo::rerun-if-changed=hot.ld");
+        let folder = variable("CARGO_MANIFEST_DIR");
+        println!("cargo::rustc-link-arg-bins=-Wl,-T,{folder}/hot.ld");
     }
 }

@@ -37,6 +37,7 @@ pub mod leak_case;
 pub mod metrics;
 pub mod network_namespace;
 pub mod observatory;
+pub mod podman;
 pub mod process;
 pub mod prometheus;
 pub mod repeat;

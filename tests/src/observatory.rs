@@ -7,7 +7,7 @@ use crate::testbed::TestBed;
 use crate::{events, http};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
@@ -22,7 +22,11 @@ pub struct Observatory {
 impl Observatory {
     /// Starts one that reads the bed's state folder, and waits until it serves.
     pub fn start(bed: &TestBed, options: &[&str]) -> Self {
-        let mut command = bed.terrarium();
+        Self::start_by(bed.terrarium(), options)
+    }
+
+    /// The same, by a command that executes terrarium.
+    pub fn start_by(mut command: Command, options: &[&str]) -> Self {
         command.args(["observe", "--listen", "127.0.0.1:0"]).args(options);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // In the machine's network namespace: the test asks it from there.

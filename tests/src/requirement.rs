@@ -13,6 +13,8 @@ pub enum Requirement {
     CgroupV2,
     /// The memory controller stands in cgroup v1.
     CgroupV1Memory,
+    /// The memory controller stands in cgroup v2.
+    CgroupV2Memory,
     /// The memory controller stands in either version.
     MemoryController,
     /// The kernel carries type information (`CONFIG_DEBUG_INFO_BTF`).
@@ -46,6 +48,12 @@ impl Requirement {
                 "needs the memory controller in cgroup v1 (this kernel has it in v2 or not at all)"
                     .to_owned(),
             ),
+            Self::CgroupV2Memory => (
+                crate::kernel_state::cgroup_mount_of("memory")
+                    .is_some_and(|mount| mount.version == 2),
+                "needs the memory controller in cgroup v2 (this kernel has it in v1 or not at all)"
+                    .to_owned(),
+            ),
             Self::MemoryController => (
                 crate::kernel_state::cgroup_mount_of("memory").is_some(),
                 "needs the memory cgroup controller".to_owned(),
@@ -73,7 +81,9 @@ impl Requirement {
             ),
             Self::Made(name) => (
                 std::env::var_os(name).is_some(),
-                format!("needs {name} (cargo xtask test makes it, where mmdebstrap, or npm, is)"),
+                format!(
+                    "needs {name} (cargo xtask test makes it, where mmdebstrap, npm or python3-venv is)"
+                ),
             ),
             Self::Program(name) => (
                 program(name).is_some(),
@@ -99,6 +109,11 @@ pub fn program(name: &str) -> Option<PathBuf> {
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|candidate| candidate.is_file())
+}
+
+/// What `cargo xtask test` has made and named by the variable `name`, for a test that requires it.
+pub fn made(name: &str) -> PathBuf {
+    std::env::var_os(name).unwrap_or_else(|| panic!("the test requires {name}")).into()
 }
 
 /// Says that `test` is skipped, on stdout and in the file that `TERRARIUM_SKIP_LOG` names.

@@ -4,6 +4,7 @@
 //! disturbs them alike. Commands are started and timed by `bench/measure.c`.
 
 mod contender;
+mod hot;
 mod leaks;
 mod observatory;
 mod running;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use contender::{Contender, Place};
 use scenario::{EXITS, SCENARIOS, Scenario};
 
+use crate::progress::Progress;
 use crate::setup::{self, Needs};
 use crate::workspace::{Workspace, host_triple};
 use crate::{build, shell};
@@ -28,8 +30,8 @@ use crate::{build, shell};
 #[derive(clap::Args)]
 pub struct Args {
     /// What to measure: runtime; observatory: what being observed costs; scrape: what an answer of /metrics costs; leaks: what a look
-    /// at all containers takes.
-    #[arg(value_parser = ["runtime", "observatory", "scrape", "leaks"], default_value = "runtime")]
+    /// at all containers takes; hot: which functions a start executes, for the linker.
+    #[arg(value_parser = ["runtime", "observatory", "scrape", "leaks", "hot"], default_value = "runtime")]
     what: String,
     /// How often each contender runs.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(3..))]
@@ -72,6 +74,10 @@ pub fn run(args: &Args) -> Result<()> {
         setup::ensure(&[Needs::Build], args.yes)?;
         return leaks::run(args.write);
     }
+    if args.what == "hot" {
+        setup::ensure(&[Needs::Build], args.yes)?;
+        return hot::run(args.write);
+    }
     if args.what == "scrape" {
         setup::ensure(&[Needs::Build], args.yes)?;
         return scrape::run(args.write);
@@ -87,6 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
     // The bridge and its rules are those of a network namespace that goes with this process.
     nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET)
         .context("make a network namespace for the benchmark")?;
+    let _parents = contender::Parents::make()?;
     let contenders = contender::present();
     let mut table = String::from(HEAD);
     for scenario in SCENARIOS {
@@ -114,9 +121,11 @@ const EXIT_RUNS: u32 = 1000;
 /// Runs [`EXITS`] until there were [`EXIT_RUNS`]; an error where one does not end.
 fn exits(place: &Place) -> Result<String> {
     let terrarium = &contender::RUNTIME;
+    let progress = Progress::new("exits", u64::from(EXIT_RUNS / EXITS.containers));
     for round in 0..EXIT_RUNS / EXITS.containers {
         // A minute for what takes a second.
         once(place, &EXITS, terrarium, round).context("one of them hung, or failed")?;
+        progress.step();
     }
     Ok(format!("\nOf {EXIT_RUNS} runs of a program that exits at once none hung.\n"))
 }
@@ -137,17 +146,33 @@ fn measure(
     let mut order: Vec<_> =
         contenders.iter().filter(|contender| scenario.takes(contender)).collect();
     // One that is not counted: files come into memory, folders are made.
+    let progress = Progress::new(scenario.name, u64::from(rounds) + 1);
     for round in 0..=rounds {
+        let mut failed = Vec::new();
         for contender in &order {
             std::thread::sleep(Duration::from_millis(scenario.idle_ms));
-            let (time, peak) = once(place, scenario, contender, round)?;
+            let (time, peak) = match once(place, scenario, contender, round) {
+                Ok(measured) => measured,
+                // A peer that fails, or hangs, is no reason to lose what was measured of the others. It may have been built
+                // without what this host needs, as youki without cgroup v1.
+                Err(error) if !contender.name.starts_with("terrarium") => {
+                    let on = scenario.name;
+                    shell::note(&format!("{} is left out of {on}: {error:#}", contender.name));
+                    failed.push(contender.name);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if round > 0 {
                 let series = results.entry(contender.name).or_default();
                 series.times.push(time);
                 series.peak = series.peak.max(peak);
             }
         }
+        order.retain(|contender| !failed.contains(&contender.name));
+        results.retain(|name, _| !failed.contains(name));
         order.reverse();
+        progress.step();
     }
     Ok(results)
 }

@@ -33,6 +33,8 @@ const NAME: &str = "demo";
 const BRIDGE: &str = "terrademo0";
 const MEMORY: &str = "32m";
 const PIDS: &str = "64";
+/// How wide what other commands print may be.
+const WIDTH: usize = 120;
 /// How long a program may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -69,7 +71,12 @@ pub fn run(args: &Args) -> Result<()> {
     let address = stage.observe()?;
     heading("The container");
     stage.contain()?;
-    heading("What the probes saw");
+    heading("Its events, the last of each type");
+    stage.show_events(&address)?;
+    heading("Where its isolation leaks");
+    stage.show_findings(&address)?;
+    stage.end_container()?;
+    heading("What the probes counted");
     let metrics = get(&address, "/metrics")?;
     table::print(&metrics, NAME);
     heading("The same in /metrics");
@@ -199,28 +206,72 @@ impl Stage {
         bail!("the observatory does not answer: {}", log.trim())
     }
 
-    /// Runs the container to its end and shows what it prints.
+    /// Runs the container until it has done everything, and shows what it prints.
     fn contain(&mut self) -> Result<()> {
         let mut command = self.container_command();
         command.args(self.user_namespace.then_some("--userns"));
         command.arg(self.rootfs()).args(["--", "sh", script::PATH]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("start the container")?;
         let lines = lines_of(child.stdout.take().context("stdout is piped")?);
         let errors = lines_of(child.stderr.take().context("stderr is piped")?);
         self.container = Some(child);
         let deadline = Instant::now() + 3 * PATIENCE;
         while let Some(line) = next(&lines, deadline)? {
+            if line == script::DONE {
+                return Ok(());
+            }
             println!("  {line}");
         }
-        let status = match &mut self.container {
-            Some(child) => child.wait().context("wait for the container")?,
-            None => bail!("the container has gone"),
-        };
-        self.container = None;
+        let errors: Vec<String> = errors.iter().collect();
+        bail!("the container ended before its time: {}", errors.join("; "))
+    }
+
+    /// Lets the container go, and waits until it has gone.
+    fn end_container(&mut self) -> Result<()> {
+        let Some(mut child) = self.container.take() else { return Ok(()) };
+        // `wait` closes the standard input, for whose end the script waits.
+        let status = child.wait().context("wait for the container")?;
         if !status.success() {
-            let errors: Vec<String> = errors.try_iter().collect();
-            bail!("the container ended with {status}: {}", errors.join("; "));
+            bail!("the container ended with {status}");
+        }
+        Ok(())
+    }
+
+    /// What the observatory has of its events: of each type the last.
+    fn show_events(&self, address: &str) -> Result<()> {
+        let mut command = self.terrarium();
+        command
+            .args(["events", "--container", NAME, "--observatory"])
+            .arg(format!("http://{address}"));
+        let printed = shell::output(&mut command)?;
+        let mut lines = printed.lines();
+        let head = lines.next();
+        let mut last: Vec<(&str, &str)> = Vec::new();
+        for line in lines {
+            let Some(kind) = line.split_whitespace().nth(1) else { continue };
+            last.retain(|(known, _)| *known != kind);
+            last.push((kind, line));
+        }
+        // What is told of a container comes a little later than what it is about; the time comes first in a line.
+        last.sort_by_key(|(_, line)| *line);
+        for line in head.into_iter().chain(last.into_iter().map(|(_, line)| line)) {
+            println!("  {}", table::cut(line, WIDTH));
+        }
+        Ok(())
+    }
+
+    /// What `leaks` says of it.
+    fn show_findings(&self, address: &str) -> Result<()> {
+        let mut command = self.terrarium();
+        command.args(["leaks", NAME, "--observatory"]).arg(format!("http://{address}"));
+        let output = command.output().context("look for leaks")?;
+        // 3: something was found.
+        if !matches!(output.status.code(), Some(0 | 3)) {
+            bail!("leaks: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            println!("  {}", table::cut(line, WIDTH));
         }
         Ok(())
     }
@@ -235,9 +286,10 @@ impl Stage {
         } else {
             println!("  cargo xtask demo --keep      the same, and the observatory stays");
         }
-        println!("  {terrarium} observe");
+        println!("  {terrarium} observe       then http://127.0.0.1:9750/ in a browser");
+        println!("  {terrarium} leaks --all --suggest");
         println!("  {terrarium} run --help");
-        println!("  dashboards/grafana, dashboards/prometheus");
+        println!("  dashboards/README.md, docs/ARCHITECTURE.md");
     }
 
     fn keep(mut self) -> Result<()> {

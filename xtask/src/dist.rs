@@ -80,6 +80,32 @@ pub fn workshop(workspace: &Workspace) -> Result<PathBuf> {
     debian(workspace, "workshop", &["gcc", "libc6-dev", "make", "sqlite3"])
 }
 
+/// Debian that systemd runs, with Podman: for tests of who makes the cgroups.
+pub fn booted(workspace: &Workspace) -> Result<PathBuf> {
+    let packages = [
+        "systemd", "systemd-sysv", "dbus", "dbus-user-session", "libpam-systemd", "uidmap",
+        "podman",
+    ];
+    debian(workspace, "booted", &packages)
+}
+
+/// The same as a file system for a virtual machine.
+pub fn booted_disk(workspace: &Workspace) -> Result<PathBuf> {
+    let root = booted(workspace)?;
+    let disk = root.with_extension("ext4");
+    if disk.is_file() {
+        return Ok(disk);
+    }
+    let staging = root.with_extension("ext4.new");
+    let _ = fs::remove_file(&staging);
+    // Nothing is written to it: no journal, and none of what asks for further modules.
+    let mut command = Command::new(shell::program("mke2fs").context("mke2fs is not installed")?);
+    command.args(["-q", "-t", "ext4", "-O", "^has_journal,^metadata_csum,^64bit", "-d"]);
+    shell::run(command.arg(&root).arg(&staging).arg("900M"))?;
+    fs::rename(&staging, &disk).with_context(|| format!("rename to {}", disk.display()))?;
+    Ok(disk)
+}
+
 fn debian(workspace: &Workspace, name: &str, packages: &[&str]) -> Result<PathBuf> {
     let root = workspace.cache("dist")?.join(name);
     if root.join("etc/debian_version").is_file() {

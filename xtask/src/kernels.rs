@@ -17,6 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::build;
+use crate::dist;
 use crate::kernels::debian::Kernel;
 use crate::kernels::initramfs::Archive;
 use crate::kernels::machine::{Machine, Record};
@@ -145,6 +146,8 @@ struct Guest {
     workload: PathBuf,
     tests: PathBuf,
     busybox: PathBuf,
+    /// A Debian that systemd runs, where it can be made.
+    disk: Option<PathBuf>,
 }
 
 impl Guest {
@@ -155,6 +158,9 @@ impl Guest {
             workload: build::static_binary(workspace, package, "terrarium-workload", false)?,
             tests: build::static_test(workspace, package, "end_to_end")?,
             busybox: static_busybox().context("a static busybox is needed in the guest")?,
+            disk: dist::booted_disk(workspace)
+                .inspect_err(|error| shell::note(&format!("guests get no Debian: {error:#}")))
+                .ok(),
         })
     }
 
@@ -169,8 +175,12 @@ impl Guest {
         let unpacked = kernel.fetch(&folder)?;
         let initrd = folder.join("initrd.gz");
         self.pack(&unpacked, filter)?.write_gzip(&initrd)?;
-        let machine =
-            Machine { kernel: unpacked.image, initrd, console: folder.join("console.log") };
+        let machine = Machine {
+            kernel: unpacked.image,
+            initrd,
+            disk: self.disk.clone(),
+            console: folder.join("console.log"),
+        };
         println!("kernel {}: {}", kernel.version, unpacked.release);
         let records = machine.run(DEADLINE)?;
         if keep {

@@ -11,6 +11,7 @@ mod fuzz;
 mod kernels;
 mod leftovers;
 mod lint;
+mod progress;
 mod qemu;
 mod screenshots;
 mod setup;

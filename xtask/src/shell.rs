@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::progress;
+
 /// The command as a line for a POSIX shell, with the variables it sets in front.
 pub fn line(command: &Command) -> String {
     let mut words: Vec<String> = command
@@ -52,11 +54,13 @@ pub fn announce(command: &Command) {
 
 /// A line about progress, on stderr so that stdout stays for results; dim on a terminal.
 pub fn note(text: &str) {
-    if std::io::stderr().is_terminal() {
-        eprintln!("\x1b[2m{text}\x1b[0m");
-    } else {
-        eprintln!("{text}");
-    }
+    progress::aside(|| {
+        if std::io::stderr().is_terminal() {
+            eprintln!("\x1b[2m{text}\x1b[0m");
+        } else {
+            eprintln!("{text}");
+        }
+    });
 }
 
 /// Runs the command unseen and gives what it wrote to stdout; its stderr goes into the error.

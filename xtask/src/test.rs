@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -65,10 +65,22 @@ pub fn run(args: &Args) -> Result<()> {
             build::static_binary(&workspace, "terrarium-tests", "terrarium-workload", false)?,
         ),
     ];
-    if args.filters.is_empty() || args.filters.iter().any(|filter| filter.contains("package")) {
+    let wanted = |word: &str| {
+        args.filters.is_empty() || args.filters.iter().any(|filter| filter.contains(word))
+    };
+    if wanted("package") || wanted("compose") {
         programs.extend(packages(&workspace)?);
     }
-    if args.filters.is_empty() || args.filters.iter().any(|filter| filter.contains("dashboards")) {
+    if wanted("compose") {
+        let program = podman_compose(&workspace);
+        programs.extend(program.map(|program| ("TERRARIUM_PODMAN_COMPOSE", program)));
+    }
+    if wanted("systemd") {
+        let booted = dist::booted(&workspace)
+            .inspect_err(|error| shell::note(&format!("no Debian for systemd: {error:#}")));
+        programs.extend(booted.map(|root| ("TERRARIUM_DIST_BOOTED", root)));
+    }
+    if wanted("dashboards") {
         programs.extend(grafana_schema(&workspace).map(|folder| ("TERRARIUM_GRAFANA", folder)));
     }
     let skips = tempfile::NamedTempFile::new().context("create the file for skipped tests")?;
@@ -113,23 +125,47 @@ const GRAFANA: [&str; 2] = ["@grafana/schema@13.2.3", "typescript@5.9.3"];
 /// A folder in which they are installed, where this machine has npm.
 fn grafana_schema(workspace: &Workspace) -> Option<PathBuf> {
     let npm = shell::program("npm")?;
-    let install = || {
-        let folder = workspace.cache("grafana")?;
-        let stamp = folder.join("installed");
-        let wanted = GRAFANA.join(" ");
-        if fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
-            return Ok(folder);
-        }
+    installed(workspace, "grafana", &GRAFANA, |folder| {
         let mut command = Command::new(npm);
         command.args(["install", "--no-save", "--no-package-lock", "--ignore-scripts"]);
-        command.args(["--no-audit", "--no-fund", "--prefix"]).arg(&folder).args(GRAFANA);
-        shell::run(&mut command)?;
-        fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))?;
+        command.args(["--no-audit", "--no-fund", "--prefix"]).arg(folder).args(GRAFANA);
+        shell::run(&mut command)
+    })
+}
+
+/// A folder in which these packages were installed by `install`, once. Tests that want one say that they skipped where a
+/// registry does not answer.
+fn installed(
+    workspace: &Workspace,
+    name: &str,
+    packages: &[&str],
+    install: impl FnOnce(&Path) -> Result<()>,
+) -> Option<PathBuf> {
+    let ready = || {
+        let folder = workspace.cache(name)?;
+        let stamp = folder.join("installed");
+        let wanted = packages.join(" ");
+        if !fs::read_to_string(&stamp).is_ok_and(|there| there == wanted) {
+            install(&folder)?;
+            fs::write(&stamp, wanted).with_context(|| format!("write {}", stamp.display()))?;
+        }
         Ok::<_, anyhow::Error>(folder)
     };
-    install()
-        .inspect_err(|error| shell::note(&format!("no schema of Grafana's dashboards: {error:#}")))
-        .ok()
+    ready().inspect_err(|error| shell::note(&format!("no {name} for the tests: {error:#}"))).ok()
+}
+
+/// The Python package that reads compose files for Podman: Debian's knows neither host networks nor volumes' options.
+const PODMAN_COMPOSE: &str = "podman-compose==1.6.0";
+
+/// It, in a virtual environment, where this machine has Python.
+fn podman_compose(workspace: &Workspace) -> Option<PathBuf> {
+    let python = shell::program("python3")?;
+    let folder = installed(workspace, "podman-compose", &[PODMAN_COMPOSE], |folder| {
+        shell::run(Command::new(python).args(["-m", "venv", "--clear"]).arg(folder))?;
+        let mut pip = Command::new(folder.join("bin/pip"));
+        shell::run(pip.args(["install", "--quiet", "--disable-pip-version-check", PODMAN_COMPOSE]))
+    })?;
+    Some(folder.join("bin/podman-compose"))
 }
 
 /// What the tests of the packages look at, where this machine can make it.

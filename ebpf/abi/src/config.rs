@@ -57,6 +57,8 @@ config! {
     task_cred,
     /// `task_struct.real_parent`
     task_real_parent,
+    /// `task_struct.flags`
+    task_flags,
     /// `task_struct.group_leader`
     task_group_leader,
     /// `task_struct.pid`

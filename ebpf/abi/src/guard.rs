@@ -45,11 +45,17 @@ pub enum GuardEvent {
     Signal = 15,
     /// A descriptor that came over a unix socket, of a file that is mounted in another mount namespace than the receiver's.
     ScmRights = 16,
+    /// seccomp, or prctl with `PR_SET_SECCOMP`: a filter installed.
+    Seccomp = 17,
+    /// A file `uid_map` or `gid_map` opened for writing: whose the ids of a user namespace are (`user_namespaces(7)`).
+    IdMapWrite = 18,
+    /// A socket of rtnetlink, by which networks are configured, made by the maker of a cgroup, or a child of it, soon after.
+    RouteSocket = 19,
 }
 
 impl GuardEvent {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Ptrace,
         Self::ProcessVmWrite,
         Self::Bpf,
@@ -67,6 +73,9 @@ impl GuardEvent {
         Self::ExecutableWrite,
         Self::Signal,
         Self::ScmRights,
+        Self::Seccomp,
+        Self::IdMapWrite,
+        Self::RouteSocket,
     ];
 
     /// The name.
@@ -89,6 +98,9 @@ impl GuardEvent {
             Self::ExecutableWrite => "executable_write",
             Self::Signal => "signal",
             Self::ScmRights => "scm_rights",
+            Self::Seccomp => "seccomp",
+            Self::IdMapWrite => "id_map_write",
+            Self::RouteSocket => "route_socket",
         }
     }
 }
@@ -146,11 +158,17 @@ pub enum GuardCall {
     /// kill, tkill, tgkill, `pidfd_send_signal`, `rt_sigqueueinfo`, `rt_tgsigqueueinfo`, or a write to `cgroup.kill`: the signal,
     /// and of the target the cgroup's id in the unified hierarchy and in the v1 memory hierarchy
     Kill = 23,
+    /// flags
+    Seccomp = 24,
+    /// type of socket
+    Socket = 25,
+    /// nothing
+    Prctl = 26,
 }
 
 impl GuardCall {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::Ptrace,
         Self::ProcessVmWritev,
         Self::Bpf,
@@ -175,6 +193,9 @@ impl GuardCall {
         Self::Openat2,
         Self::Creat,
         Self::Kill,
+        Self::Seccomp,
+        Self::Socket,
+        Self::Prctl,
     ];
 
     /// The name of the system call.
@@ -204,6 +225,9 @@ impl GuardCall {
             Self::Openat2 => "openat2",
             Self::Creat => "creat",
             Self::Kill => "kill",
+            Self::Seccomp => "seccomp",
+            Self::Socket => "socket",
+            Self::Prctl => "prctl",
         }
     }
 }

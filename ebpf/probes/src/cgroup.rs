@@ -6,21 +6,26 @@
 //! name of a container before the first clone in it.
 
 use crate::counters::count;
-use crate::events::emit_in_place;
+use crate::events::{emit_in_place, now};
 use crate::files::short_text;
 use crate::kernel::{
-    Access, Probed, Ptr, cgroup_id, config, current_task, pointer_argument, task_cgroups,
-    tracepoint,
+    Access, CgroupIds, Probed, Ptr, cgroup_id, config, current_task, pointer_argument,
+    task_cgroups, tracepoint,
 };
 use crate::text::read_kernel_text;
 use crate::watch;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, PerCpuArray};
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use aya_ebpf::macros::{fentry, kprobe, map};
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::programs::{FEntryContext, ProbeContext};
 use aya_log_ebpf::debug;
 use core::ffi::c_void;
 use terrarium_abi::cgroup::PATH_LEN;
 use terrarium_abi::counter::family;
-use terrarium_abi::{CgroupAttach, CgroupEvent, CgroupInfo, CgroupKey, Kind, Probe, RecordType};
+use terrarium_abi::{
+    ABSENT, CgroupAttach, CgroupEvent, CgroupInfo, CgroupKey, Kind, Probe, RecordType,
+};
 
 /// Where each cgroup of the unified and of the memory hierarchy was made. User space removes what it has read.
 #[map]
@@ -30,8 +35,76 @@ static CGROUPS: HashMap<CgroupKey, CgroupInfo> = HashMap::with_max_entries(16_38
 #[map]
 static CGROUP_SCRATCH: PerCpuArray<CgroupInfo> = PerCpuArray::with_max_entries(1, 0);
 
+/// Which processes have made a cgroup lately, and when (`CLOCK_MONOTONIC`, nanoseconds): those that make containers, among others.
+#[map]
+static MAKERS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(256, 0);
+
+/// How long one counts as its maker.
+const LATELY_NS: u64 = 60_000_000_000;
+
+/// Whether the task's process has made a cgroup lately, or was forked of one that has and still runs its program.
+#[inline(always)]
+pub fn makes_one(task: Ptr) -> bool {
+    /// `PF_FORKNOEXEC` (linux/sched.h)
+    const FORKED: u32 = 0x40;
+    if config!(task_flags) == ABSENT {
+        return false;
+    }
+    let mut process = task;
+    for _ in 0..2 {
+        let pid = process.field::<Probed, u32>(config!(task_tgid));
+        // SAFETY: the value is read at once, and nobody removes it but to make room for another.
+        if let Some(made_ns) = unsafe { MAKERS.get(&pid) } {
+            return now().saturating_sub(*made_ns) < LATELY_NS;
+        }
+        if process.field::<Probed, u32>(config!(task_flags)) & FORKED == 0 {
+            return false;
+        }
+        process = process.follow::<Probed>(config!(task_real_parent));
+    }
+    false
+}
+
 tracepoint!(tp_btf_cgroup_mkdir, raw_tp_cgroup_mkdir, made_or_removed, RecordType::CgroupMkdir);
 tracepoint!(tp_btf_cgroup_rmdir, raw_tp_cgroup_rmdir, made_or_removed, RecordType::CgroupRmdir);
+/// The unified and the memory cgroup of a task that is about to be moved, by the thread that moves it. The tracepoint comes after the
+/// move, when nothing tells any more where the task was.
+#[map]
+static LEAVING: LruHashMap<u64, [u64; 2]> = LruHashMap::with_max_entries(1024, 0);
+
+// cgroup_migrate(leader, threadgroup, context) of kernel/cgroup/cgroup.c
+#[fentry]
+fn fentry_cgroup_migrate(ctx: FEntryContext) {
+    leaves(pointer_argument(ctx.as_ptr(), 0));
+}
+
+#[kprobe]
+fn kprobe_cgroup_migrate(ctx: ProbeContext) {
+    leaves(crate::call::probe_argument(ctx.as_ptr()));
+}
+
+#[inline(always)]
+fn leaves(task: Ptr) {
+    let cgroups = task_cgroups::<Probed>(task);
+    // The map makes room for it; where it cannot, the cgroup that is left is not told.
+    let _ = LEAVING.insert(bpf_get_current_pid_tgid(), [cgroups.unified, cgroups.memory], 0);
+}
+
+/// Counts a move for the cgroup that was left for the one with this id.
+#[inline(always)]
+fn count_left(hierarchy: u32, id: u64) {
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: only this thread writes or removes this entry, but for the map making room.
+    let Some([unified, memory]) = (unsafe { LEAVING.get(&thread) }).copied() else { return };
+    let _ = LEAVING.remove(&thread);
+    let left = if hierarchy == 0 { unified } else { memory };
+    if left != id {
+        let watched = watch::is_watched(unified, memory);
+        let cgroups = CgroupIds { unified, memory, watched };
+        count(cgroups, Kind::new(family::CGROUP_ATTACH, [1, 0, 0]));
+    }
+}
+
 tracepoint!(tp_btf_cgroup_attach_task, raw_tp_cgroup_attach_task, attached);
 
 /// The number of the hierarchy, if it is one that names containers.
@@ -54,6 +127,9 @@ fn made_or_removed<A: Access>(ctx: *mut c_void, record_type: RecordType) {
         let above = cgroup_id::<Probed>(css.follow::<Probed>(config!(css_cgroup)));
         watch::made(id, above, hierarchy, &short_text(path));
         remember(CgroupKey { id, hierarchy, pad: 0 }, level, path);
+        let pid = current_task().field::<Probed, u32>(config!(task_tgid));
+        // The map makes room for it; where it cannot, a phase of a start is not told.
+        let _ = MAKERS.insert(pid, now(), 0);
     }
     if record_type == RecordType::CgroupMkdir {
         debug!(&(), "cgroup {} made at level {} of hierarchy {}", id, level, hierarchy);
@@ -103,6 +179,7 @@ fn attached<A: Access>(ctx: *mut c_void) {
     // and counted only in the hierarchy that names the task.
     if hierarchy == 0 || cgroups.unified == 1 {
         count(cgroups, Kind::new(family::CGROUP_ATTACH, [0, 0, 0]));
+        count_left(hierarchy, id);
     }
     emit_in_place::<A, CgroupAttach>(
         Probe::Cgroup,

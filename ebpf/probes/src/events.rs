@@ -54,24 +54,41 @@ pub fn writes(probe: Probe) -> bool {
     config!(events) >> (probe as u32) & 1 == 1
 }
 
+/// Set in the keys of [`WRITTEN`] for stalls at a memory limit, which have a limit of their own: a container can stand at
+/// its limit tens of thousands of times a second, and what else it does is to be told all the same. No cgroup's id has it.
+const RECLAIM: u64 = 1 << 61;
+
+/// That limit, as a part of the other.
+const RECLAIM_SHARE: u32 = 10;
+
 /// Whether a record is to be written; one that is not, because its cgroup has written too many, is counted as lost.
 #[inline(always)]
-fn wanted(probe: Probe, cgroups: CgroupIds) -> bool {
+fn wanted(probe: Probe, record_type: RecordType, cgroups: CgroupIds) -> bool {
     if !writes(probe) || !cgroups.watched {
         return false;
     }
     counters::produced(probe);
-    // Names of cgroups and OOM kills are few, and others rely on them.
-    let limited = !matches!(probe, Probe::Cgroup | Probe::Memory) && config!(event_rate) != 0;
-    if limited && !within_rate(watch::key_of_ids(cgroups)) {
-        counters::lost(probe, Loss::RateLimited);
-        return false;
+    if config!(event_rate) == 0 {
+        return true;
     }
-    true
+    let key = watch::key_of_ids(cgroups);
+    let within = match record_type {
+        // OOM kills and names of cgroups are few, and others rely on them.
+        RecordType::Oom => true,
+        _ if matches!(probe, Probe::Cgroup) => true,
+        RecordType::Reclaim => {
+            within_rate(key | RECLAIM, (config!(event_rate) / RECLAIM_SHARE).max(1))
+        }
+        _ => within_rate(key, config!(event_rate)),
+    };
+    if !within {
+        counters::lost(probe, Loss::RateLimited);
+    }
+    within
 }
 
 #[inline(always)]
-fn within_rate(key: u64) -> bool {
+fn within_rate(key: u64, rate: u32) -> bool {
     let span = now() >> 30;
     let Some(written) = WRITTEN.get_ptr_mut(key) else {
         let _ = WRITTEN.insert(key, Written { span, records: 1 }, 0);
@@ -83,7 +100,7 @@ fn within_rate(key: u64) -> bool {
         *written = Written { span, records: 0 };
     }
     written.records += 1;
-    written.records <= u64::from(config!(event_rate))
+    written.records <= u64::from(rate)
 }
 
 /// Writes one record of `probe` about `task`: `fill` gets the header and gives the whole record. Without room
@@ -96,7 +113,7 @@ pub fn emit<A: Access, T: 'static>(
     cgroups: CgroupIds,
     fill: impl FnOnce(Header) -> T,
 ) {
-    if !wanted(probe, cgroups) {
+    if !wanted(probe, record_type, cgroups) {
         return;
     }
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
@@ -116,7 +133,7 @@ pub fn emit_in_place<A: Access, T: 'static>(
     cgroups: CgroupIds,
     fill: impl FnOnce(&mut T),
 ) {
-    if !wanted(probe, cgroups) {
+    if !wanted(probe, record_type, cgroups) {
         return;
     }
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {

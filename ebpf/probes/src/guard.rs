@@ -10,6 +10,7 @@
 //! tracepoint.
 
 use crate::call::{Arguments, Call, restarts, system_call};
+use crate::cgroup;
 use crate::counters::count;
 use crate::events::emit_in_place;
 use crate::files::{self, ShortName, short};
@@ -283,6 +284,55 @@ fn foreign(descriptors: u64, count: u64) -> Option<(u32, u32)> {
     None
 }
 
+// seccomp(operation, flags, filter)
+guarded!(
+    3,
+    Seccomp,
+    |arguments: &Arguments| arguments[0] == SET_MODE_FILTER,
+    fentry_seccomp,
+    fexit_seccomp,
+    kprobe_seccomp,
+    kretprobe_seccomp,
+    enter_seccomp,
+    exit_seccomp
+);
+
+/// `SECCOMP_SET_MODE_FILTER` (linux/seccomp.h).
+const SET_MODE_FILTER: u64 = 1;
+
+// prctl(option, mode, filter), by which runc installs a filter without flags
+guarded!(
+    3,
+    Prctl,
+    |arguments: &Arguments| arguments[0] == PR_SET_SECCOMP && arguments[1] == SECCOMP_MODE_FILTER,
+    fentry_prctl,
+    fexit_prctl,
+    kprobe_prctl,
+    kretprobe_prctl,
+    enter_prctl,
+    exit_prctl
+);
+
+/// linux/prctl.h
+const PR_SET_SECCOMP: u64 = 22;
+/// linux/seccomp.h
+const SECCOMP_MODE_FILTER: u64 = 2;
+
+// socket(family, type, protocol)
+guarded!(
+    3, Socket, configures_a_container, fentry_socket, fexit_socket, kprobe_socket,
+    kretprobe_socket, enter_socket, exit_socket
+);
+
+/// Whether it is a socket of rtnetlink, of whoever makes a container: the C library makes one whenever it looks up a name.
+#[inline(always)]
+fn configures_a_container(arguments: &Arguments) -> bool {
+    /// `AF_NETLINK` (linux/socket.h) and `NETLINK_ROUTE` (linux/netlink.h).
+    const NETLINK: u64 = 16;
+    const ROUTE: u64 = 0;
+    arguments[0] == NETLINK && arguments[2] == ROUTE && cgroup::makes_one(current_task())
+}
+
 // open(path, flags, mode)
 guarded!(
     3,
@@ -413,6 +463,10 @@ fn ends(call_number: u32, result: i64) {
         // In place of the address, which says nothing.
         (arguments[1], arguments[2]) = (u64::from(inode), u64::from(fd));
         GuardEvent::ScmRights as u8
+    } else if call_number == GuardCall::Seccomp as u32 || call_number == GuardCall::Prctl as u32 {
+        GuardEvent::Seccomp as u8
+    } else if call_number == GuardCall::Socket as u32 {
+        GuardEvent::RouteSocket as u8
     } else if call_number >= GuardCall::Open as u32 {
         let path = arguments[usize::from(is_at(call_number))];
         match opened(path, result) {
@@ -521,6 +575,8 @@ fn describe(record: &mut Guard, task: Ptr, call: u32, arguments: &Arguments, res
         text = b;
     } else if call == GuardCall::Userfaultfd as u32 {
         record.values[0] = a;
+    } else if call == GuardCall::Seccomp as u32 || call == GuardCall::Socket as u32 {
+        record.values[0] = b;
     } else if call == GuardCall::Mknod as u32 {
         record.values[0] = b & 0xffff;
         record.values[1] = c & 0xffff_ffff;
@@ -548,7 +604,7 @@ fn describe(record: &mut Guard, task: Ptr, call: u32, arguments: &Arguments, res
     } else if call == GuardCall::Openat2 as u32 {
         record.values[0] = user_word(c);
         text = b;
-    } else {
+    } else if call != GuardCall::Prctl as u32 {
         // chroot, creat
         text = a;
     }
@@ -623,6 +679,11 @@ fn opened_file(path: u64, fd: u32) -> Option<u8> {
     let magic = files::magic_of(inode);
     if matches!(magic, PROC_SUPER_MAGIC | SYSFS_MAGIC | CGROUP_SUPER_MAGIC | BINFMTFS_MAGIC) {
         let name = files::short_name(file);
+        if magic == PROC_SUPER_MAGIC
+            && (files::same(&name, &short(b"uid_map")) || files::same(&name, &short(b"gid_map")))
+        {
+            return Some(GuardEvent::IdMapWrite as u8);
+        }
         for tunable in &TUNABLES {
             let wanted: ShortName = short(tunable.name);
             if magic == tunable.magic && files::same(&name, &wanted) {

@@ -1,8 +1,8 @@
 //! The commands of README and docs/ are ones that the program takes.
 
 use crate::Cli;
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -58,8 +58,10 @@ fn commands(page: &str) -> Vec<Command<'_>> {
 /// The words of a command, without what explains it: two spaces or more, a comment, a pipe, a redirection. Of alternatives the
 /// first, and what may be left out is there.
 fn words(text: &str) -> Vec<String> {
-    let end =
-        ["  ", " #", " | ", " > ", " 2>", "; "].iter().filter_map(|mark| text.find(mark)).min();
+    let end = ["  ", " #", " & ", " | ", " > ", " 2>", "; "]
+        .iter()
+        .filter_map(|mark| text.find(mark))
+        .min();
     let mut words = Vec::new();
     let mut quote = None;
     let mut word = String::new();
@@ -123,6 +125,29 @@ fn every_command_of_the_pages_is_one_that_is_taken() {
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     assert!(tried > 60, "{tried} commands");
+}
+
+#[test]
+fn the_help_of_every_command_has_examples_that_are_taken() {
+    let mut faults = Vec::new();
+    for command in Cli::command().get_subcommands() {
+        let name = command.get_name();
+        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let mut lines = text.lines();
+        if lines.next() != Some("Examples:") {
+            faults.push(format!("{name} has none"));
+        }
+        for part in lines.flat_map(|line| line.trim().split(" | ")) {
+            // What other programs do in it is theirs.
+            if !part.starts_with("terrarium ") {
+                continue;
+            }
+            if let Err(error) = Cli::try_parse_from(words(part)) {
+                faults.push(format!("{name}: {part}\n  {error}"));
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! this crate is the only one that knows both.
 //!
 //! There are two programs. `terrarium` is all of it. `terrarium-runtime` is what engines call for every container and
-//! nothing else, a tenth of the size, which is executed the faster for it and takes less memory; what it does not know it
+//! nothing else, a third of the size, which is executed the faster for it and takes less memory; what it does not know it
 //! leaves to the `terrarium` beside it.
 
 mod commands;
@@ -20,6 +20,7 @@ use anyhow::Context;
 use clap::Parser;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use terrarium_container::CgroupDriver;
 
 /// Builds containers and observes them from the kernel.
 #[derive(Debug, Parser)]
@@ -99,18 +100,19 @@ fn default_root() -> PathBuf {
 
 impl Global {
     /// Who makes cgroups; refuses what is not possible.
-    fn cgroup_manager(&self) -> anyhow::Result<CgroupManager> {
+    fn cgroup_driver(&self) -> anyhow::Result<CgroupDriver> {
         if !self.systemd_cgroup && self.cgroup_manager != CgroupManager::Systemd {
-            return Ok(self.cgroup_manager);
+            return Ok(match self.cgroup_manager {
+                CgroupManager::Disabled => CgroupDriver::Disabled,
+                _ => CgroupDriver::Cgroupfs,
+            });
         }
-        let why = if Path::new("/run/systemd/system").is_dir() {
-            "this version does not talk to systemd"
-        } else {
-            "systemd does not run here"
-        };
-        anyhow::bail!(
-            "make cgroups by systemd: {why} (leave --systemd-cgroup out; with Podman, --cgroup-manager cgroupfs)"
-        )
+        anyhow::ensure!(
+            CgroupDriver::is_systemd_running(),
+            "make cgroups by systemd: it does not run {} (leave --systemd-cgroup out; with Podman, --cgroup-manager cgroupfs)",
+            if rustix::process::geteuid().is_root() { "here" } else { "for you" }
+        );
+        Ok(CgroupDriver::Systemd)
     }
 }
 

@@ -10,7 +10,8 @@ use crate::error::{Error, Result, Tried};
 use crate::explain;
 use crate::resource_files;
 use crate::rootfs::{CgroupFolder, CgroupView};
-use crate::state::CgroupState;
+use crate::state::{CgroupState, read_proc};
+use crate::systemd::{Keeper, Manager, Scope};
 use cgroups_rs::fs::MaxValue;
 use cgroups_rs::fs::cpu::CpuController;
 use cgroups_rs::fs::cpuset::CpuSetController;
@@ -33,6 +34,25 @@ pub(crate) const DEFAULT_PARENT: &str = "/terrarium";
 
 /// How long removal waits for the last processes to leave.
 const REMOVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Who makes a container's cgroups.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CgroupDriver {
+    /// This program, in the cgroup filesystems.
+    #[default]
+    Cgroupfs,
+    /// systemd, asked over D-Bus: each container is a scope.
+    Systemd,
+    /// Nobody: the container stays in the caller's.
+    Disabled,
+}
+
+impl CgroupDriver {
+    /// Whether there is a systemd that the caller can ask: the system's for root, his own for others.
+    pub fn is_systemd_running() -> bool {
+        Manager::of_caller().is_running()
+    }
+}
 
 /// A mounted cgroup hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,14 +117,36 @@ pub(crate) struct Hierarchies {
 impl Hierarchies {
     /// Reads `/proc/self/mountinfo`.
     pub(crate) fn read() -> Result<Self> {
-        let read = |path: &str| fs::read_to_string(path).tried("read", path);
-        let hierarchies = Self::parse(&read("/proc/self/mountinfo")?);
+        let hierarchies = Self::mounted()?;
         if rustix::process::geteuid().is_root() {
             return Ok(hierarchies);
         }
-        let own = read("/proc/self/cgroup")?;
+        let path = "/proc/self/cgroup";
+        let own = fs::read_to_string(path).tried("read", path)?;
         let all = hierarchies.all.into_iter().filter_map(|one| one.delegated(&own)).collect();
         Ok(Self { all, restricted: true })
+    }
+
+    fn mounted() -> Result<Self> {
+        let path = "/proc/self/mountinfo";
+        Ok(Self::parse(&read_proc(Path::new(path)).tried("read", path)?))
+    }
+
+    /// Those in which the manager of `scope` has a cgroup, from there on.
+    fn of_manager(scope: &Scope) -> Result<Self> {
+        let mut hierarchies = Self::mounted()?;
+        let group = scope.unit.manager.control_group()?;
+        let restricted = !rustix::process::geteuid().is_root();
+        hierarchies.restricted = restricted;
+        hierarchies.all.retain_mut(|hierarchy| {
+            let Some(base) = group.strip_prefix(hierarchy.root.trim_end_matches('/')) else {
+                return false;
+            };
+            base.clone_into(&mut hierarchy.base);
+            // What is not the caller's own is not delegated to his manager, v1's controllers never are.
+            hierarchy.top().is_dir() && (!restricted || is_writable(&hierarchy.top()))
+        });
+        Ok(hierarchies)
     }
 
     pub(crate) fn parse(mountinfo: &str) -> Self {
@@ -191,6 +233,12 @@ fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
+/// The v1 controllers whose files tell what a container uses; blkio first, as in [`needed`].
+const ACCOUNTING: [&str; 5] = ["blkio", "memory", "pids", "cpuacct", "cpu"];
+
+/// Those of cgroup v2.
+const UNIFIED_ACCOUNTING: [&str; 4] = ["io", "memory", "pids", "cpu"];
+
 /// A container's cgroup in one hierarchy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Member {
@@ -210,6 +258,8 @@ pub(crate) struct Cgroups {
     pure_unified: bool,
     /// Device rules, where no devices controller of v1 takes them.
     device_filter: Option<DeviceFilter>,
+    /// The scope that systemd makes them for.
+    scope: Option<Scope>,
 }
 
 /// Checks a cgroup path of the spec.
@@ -246,6 +296,14 @@ impl Cgroups {
         let mut device_filter = None;
         if let Some(unified) = hierarchies.unified() {
             add(&mut members, path, unified, None);
+        }
+        if !Path::new(path).starts_with(DEFAULT_PARENT) {
+            // Whoever chose the path reads there what the container uses, of all that it can use: an engine.
+            let accounting =
+                ACCOUNTING.into_iter().filter_map(|name| Some((name, hierarchies.v1(name)?)));
+            for (name, hierarchy) in accounting.filter(|(_, h)| is_writable(&h.top())) {
+                add(&mut members, path, hierarchy, Some(name));
+            }
         }
         if let Some(resources) = resources {
             resource_files::check(resources)?;
@@ -301,7 +359,30 @@ impl Cgroups {
             members,
             pure_unified: hierarchies.is_pure_unified(),
             device_filter,
+            scope: None,
         })
+    }
+
+    /// Works out which cgroups a container in `scope` with `resources` has.
+    pub(crate) fn plan_scope(scope: Scope, resources: Option<&LinuxResources>) -> Result<Self> {
+        scope.unit.manager.take_in_caller()?;
+        let hierarchies = Hierarchies::of_manager(&scope)?;
+        let path = scope.path();
+        let mut cgroups = Self::plan(&hierarchies, &path, resources)?;
+        // systemd itself moves a scope's processes in these (src/core/cgroup.c, "unit_attach_pids_to_cgroup"): where it
+        // follows them, and where it is told to account.
+        for name in ["name=systemd", "blkio", "memory", "pids", "cpu"] {
+            if let Some(hierarchy) = hierarchies.v1(name) {
+                add(&mut cgroups.members, &path, hierarchy, Some(name));
+            }
+        }
+        cgroups.scope = Some(scope);
+        Ok(cgroups)
+    }
+
+    /// The scope, for the journal.
+    pub(crate) fn scope(&self) -> Option<&Scope> {
+        self.scope.as_ref()
     }
 
     /// The folders, for the journal.
@@ -327,12 +408,27 @@ impl Cgroups {
         parents
     }
 
+    /// Has systemd start the scope, where there is to be one; its keeper is to live until the container's first process
+    /// is in it.
+    pub(crate) fn start_scope(&self, resources: Option<&LinuxResources>) -> Result<Option<Keeper>> {
+        let Some(scope) = &self.scope else { return Ok(None) };
+        let timer = explain::timer();
+        let keeper = Keeper::new()?;
+        scope.start(&keeper, resources, self.pure_unified)?;
+        timer.note("scope", || scope.shell_command());
+        Ok(Some(keeper))
+    }
+
     /// Makes the folders and sets the limits; gives what state.json says of them.
     pub(crate) fn make(&self, resources: Option<&LinuxResources>) -> Result<Vec<CgroupState>> {
         let mut states = Vec::new();
         for member in &self.members {
             let timer = explain::timer();
-            make_folder(member)?;
+            if self.scope.is_some() {
+                make_in_scope(member)?;
+            } else {
+                make_folder(member)?;
+            }
             timer.note("cgroup", || {
                 format!("mkdir -p {}", explain::word(&member.folder.to_string_lossy()))
             });
@@ -383,8 +479,13 @@ impl Cgroups {
 
     /// Sets limits in cgroups that exist.
     pub(crate) fn apply(&self, resources: &LinuxResources) -> Result<()> {
+        if let Some(scope) = &self.scope {
+            scope.unit.set(resources, self.pure_unified)?;
+        }
         self.members.iter().try_for_each(|member| {
-            hand_down_to(member)?;
+            if self.scope.is_none() {
+                hand_down_to(member)?;
+            }
             if resources.memory().and_then(|memory| memory.check_before_update()) == Some(true) {
                 check_usage(member, resources)?;
             }
@@ -607,14 +708,22 @@ fn make_folder(member: &Member) -> Result<()> {
     let mut above: Vec<&Path> =
         member.folder.ancestors().skip(1).take_while(|f| f.starts_with(top)).collect();
     above.reverse();
-    let controllers: Vec<&str> = if member.hierarchy.is_unified() {
-        member.controllers.iter().map(String::as_str).collect()
+    let (controllers, accounting) = if member.hierarchy.is_unified() {
+        // Those that the top hands down already: for what is only counted it stays as it is.
+        let handed_down =
+            fs::read_to_string(top.join("cgroup.subtree_control")).unwrap_or_default();
+        let wanted = |name: &&str| {
+            handed_down.split_ascii_whitespace().any(|there| there == *name)
+                && !member.controllers.contains(*name)
+        };
+        let accounting: Vec<&str> = UNIFIED_ACCOUNTING.into_iter().filter(wanted).collect();
+        (member.controllers.iter().map(String::as_str).collect(), accounting)
     } else {
-        Vec::new()
+        (Vec::new(), Vec::new())
     };
     // Another container's end may remove an empty parent at any moment: start over then.
     for _ in 0..100 {
-        match try_make_folder(member, &above, &controllers) {
+        match try_make_folder(member, &above, &controllers, &accounting) {
             Err(Error::System { why, .. }) if why.kind() == ErrorKind::NotFound => {}
             result => return result,
         }
@@ -622,8 +731,14 @@ fn make_folder(member: &Member) -> Result<()> {
     Err(io::Error::from(ErrorKind::NotFound)).tried("create cgroup", &member.folder)
 }
 
-fn try_make_folder(member: &Member, above: &[&Path], controllers: &[&str]) -> Result<()> {
-    if controllers.is_empty() {
+/// `accounting` is handed down where that is possible.
+fn try_make_folder(
+    member: &Member,
+    above: &[&Path],
+    controllers: &[&str],
+    accounting: &[&str],
+) -> Result<()> {
+    if controllers.is_empty() && accounting.is_empty() {
         // The usual case first: the parent exists.
         match fs::create_dir(&member.folder) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -638,8 +753,34 @@ fn try_make_folder(member: &Member, above: &[&Path], controllers: &[&str]) -> Re
             }
         }
         hand_down(folder, controllers)?;
+        if n > 0 {
+            // Refused where processes sit in that cgroup itself; then the container goes uncounted.
+            let _ = hand_down(folder, accounting);
+        }
     }
     made(fs::create_dir(&member.folder), &member.folder)
+}
+
+/// Makes a folder that systemd has not made for a scope: in hierarchies that it does not use. In the unified one it is
+/// asked what was handed down.
+fn make_in_scope(member: &Member) -> Result<()> {
+    match fs::create_dir_all(&member.folder) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        result => made(result, &member.folder)?,
+    }
+    if !member.hierarchy.is_unified() {
+        return Ok(());
+    }
+    match member.controllers.iter().find(|name| !has_controller(&member.folder, name)) {
+        None => Ok(()),
+        Some(controller) => Err(Error::unsupported(
+            format!("a {controller} limit"),
+            format!(
+                "systemd has not handed the controller down to {} (Delegate= of the user's manager says what it may have)",
+                member.folder.display()
+            ),
+        )),
+    }
 }
 
 fn made(result: io::Result<()>, folder: &Path) -> Result<()> {
@@ -785,11 +926,7 @@ fn limit_memory(folder: &Path, memory: &LinuxMemory, v2: bool) -> Result<()> {
     }
     if let Some(swap) = memory.swap() {
         let file = folder.join(if v2 { "memory.swap.max" } else { "memory.memsw.limit_in_bytes" });
-        // The spec counts memory and swap together, as v1 does; v2 counts swap alone.
-        let value = match (v2, memory.limit()) {
-            (true, Some(limit)) if swap > 0 && limit > 0 => swap - limit,
-            _ => swap,
-        };
+        let value = swap_alone(memory).filter(|_| v2).unwrap_or(swap);
         if file.exists() {
             controller.set_memswap_limit(value).wrote("swap limit", folder)?;
         } else if memory.limit() != Some(swap) {
@@ -810,6 +947,15 @@ fn limit_memory(folder: &Path, memory: &LinuxMemory, v2: bool) -> Result<()> {
         fs::write(&path, if disabled { "1" } else { "0" }).tried("set", &path)?;
     }
     Ok(())
+}
+
+/// The swap limit as cgroup v2 has it: swap alone, where the spec counts memory and swap together, as v1 does.
+pub(crate) fn swap_alone(memory: &LinuxMemory) -> Option<i64> {
+    let swap = memory.swap()?;
+    Some(match memory.limit() {
+        Some(limit) if swap > 0 && limit > 0 => swap - limit,
+        _ => swap,
+    })
 }
 
 /// Refuses a memory limit below what is used now: cgroup v2 would kill for it (`checkBeforeUpdate`).
@@ -857,7 +1003,7 @@ fn limit_cpu(folder: &Path, cpu: &LinuxCpu, v2: bool) -> Result<()> {
 }
 
 /// cgroup v1's 2…262144 to cgroup v2's 1…10000, as runc and crun convert (runtime-spec, "CPU shares").
-fn weight_of_shares(shares: u64) -> u64 {
+pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
 }
 

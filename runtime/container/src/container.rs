@@ -1,6 +1,7 @@
 //! A container: created from a spec, started, waited for, signalled, removed.
 
-use crate::cgroup::{self, Cgroups, Hierarchies};
+use crate::beside::Beside;
+use crate::cgroup::{self, CgroupDriver, Cgroups, Hierarchies};
 use crate::console::{self, Relay};
 use crate::error::{Error, Result, Tried};
 use crate::explain;
@@ -13,8 +14,11 @@ use crate::layers::Layers;
 use crate::log::{self, LOG_BYTES, Log};
 use crate::mount::{Mount, clone_tree};
 use crate::namespaces;
+use crate::network::devices::{self, Device};
+use crate::network::userspace::Carried;
 use crate::network::veth::{self, Endpoint, Place};
 use crate::network::{self, Details, NetworkRequest};
+use crate::notify::{self, Notifications};
 use crate::plan::{self, PlanContext};
 use crate::restart::RestartPolicy;
 use crate::seccomp::listener;
@@ -25,11 +29,12 @@ use crate::store::{Journal, JournalNetwork, LockedFolder, Store};
 use crate::supervise::Supervised;
 use crate::sync::{self, FailureKind, Message, Report, Socket};
 use crate::syscall::{Cloned, clone3, mount_idmap, pidfd_send_signal};
+use crate::systemd::Scope;
 use crate::teardown;
 use nix::sched::CloneFlags;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxResources, Process, Spec};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -59,8 +64,8 @@ pub struct CreateOptions {
     pub log_output: bool,
     /// How many bytes of it are kept, 0 for all; [`LOG_BYTES`] if not given.
     pub log_bytes: Option<u64>,
-    /// No cgroups are made: the container stays in the caller's.
-    pub without_cgroups: bool,
+    /// Who makes its cgroups.
+    pub cgroups: CgroupDriver,
     /// The runtime goes before the program is started: another process calls [`start`].
     pub leave: bool,
     /// Unix socket that gets the master of the terminal; without it this process holds the terminal.
@@ -96,6 +101,8 @@ pub struct Container {
     log_output: bool,
     log: Option<Log>,
     again: bool,
+    carried: Option<Carried>,
+    notified: Option<Beside>,
 }
 
 impl Container {
@@ -119,21 +126,23 @@ impl Container {
         options: &CreateOptions,
         existing: Option<LockedFolder>,
     ) -> Result<Self> {
-        let spec = &with_default_devices(spec);
+        let mut spec = with_default_devices(spec);
+        if existing.is_none() {
+            notify::announce(&mut spec);
+        }
+        let spec = &spec;
         let folder = store.folder(id);
         let bundle = options.bundle.clone().unwrap_or_else(|| folder.clone());
         let network = requested_network(spec)?;
+        check_supervised(&network, options)?;
+        let devices = devices::of(spec)?;
         let details = Details::of(spec)?;
         let terminal = spec.process().as_ref().and_then(Process::terminal) == Some(true);
         console::check(terminal, options.console_socket.as_deref(), options.leave)?;
         check_descriptors(options.preserve_fds)?;
         let linux = spec.linux().as_ref();
         let resources = linux.and_then(|linux| linux.resources().as_ref());
-        let cgroups = if options.without_cgroups {
-            Cgroups::default()
-        } else {
-            Cgroups::plan(&Hierarchies::read()?, &cgroup_path(spec, id)?, resources)?
-        };
+        let cgroups = plan_cgroups(options.cgroups, spec, id, resources)?;
         let plan = plan::plan(
             spec,
             &PlanContext {
@@ -143,14 +152,17 @@ impl Container {
                 oci_state: oci_state_of(spec, id, &bundle),
                 preserve_fds: options.preserve_fds,
                 layers: options.layers.as_ref(),
-                wants_netlink: matches!(network, NetworkRequest::Bridge { .. }),
-                extra_mounts: network_files(store, &network, &details, &folder),
+                wants_netlink: matches!(network, NetworkRequest::Bridge { .. })
+                    || !devices.is_empty(),
+                extra_mounts: network_files(store, &network, &details, &folder)
+                    .into_iter()
+                    .chain(notify::mount(spec, &folder))
+                    .collect(),
             },
         )?;
 
-        let me = std::process::id().cast_signed();
-        let my_ticks = process_stat(me).map_or(0, |stat| stat.start_ticks);
-        let journal = journal(&cgroups, &network, options, (me, my_ticks));
+        let creator = own_process();
+        let journal = journal(&cgroups, &network, options, creator);
         let config = serde_json::to_vec(spec).expect("a spec has no map with non-string keys");
         let again = existing.is_some();
         let folder = match existing {
@@ -161,60 +173,20 @@ impl Container {
             None => store.reserve(id, &journal, &[("config.json", &config)])?,
         };
 
-        let state = State {
-            version: 1,
-            id: id.as_str().to_owned(),
-            name: options.name.clone().unwrap_or_else(|| id.as_str().to_owned()),
-            image: options.image.clone(),
-            status: Status::Creating,
-            pid: 0,
-            pid_start_ticks: 0,
-            supervisor_pid: if options.supervised { me } else { 0 },
-            supervisor_start_ticks: if options.supervised { my_ticks } else { 0 },
-            bundle,
-            rootfs: plan.root.path.clone(),
-            created: now(),
-            annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
-            labels: options.labels.clone(),
-            cgroups: Vec::new(),
-            namespaces: BTreeMap::new(),
-            network: Some(NetworkState {
-                mode: network.mode().to_owned(),
-                bridge: None,
-                veth: None,
-                address: None,
-                gateway: None,
-                address6: None,
-                gateway6: None,
-                ports: Vec::new(),
-            }),
-            command: spec
-                .process()
-                .as_ref()
-                .and_then(|process| process.args().clone())
-                .unwrap_or_default(),
-            exit_code: None,
-            finished: None,
-            remove: options.remove,
-            restart: match options.restart {
-                RestartPolicy::No => String::new(),
-                policy => policy.to_string(),
-            },
-            restart_count: options.restart_count,
-            log_bytes: options.log_bytes,
-            stop_requested: false,
-        };
+        let state = first_state(id, spec, options, &network, (bundle, &plan.root.path), creator);
         let creation = Creation {
             store,
             id,
             plan: &plan,
             cgroups: &cgroups,
             network: &network,
+            devices: &devices,
             details: &details,
             place: journal.network.as_ref(),
             state,
             options,
             again,
+            carried: None,
         };
         creation.run(spec, folder)
     }
@@ -235,6 +207,9 @@ impl Container {
         // A terminal's relay has it already.
         if self.log_output && self.terminal.is_none() {
             self.log = Some(self.open_log()?);
+        }
+        if let Some(notifications) = Notifications::open(&self.store.folder(&self.id))? {
+            self.notified = Some(notifications.follow()?);
         }
         self.socket.send(&Message::Start, None).or_else(|error| match error.raw_os_error() {
             // It has failed already; it said why before it went.
@@ -362,6 +337,7 @@ impl Container {
     fn abandon(&mut self) {
         let _ = self.send(SignalNumber::KILL);
         let _ = self.reap(WaitPidFlag::empty());
+        drop((self.carried.take(), self.notified.take()));
         if let Some(folder) = self.folder.take() {
             give_up(&self.store, &self.id, folder, &mut self.state, self.again);
         }
@@ -402,6 +378,7 @@ impl Container {
         if let Some(terminal) = self.terminal.take() {
             terminal.finish();
         }
+        drop((self.carried.take(), self.notified.take()));
         let folder = match self.store.lock(&self.id) {
             Ok(folder) => folder,
             // Somebody deleted it by force.
@@ -410,8 +387,11 @@ impl Container {
         };
         if self.state.remove {
             teardown::remove(&self.store, &self.id, folder)?;
-            let state = OciState { status: "stopped", pid: 0, ..oci_state(&self.state) };
-            run_late_hooks(&self.spec, "poststop", &state);
+            run_late_hooks(&self.spec, "poststop", || OciState {
+                status: "stopped",
+                pid: 0,
+                ..oci_state(&self.state)
+            });
             return Ok(());
         }
         let released = teardown::release(&self.store, &self.id, folder.path());
@@ -495,11 +475,13 @@ struct Creation<'a> {
     plan: &'a init::InitPlan,
     cgroups: &'a Cgroups,
     network: &'a NetworkRequest,
+    devices: &'a [Device],
     details: &'a Details,
     place: Option<&'a JournalNetwork>,
     state: State,
     options: &'a CreateOptions,
     again: bool,
+    carried: Option<Carried>,
 }
 
 impl Creation<'_> {
@@ -535,6 +517,8 @@ impl Creation<'_> {
             log_output: self.options.log_output,
             log: None,
             again: self.again,
+            carried: self.carried,
+            notified: None,
         })
     }
 
@@ -549,7 +533,9 @@ impl Creation<'_> {
         if let Some(layers) = self.options.layers.as_ref().filter(|_| !self.again) {
             layers.make()?;
         }
+        notify::prepare(spec, folder)?;
         let endpoint = self.join_network(folder)?;
+        let keeper = self.cgroups.start_scope(resources)?;
         self.state.cgroups = self.cgroups.make(resources)?;
         // Before the first clone: an observer can name it by the cgroup ids.
         self.state.write(folder)?;
@@ -572,9 +558,17 @@ impl Creation<'_> {
         loop {
             match first.socket.receive().tried("read from", "the container's first process")? {
                 Some((Message::Joined, netlink)) => {
+                    if let (Some(netlink), false) = (&netlink, self.devices.is_empty()) {
+                        let netlink = netlink.try_clone().tried("duplicate", "netlink socket")?;
+                        devices::give(self.devices, first.pid, netlink)?;
+                    }
                     if let (Some(endpoint), Some(netlink)) = (&endpoint, netlink) {
                         // Meanwhile the first process mounts.
                         veth::connect(endpoint, first.pid, netlink)?;
+                    }
+                    if let NetworkRequest::Userspace(carrier) = self.network {
+                        let carried = Carried::start(*carrier, first.pid, self.details, folder)?;
+                        self.carried = Some(carried);
                     }
                     break;
                 }
@@ -586,6 +580,7 @@ impl Creation<'_> {
                 }
             }
         }
+        drop(keeper);
         self.state.pid = first.pid;
         self.state.pid_start_ticks = process_stat(first.pid).map_or(0, |stat| stat.start_ticks);
         self.state.namespaces = namespaces::inodes(first.pid);
@@ -619,6 +614,19 @@ impl Creation<'_> {
             }
             (NetworkRequest::Host, _) => {
                 network::files::write(folder, &[hostname], &[], self.details)?;
+                Ok(None)
+            }
+            (NetworkRequest::Userspace(carrier), _) => {
+                let mut details = self.details.clone();
+                if details.dns.is_empty() {
+                    details.dns.extend(carrier.name_server());
+                }
+                let names = [hostname];
+                network::files::write(folder, &names, &[carrier.own_name_at()], &details)?;
+                if let Some(network) = &mut self.state.network {
+                    (network.address, network.gateway) = carrier.address().unzip();
+                    network.ports = details.publish.iter().map(ToString::to_string).collect();
+                }
                 Ok(None)
             }
             _ => Ok(None),
@@ -747,6 +755,65 @@ fn listen(folder: &Path) -> Result<OwnedFd> {
     Ok(socket)
 }
 
+/// The state of a container that is being created by this process, which is given with its start time.
+fn first_state(
+    id: &ContainerId,
+    spec: &Spec,
+    options: &CreateOptions,
+    network: &NetworkRequest,
+    (bundle, rootfs): (PathBuf, &Path),
+    (me, my_ticks): (i32, u64),
+) -> State {
+    State {
+        version: 1,
+        id: id.as_str().to_owned(),
+        name: options.name.clone().unwrap_or_else(|| id.as_str().to_owned()),
+        image: options.image.clone(),
+        status: Status::Creating,
+        pid: 0,
+        pid_start_ticks: 0,
+        supervisor_pid: if options.supervised { me } else { 0 },
+        supervisor_start_ticks: if options.supervised { my_ticks } else { 0 },
+        bundle,
+        rootfs: rootfs.to_owned(),
+        created: now(),
+        annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        labels: options.labels.clone(),
+        cgroups: Vec::new(),
+        namespaces: BTreeMap::new(),
+        network: Some(NetworkState {
+            mode: network.mode().to_owned(),
+            bridge: None,
+            veth: None,
+            address: None,
+            gateway: None,
+            address6: None,
+            gateway6: None,
+            ports: Vec::new(),
+        }),
+        command: spec
+            .process()
+            .as_ref()
+            .and_then(|process| process.args().clone())
+            .unwrap_or_default(),
+        exit_code: None,
+        finished: None,
+        remove: options.remove,
+        restart: Some(options.restart)
+            .filter(|policy| *policy != RestartPolicy::No)
+            .map_or_else(String::new, |policy| policy.to_string()),
+        restart_count: options.restart_count,
+        log_bytes: options.log_bytes,
+        stop_requested: false,
+    }
+}
+
+/// This process and its start time.
+fn own_process() -> (i32, u64) {
+    let me = std::process::id().cast_signed();
+    (me, process_stat(me).map_or(0, |stat| stat.start_ticks))
+}
+
 /// What a container will leave on the host; `creator` is this process and its start time.
 fn journal(
     cgroups: &Cgroups,
@@ -758,6 +825,7 @@ fn journal(
         version: 1,
         cgroups: cgroups.folders(),
         cgroup_parents: cgroups.parents(),
+        scope: cgroups.scope().map(|scope| scope.unit.clone()),
         network: match network {
             NetworkRequest::Bridge { name, .. } => {
                 Some(JournalNetwork { bridge: name.clone(), veth: veth::name() })
@@ -779,7 +847,9 @@ fn network_files(
     folder: &Path,
 ) -> Vec<Mount> {
     match network {
-        NetworkRequest::Bridge { .. } | NetworkRequest::Host => network::files::mounts(folder),
+        NetworkRequest::Bridge { .. } | NetworkRequest::Host | NetworkRequest::Userspace(_) => {
+            network::files::mounts(folder)
+        }
         NetworkRequest::Path(_) => match &details.files_of {
             Some(other) => network::files::shared_mounts(&store.folder(other)),
             None => Vec::new(),
@@ -794,10 +864,25 @@ pub(crate) fn requested_network(spec: &Spec) -> Result<NetworkRequest> {
     if matches!(network, NetworkRequest::Bridge { .. }) && !rustix::process::geteuid().is_root() {
         return Err(Error::unsupported(
             "a bridge network without root",
-            "interfaces of the host are root's to make: use --net none or --net host",
+            "interfaces of the host are root's to make: use --net pasta or --net slirp4netns where one of them is \
+             installed, else --net none or --net host",
         ));
     }
+    if let NetworkRequest::Userspace(carrier) = &network {
+        carrier.find()?;
+    }
     Ok(network)
+}
+
+/// What carries a user's packets needs somebody to be watched by.
+fn check_supervised(network: &NetworkRequest, options: &CreateOptions) -> Result<()> {
+    if matches!(network, NetworkRequest::Userspace(_)) && !options.supervised {
+        return Err(Error::unsupported(
+            format!("network {}", network.mode()),
+            "it needs a process that stays beside the container, as `terrarium run` does",
+        ));
+    }
+    Ok(())
 }
 
 fn seqpacket() -> nix::Result<OwnedFd> {
@@ -817,6 +902,30 @@ pub(crate) fn check_descriptors(count: u32) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Works out the cgroups of container `id`, with `resources`.
+pub(crate) fn plan_cgroups(
+    driver: CgroupDriver,
+    spec: &Spec,
+    id: &ContainerId,
+    resources: Option<&LinuxResources>,
+) -> Result<Cgroups> {
+    match driver {
+        CgroupDriver::Disabled => Ok(Cgroups::default()),
+        CgroupDriver::Cgroupfs => {
+            Cgroups::plan(&Hierarchies::read()?, &cgroup_path(spec, id)?, resources)
+        }
+        CgroupDriver::Systemd => Cgroups::plan_scope(scope(spec, id)?, resources),
+    }
+}
+
+/// The scope of a container whose cgroups systemd makes.
+pub(crate) fn scope(spec: &Spec, id: &ContainerId) -> Result<Scope> {
+    let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+    let path = path.filter(|path| !path.as_os_str().is_empty());
+    let path = path.map_or_else(|| format!(":terrarium:{id}"), |path| path.display().to_string());
+    Scope::parse(&path, spec.annotations().as_ref())
 }
 
 /// Path of the container's cgroups, below each hierarchy's mount.
@@ -872,14 +981,22 @@ pub fn oci_state(state: &State) -> OciState {
 /// Runs the poststart hooks; one that fails is told, and the container goes on (runtime-spec, "Poststart").
 fn after_start(spec: &Spec, state: &State) {
     // A short program may have ended by now; what is told is that it was started.
-    let state = OciState { status: "running", pid: state.pid, ..oci_state(state) };
-    run_late_hooks(spec, "poststart", &state);
+    run_late_hooks(spec, "poststart", || OciState {
+        status: "running",
+        pid: state.pid,
+        ..oci_state(state)
+    });
 }
 
-/// Runs hooks whose failure changes nothing any more.
-pub(crate) fn run_late_hooks(spec: &Spec, kind: &str, state: &OciState) {
-    for hook in hooks::of_kind(spec, kind) {
-        if let Err(failure) = hooks::run(hook, state, Some(&state.bundle)) {
+/// Runs hooks whose failure changes nothing any more. The state is looked up for them alone.
+pub(crate) fn run_late_hooks(spec: &Spec, kind: &str, state: impl FnOnce() -> OciState) {
+    let hooks = hooks::of_kind(spec, kind);
+    if hooks.is_empty() {
+        return;
+    }
+    let state = state();
+    for hook in hooks {
+        if let Err(failure) = hooks::run(hook, &state, Some(&state.bundle)) {
             eprintln!("terrarium: warning: {}", failure.into_error(kind, hook.path()));
         }
     }
@@ -913,6 +1030,8 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
     })
     .tried("connect to", &path)?;
     let socket = Socket::from(socket);
+    let notifications = Notifications::open(folder.path())?;
+    let pidfd = Pid::from_raw(state.pid).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     socket.send(&Message::Start, None).tried("start container", id.as_str())?;
     let result = follow_start(&socket, folder.path(), &state);
     if let Err(error) = result {
@@ -930,6 +1049,12 @@ pub fn start(store: &Store, id: &ContainerId) -> Result<()> {
     let spec = stored_spec(folder.path())?;
     drop(folder);
     after_start(&spec, &state);
+    if let (Some(notifications), Some(pidfd)) = (notifications, pidfd) {
+        // As with runc: it has started when it says so.
+        notifications
+            .wait_until_ready(state.pid, &pidfd)
+            .tried("pass on notifications of container", id.as_str())?;
+    }
     Ok(())
 }
 
@@ -1099,11 +1224,11 @@ pub fn delete(store: &Store, id: &ContainerId, force: bool) -> Result<()> {
     let spec = stored_spec(folder.path()).ok().filter(|spec| spec.hooks().is_some());
     teardown::remove_thoroughly(store, id, folder)?;
     if let (Some(spec), Ok(Some(state))) = (spec, state) {
-        run_late_hooks(
-            &spec,
-            "poststop",
-            &OciState { status: "stopped", pid: 0, ..oci_state(&state) },
-        );
+        run_late_hooks(&spec, "poststop", || OciState {
+            status: "stopped",
+            pid: 0,
+            ..oci_state(&state)
+        });
     }
     Ok(())
 }

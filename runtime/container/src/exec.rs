@@ -101,8 +101,8 @@ struct ExecPlan {
     cgroups: Vec<OwnedFd>,
     /// The seccomp profile.
     profile: Option<LinuxSeccomp>,
-    /// The unified cgroup's folder, for `CLONE_INTO_CGROUP`.
-    unified: Option<OwnedFd>,
+    /// The unified cgroup, for `CLONE_INTO_CGROUP`.
+    unified: Option<Unified>,
     /// Namespaces to enter, the user namespace first.
     namespaces: Vec<(CloneFlags, OwnedFd)>,
     /// Whether one of them is a user namespace.
@@ -111,6 +111,50 @@ struct ExecPlan {
     runtime_enters_user: bool,
     /// The CPUs that the process is to run on.
     cpus: Option<CpuSet>,
+}
+
+/// Where in the unified hierarchy the new process is to be.
+struct Unified {
+    /// The container's own cgroup, or the one below it that was asked for.
+    folder: PathBuf,
+    /// Whether it goes where the first process is now, if that is below. A container that divides its cgroup, as systemd
+    /// does, goes to one below, hands controllers down, and can do so only while no process is in the cgroup itself
+    /// (cgroups(7), "no internal processes"). One that came there in between would take its children's limits from it for
+    /// as long as it lives.
+    follows: bool,
+}
+
+impl Unified {
+    fn place(&self, state: &State) -> PathBuf {
+        let first = if self.follows { cgroup_of_first(state, &self.folder) } else { None };
+        first.unwrap_or_else(|| self.folder.clone())
+    }
+
+    /// clone3(2) into it.
+    fn clone3(&self, state: &State) -> Result<Cloned> {
+        // Each time that the first process has gone elsewhere meanwhile; one that never rests is no reason to go on for ever.
+        for _ in 0..8 {
+            let place = self.place(state);
+            let folder = open_folder(&place);
+            let cloned = folder.and_then(|folder| {
+                clone3(0, Some(folder.as_fd())).tried("clone3 into cgroup", &place)
+            });
+            if matches!(cloned, Ok(Cloned::Child)) {
+                return cloned;
+            }
+            let now = self.place(state);
+            if now == place {
+                return cloned;
+            }
+            if let Ok(Cloned::Parent { pid, .. }) = &cloned {
+                // Whoever goes takes along those that it sees there: either it saw the new process, or this sees where it went.
+                let _ = fs::write(now.join("cgroup.procs"), pid.to_string());
+                return cloned;
+            }
+        }
+        clone3(0, Some(open_folder(&self.folder)?.as_fd()))
+            .tried("clone3 into cgroup", &self.folder)
+    }
 }
 
 /// Starts `process` in container `id`; returns once its program was executed.
@@ -157,8 +201,11 @@ pub fn exec(
         return Err(Error::NotRunning { id: state.id, status: Status::Stopped.as_str() });
     }
     let (ours, theirs) = sync::pair().tried("make", "socket pair")?;
-    let cloned = clone3(0, plan.unified.as_ref().map(AsFd::as_fd)).tried("clone3", id.as_str())?;
-    let (pid, pidfd) = match cloned {
+    let cloned = match &plan.unified {
+        Some(unified) => unified.clone3(&state),
+        None => clone3(0, None).tried("clone3", id.as_str()),
+    };
+    let (pid, pidfd) = match cloned? {
         Cloned::Child => {
             drop(ours);
             main(&plan, &theirs)
@@ -228,19 +275,18 @@ fn plan(
     }
     let below = below.strip_prefix("/").unwrap_or(below);
     let (mut cgroups, mut unified) = (Vec::new(), None);
-    for folder in Journal::read(&folder)?.cgroups {
+    let journal = Journal::read(&folder)?;
+    if let Some(scope) = &journal.scope {
+        scope.manager.take_in_caller()?;
+    }
+    for folder in journal.cgroups {
         let folder = folder.join(below);
         let tasks = folder.join("tasks");
         if tasks.exists() {
             let file = File::options().write(true).open(&tasks).tried("open cgroup", &tasks)?;
             cgroups.push(file.into());
         } else {
-            let file = File::options()
-                .read(true)
-                .custom_flags(libc::O_DIRECTORY)
-                .open(&folder)
-                .tried("open cgroup", &folder)?;
-            unified = Some(file.into());
+            unified = Some(Unified { folder, follows: options.cgroup.is_none() });
         }
     }
     let mut namespaces = Vec::new();
@@ -274,6 +320,20 @@ fn plan(
         cpus: affinity(&process, ExecCPUAffinity::cpu_affinity_final)?,
         namespaces,
     })
+}
+
+fn open_folder(path: &Path) -> Result<OwnedFd> {
+    let file = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(path);
+    Ok(file.tried("open cgroup", path)?.into())
+}
+
+/// The unified cgroup that the first process is in, where that is one below `folder`, the container's own.
+fn cgroup_of_first(state: &State, folder: &Path) -> Option<PathBuf> {
+    let own = state.cgroups.iter().find(|one| one.hierarchy == "unified")?;
+    let text = fs::read_to_string(format!("/proc/{}/cgroup", state.pid)).ok()?;
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let below = path.strip_prefix(own.path.as_str())?.strip_prefix('/')?;
+    (!below.is_empty()).then(|| folder.join(below))
 }
 
 /// One of the two lists of `process.execCPUAffinity`.

@@ -147,11 +147,13 @@ fn user_name(uid: u32) -> Option<String> {
 }
 
 fn program(name: &str) -> Option<PathBuf> {
+    in_path(name).or_else(|| Some(Path::new("/usr/bin").join(name)).filter(|file| file.is_file()))
+}
+
+/// The program `name` where PATH has it.
+pub(crate) fn in_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .chain([PathBuf::from("/usr/bin")])
-        .map(|folder| folder.join(name))
-        .find(|file| Path::is_file(file))
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! This crate knows nothing of eBPF probes; what an observer may know of a container is in [`State`].
 
 mod attributes;
+mod beside;
 mod capabilities;
 mod cgroup;
 mod console;
@@ -35,6 +36,7 @@ mod lsm;
 mod mount;
 mod namespaces;
 pub mod network;
+mod notify;
 mod option_forms;
 mod plan;
 mod reaper;
@@ -51,6 +53,7 @@ mod store;
 mod supervise;
 mod sync;
 mod syscall;
+mod systemd;
 mod teardown;
 mod template;
 mod units;
@@ -58,6 +61,7 @@ mod update;
 mod user;
 
 pub use capabilities::capability_names;
+pub use cgroup::CgroupDriver;
 pub use console::Relay;
 pub use container::{
     Container, CreateOptions, LOG, delete, kill, kill_all, oci_state, spec_of, start, wait,

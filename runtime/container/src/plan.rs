@@ -100,11 +100,6 @@ fn refuse_unsupported(spec: &Spec) -> Result<()> {
             linux.is_some_and(|l| l.intel_rdt().is_some()),
             "terrarium does not divide caches (resctrl); remove it",
         ),
-        (
-            "linux.netDevices",
-            linux.is_some_and(|l| l.net_devices().as_ref().is_some_and(|all| !all.is_empty())),
-            "terrarium does not move interfaces of the host; remove it, and move them by `ip link set DEVICE netns PID`",
-        ),
     ];
     match table.iter().find(|(_, present, _)| *present) {
         Some((field, _, reason)) => Err(Error::unsupported(*field, *reason)),

@@ -142,6 +142,7 @@ pub fn again(store: &Store, id: &ContainerId, restarts: u32, asked: bool) -> Res
     }
     let spec = stored_spec(folder.path())?;
     let journal = Journal::read(folder.path())?;
+    let cgroups = journal.cgroup_driver();
     // The folder for what it writes is there already, its owner's note too.
     let layers = journal.writable.map(|place| {
         let owner = Vec::new();
@@ -156,7 +157,7 @@ pub fn again(store: &Store, id: &ContainerId, restarts: u32, asked: bool) -> Res
         remove: state.remove,
         log_output: asked || folder.path().join(LOG).exists(),
         log_bytes: state.log_bytes,
-        without_cgroups: state.cgroups.is_empty(),
+        cgroups,
         restart: RestartPolicy::parse(&state.restart)?,
         restart_count: restarts,
         ..CreateOptions::default()

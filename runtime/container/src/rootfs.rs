@@ -196,7 +196,14 @@ pub(crate) fn enter(
         (MsFlags::MS_SLAVE, true)
     };
     let cut = MountChange { propagation: cut.bits(), recursive, ..Default::default() };
-    change_mount(slash.as_fd(), cut).step("cut mounts off from the host's", "/")?;
+    let result = change_mount(slash.as_fd(), cut);
+    let hint = match result.as_ref().map_err(io::Error::raw_os_error) {
+        Err(Some(libc::EINVAL)) => {
+            "/ is no mount, as in a chroot: mount --bind the folder onto itself before chroot"
+        }
+        _ => "",
+    };
+    result.step_hint("cut mounts off from the host's", "/", hint)?;
     let (tree, covers_slash) = match tree {
         Some(tree) => {
             // pivot_root wants the new root to be a mount. On top of the old root there is always a place for it, also

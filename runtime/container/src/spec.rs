@@ -1,13 +1,14 @@
 //! The options of `terrarium run` become an OCI spec; from there on there is one path.
 
 use crate::capabilities;
-use crate::cgroup;
+use crate::cgroup::{self, CgroupDriver};
 use crate::error::{Error, Result, Tried};
 use crate::id::ContainerId;
 use crate::id_maps::IdMaps;
 use crate::network::{self, NetworkOptions, NetworkRequest};
 use crate::option_forms::{self, mount};
 use crate::seccomp;
+use crate::systemd::Scope;
 use crate::units::{CPU_PERIOD_US, key_value, parse_bytes, parse_cpus, parse_memory, parse_pids};
 use crate::user;
 use oci_spec::runtime::{
@@ -106,6 +107,8 @@ pub struct RunOptions {
     pub sysctl: Vec<String>,
     /// `--cgroup-parent`
     pub cgroup_parent: Option<PathBuf>,
+    /// `--cgroup-manager`
+    pub cgroups: CgroupDriver,
     /// `--annotation KEY=VALUE`
     pub annotations: Vec<String>,
 }
@@ -239,6 +242,18 @@ impl RunOptions {
     }
 
     fn cgroup_path(&self, id: &ContainerId) -> Result<PathBuf> {
+        if self.cgroups == CgroupDriver::Systemd {
+            let slice = self.cgroup_parent.as_deref().unwrap_or(Path::new(""));
+            let path = format!("{}:terrarium:{id}", slice.display());
+            return match Scope::parse(&path, None) {
+                Ok(_) => Ok(path.into()),
+                Err(_) => Err(Error::invalid(
+                    "--cgroup-parent",
+                    slice.display().to_string(),
+                    "with --cgroup-manager systemd it is a slice, such as machine.slice",
+                )),
+            };
+        }
         let parent = self.cgroup_parent.as_deref().unwrap_or(Path::new(cgroup::DEFAULT_PARENT));
         let parent = if parent == Path::new("/") {
             String::new()

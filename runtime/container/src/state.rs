@@ -6,7 +6,7 @@ use crate::error::{Error, Result, Tried};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -161,7 +161,7 @@ impl State {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
                 .map_err(|why| Error::Malformed { path, why }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).tried("read", &path),
         }
     }
@@ -213,9 +213,29 @@ impl ProcessStat {
     }
 }
 
+/// Reads a file whose text the kernel makes as it is read, and whose length it does not tell: in pieces as large as such
+/// a file mostly is, for each piece takes the kernel to where the last one ended.
+pub(crate) fn read_proc(path: &Path) -> io::Result<String> {
+    let mut file = fs::File::open(path)?;
+    let mut text = Vec::with_capacity(PROC_BYTES);
+    let mut piece = [0; PROC_BYTES];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => break,
+            Ok(length) => text.extend_from_slice(&piece[..length]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Two pages hold most of them.
+const PROC_BYTES: usize = 8192;
+
 /// Reads `/proc/PID/stat`; none where there is no such process.
 pub(crate) fn process_stat(pid: i32) -> Option<ProcessStat> {
-    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+    parse_stat(&read_proc(Path::new(&format!("/proc/{pid}/stat"))).ok()?)
 }
 
 fn parse_stat(text: &str) -> Option<ProcessStat> {

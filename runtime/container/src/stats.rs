@@ -51,7 +51,12 @@ pub fn stats(store: &Store, id: &ContainerId) -> Result<Value> {
     }
     if let Some(current) = counters.number(&["pids.current"]) {
         let limit = counters.number(&["pids.max"]).filter(|&limit| limit != u64::MAX);
-        data.insert("pids".to_owned(), json!({ "current": current, "limit": limit.unwrap_or(0) }));
+        let mut pids = json!({ "current": current });
+        // As runc, which leaves it out where there is none.
+        if let Some(limit) = limit {
+            pids["limit"] = limit.into();
+        }
+        data.insert("pids".to_owned(), pids);
     }
     Ok(json!({ "type": "stats", "id": state.id, "data": data }))
 }

@@ -4,9 +4,11 @@
 //! after a kill -9 knows what to take away. The container's folder appears, with its journal, in one rename;
 //! a lock on it (flock(2), which ends with its holder) says that somebody is creating or removing it.
 
+use crate::cgroup::CgroupDriver;
 use crate::error::{Error, Result, Tried};
 use crate::id::{ContainerId, random_hex};
 use crate::state::{State, process_stat, write_atomically};
+use crate::systemd::Unit;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -39,6 +41,9 @@ pub(crate) struct Journal {
     /// Folders above them that go when they are empty.
     #[serde(default)]
     pub cgroup_parents: Vec<PathBuf>,
+    /// The scope that systemd made them for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Unit>,
     /// Its place on a bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<JournalNetwork>,
@@ -67,6 +72,15 @@ pub(crate) struct JournalNetwork {
 
 impl Journal {
     const FILE: &'static str = "journal.json";
+
+    /// Who made the container's cgroups.
+    pub(crate) fn cgroup_driver(&self) -> CgroupDriver {
+        match &self.scope {
+            Some(_) => CgroupDriver::Systemd,
+            None if self.cgroups.is_empty() => CgroupDriver::Disabled,
+            None => CgroupDriver::Cgroupfs,
+        }
+    }
 
     /// Writes the journal into `folder`.
     pub(crate) fn write(&self, folder: &Path) -> Result<()> {

@@ -50,6 +50,10 @@ pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<
     if !cgroup::remove_empty(&journal.cgroups) {
         failures.note(cgroup::kill_all(&journal.cgroups));
     }
+    network::userspace::end(folder);
+    if let Some(scope) = &journal.scope {
+        failures.note(scope.stop());
+    }
     if let Some(place) = &journal.network {
         let network = state.and_then(|state| state.network);
         let written = network.iter().flat_map(|network| [&network.address, &network.address6]);

@@ -1,7 +1,7 @@
 //! `update`: new limits for a container that exists.
 
-use crate::cgroup::{self, Cgroups, Hierarchies};
-use crate::container::{cgroup_path, stored_spec};
+use crate::cgroup::{self, CgroupDriver, Cgroups};
+use crate::container::{plan_cgroups, stored_spec};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::state::{State, Status, write_atomically};
@@ -31,10 +31,10 @@ pub fn update(store: &Store, id: &ContainerId, new: &LinuxResources) -> Result<(
     let mut spec = stored_spec(folder.path())?;
     let linux = spec.linux().clone().unwrap_or_default();
     let old = linux.resources().clone().unwrap_or_default();
-    let path = cgroup_path(&spec, id)?;
-    let cgroups = Cgroups::plan(&Hierarchies::read()?, &path, Some(&new))?;
     let mut journal = Journal::read(folder.path())?;
-    if journal.cgroups.is_empty() {
+    let driver = journal.cgroup_driver();
+    let cgroups = plan_cgroups(driver, &spec, id, Some(&new))?;
+    if driver == CgroupDriver::Disabled {
         return Err(Error::unsupported(
             "updating a container without cgroups",
             "create it without --cgroup-manager disabled",

@@ -94,14 +94,13 @@ impl MemoryFiles {
         Some(Self { hierarchy, files: names.iter().map(kept).collect() })
     }
 
-    /// What they say now; none when the cgroup is gone.
-    pub fn read(&mut self) -> Option<MemoryEvents> {
-        let mut buffer = Vec::new();
+    /// What they say now, read by way of `buffer`; none when the cgroup is gone.
+    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Option<MemoryEvents> {
         match (self.hierarchy, self.files.as_mut_slice()) {
-            (Hierarchy::Unified, [events]) => Some(v2(events.read_again(&mut buffer)?)),
+            (Hierarchy::Unified, [events]) => Some(v2(events.read_again(buffer)?)),
             (Hierarchy::Memory, [failcnt, control]) => {
-                let max = failcnt.read_again(&mut buffer)?.trim().parse().ok()?;
-                let oom_kill = field(control.read_again(&mut buffer)?, "oom_kill").unwrap_or(0);
+                let max = failcnt.read_again(buffer)?.trim().parse().ok()?;
+                let oom_kill = field(control.read_again(buffer)?, "oom_kill").unwrap_or(0);
                 Some(MemoryEvents { max, oom_kill, ..MemoryEvents::default() })
             }
             _ => None,
@@ -134,7 +133,7 @@ mod tests {
     use super::*;
 
     fn read(mounts: &CgroupMounts, hierarchy: Hierarchy, path: &str) -> Option<MemoryEvents> {
-        MemoryFiles::new(mounts, hierarchy, path, &Budget::new(2))?.read()
+        MemoryFiles::new(mounts, hierarchy, path, &Budget::new(2))?.read(&mut Vec::new())
     }
 
     #[test]

@@ -14,7 +14,8 @@ use crate::event::{Event, History};
 use crate::export::{Collector, EventsFile, Export, Sink};
 use crate::http;
 use crate::http::web_config::{WebConfig, WebConfigError};
-use crate::kernel::cgroup_mounts::Hierarchy;
+use crate::kernel::cgroup_mounts::{Hierarchy, Mode};
+use crate::kernel::cgroup_namespace;
 use crate::leaks::{self, Places, Wanted, residue};
 use crate::metrics::{self, Metrics, MetricsError, Shown};
 use crate::notify;
@@ -90,6 +91,17 @@ pub enum ObserveError {
     /// The metrics do not fit together.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The folder of the history cannot be used.
+    #[error(
+        "keep the history in {}: {error} (choose another folder with --history, or --no-history)",
+        folder.display()
+    )]
+    History {
+        /// The folder.
+        folder: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// Something else that the operating system refused.
     #[error("{what}: {error}")]
     System {
@@ -104,10 +116,21 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> ObserveError {
     move |error| ObserveError::System { what, error }
 }
 
+fn unusable_history(folder: &Path) -> impl FnOnce(io::Error) -> ObserveError {
+    move |error| ObserveError::History { folder: folder.to_owned(), error }
+}
+
 /// Runs an observatory until SIGINT or SIGTERM. `ready` is called once with the URL that it listens on, when the
 /// probes are attached and the first scrape would be answered.
 pub fn run(options: &Options, ready: impl FnOnce(&str, &[HookReport])) -> Result<(), ObserveError> {
     allocator::share_one_arena();
+    if let Err(error) = cgroup_namespace::enter_hosts(&options.settings.proc) {
+        tracing::warn!(
+            %error,
+            "stays in a cgroup namespace of its own, where cgroups of processes are told relative to its root \
+             (start the container with --cgroupns host --pid host)"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(4)
@@ -283,6 +306,7 @@ impl Running {
     fn start(options: &Options) -> Result<Self, ObserveError> {
         let mut probes = Probes::load(&options.settings)?;
         if let Some(first) = probes.reports().first()
+            && probes.has_types()
             && probes.reports().iter().all(|report| report.mechanism.is_none())
         {
             let attempt = first.attempts.last();
@@ -295,6 +319,12 @@ impl Running {
         let (ring, armed) = probes.take_ring()?;
         let notes: CgroupNotes = Arc::new(Mutex::new(probes.take_cgroups()?));
         let mounts = probes.mounts().clone();
+        if mounts.mode() == Mode::None {
+            tracing::warn!(
+                "no cgroup hierarchy is mounted here: names, limits and usage of containers are missing \
+                 (a container needs the host's /sys/fs/cgroup at its place)"
+            );
+        }
         let memory_hierarchy = mounts.memory_hierarchy;
         let look_up: NewCgroups = {
             let notes = Arc::clone(&notes);
@@ -324,6 +354,10 @@ impl Running {
             Arc::new(Shared::new(registry, counters, history, &mut probes, times, context));
         let (stopped, stop) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)
             .map_err(|e| system("make a pipe")(e.into()))?;
+        // The folders above it may be closed to who has none of the capabilities.
+        if let Some((folder, _)) = &options.history {
+            store::make_folder(folder).map_err(unusable_history(folder))?;
+        }
         // The last moment at which this is the only thread: what it has the others inherit.
         if options.drop_capabilities {
             privileges::drop_others()
@@ -338,6 +372,7 @@ impl Running {
             stop: stopped,
             roots,
             watched: probes.take_watched(),
+            walks: !probes.has_types(),
         };
         let pump = std::thread::Builder::new()
             .name("events".to_owned())
@@ -384,8 +419,8 @@ impl Running {
         keep: Keep,
     ) -> Result<(JoinHandle<()>, Sender<()>), ObserveError> {
         let (history, context) = (&self.shared.history, self.shared.context.clone());
-        let mut store = Store::open(folder, keep, history, context)
-            .map_err(system("open the folder of --history"))?;
+        let mut store =
+            Store::open(folder, keep, history, context).map_err(unusable_history(folder))?;
         let (end, ended) = mpsc::channel();
         let write = move || {
             let mut last = None;

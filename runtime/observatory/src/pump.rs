@@ -60,6 +60,8 @@ pub struct Pump {
     pub roots: Vec<Root>,
     /// The cgroups that are watched, where some are left out.
     pub watched: Option<Watched>,
+    /// Whether it has to look for cgroups itself, since no probe tells of them.
+    pub walks: bool,
 }
 
 impl Pump {
@@ -170,6 +172,9 @@ impl Pump {
         let shared = &self.shared;
         // The lock order is registry, then counters, everywhere.
         let mut registry = shared.registry();
+        if self.walks {
+            registry.walk();
+        }
         let keys = registry.tick(|| shared.read_counts());
         shared.remove_counters(&keys);
         let live: Vec<(Hierarchy, u64)> = registry.take_forgotten();

@@ -69,13 +69,14 @@ impl Sample {
             (vec![Usage::default(); snapshots.len()], Usage::default())
         };
         drop(resources);
+        let mut buffer = Vec::new();
         let containers = snapshots
             .into_iter()
             .zip(usages)
             .map(|(snapshot, usage)| {
                 let subject = Subject::Container(snapshot.container.path.clone());
                 let row = totals.remove(&subject).unwrap_or_default();
-                let memory_events = shared.memory_events(&snapshot.memory);
+                let memory_events = shared.memory_events(&snapshot.memory, &mut buffer);
                 Observed { snapshot, row, usage, memory_events }
             })
             .collect();

@@ -174,19 +174,17 @@ impl Shared {
 
     /// Reads the kernel's memory events of one container now.
     pub fn refresh_memory_events(&self, container: &str) {
-        let snapshot = self
-            .registry()
-            .snapshots()
-            .into_iter()
-            .find(|snapshot| snapshot.container.path == container);
-        if let Some(snapshot) = snapshot {
-            self.memory_events(&snapshot.memory);
-        }
+        let places = self.registry().memory_of(container);
+        self.memory_events(&places, &mut Vec::new());
     }
 
     /// The kernel's memory events of a container, summed over the cgroups that account its memory: read now, or,
-    /// where the files are gone, as last read.
-    pub fn memory_events(&self, places: &[(Hierarchy, String)]) -> MemoryEvents {
+    /// where the files are gone, as last read. The files are read by way of `buffer`.
+    pub fn memory_events(
+        &self,
+        places: &[(Hierarchy, String)],
+        buffer: &mut Vec<u8>,
+    ) -> MemoryEvents {
         let mut all = self.memory_events.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sum = MemoryEvents::default();
         for (hierarchy, path) in places {
@@ -195,7 +193,7 @@ impl Shared {
                 (MemoryEvents::default(), files)
             });
             // Numbers never go down for a cgroup that was made again under the same path.
-            if let Some(now) = files.as_mut().and_then(MemoryFiles::read) {
+            if let Some(now) = files.as_mut().and_then(|files| files.read(buffer)) {
                 *known = known.followed_by(now);
             }
             sum = sum.and(known);

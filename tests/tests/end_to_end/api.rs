@@ -61,6 +61,10 @@ fn containers_tell_who_they_are_what_they_use_and_what_was_counted() {
     let id = std::os::unix::fs::MetadataExt::ino(&unified.metadata().expect("it is there"));
     let cgroups = after["cgroups"].as_array().expect("a list");
     assert!(cgroups.iter().any(|cgroup| cgroup["id"] == id), "{cgroups:?}");
+    let phases = after["start_phases"].as_array().expect("a list");
+    let names: Vec<_> = phases.iter().filter_map(|phase| phase["phase"].as_str()).collect();
+    assert_eq!(names, ["cgroup", "clone", "mounts", "pivot", "seccomp", "exec"], "{phases:?}");
+    assert!(phases.iter().all(|phase| phase["ns"].as_u64().is_some()), "{phases:?}");
     running.finish();
     eventually("it has stopped", || {
         let state = container(&observatory, after["name"].as_str().expect("a name"));

@@ -4,8 +4,10 @@ use serde_json::{Value, json};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use terrarium_tests::binaries;
 use terrarium_tests::deadline::within;
 use terrarium_tests::kernel_state::{cgroup_mounts, remove_cgroups_with};
+use terrarium_tests::podman::Podman;
 use terrarium_tests::process::{self, Process};
 use terrarium_tests::{Observatory, TestBed, eventually, http, require};
 
@@ -45,15 +47,15 @@ impl<'a> Tree<'a> {
         Self { bed, folders }
     }
 
+    /// A shell script that enters these cgroups.
+    fn enter(&self) -> String {
+        let procs = self.folders.iter().map(|folder| folder.join("cgroup.procs"));
+        procs.map(|procs| format!("echo $$ > {}; ", procs.display())).collect::<Vec<_>>().concat()
+    }
+
     /// Runs a shell script in these cgroups to its end.
     fn run(&self, script: &str) {
-        let mut enter = String::new();
-        for folder in &self.folders {
-            enter.push_str("echo $$ > ");
-            enter.push_str(&folder.join("cgroup.procs").display().to_string());
-            enter.push_str("; ");
-        }
-        process::run(Command::new("sh").args(["-ec", &(enter + script)])).success();
+        process::run(Command::new("sh").args(["-ec", &(self.enter() + script)])).success();
     }
 }
 
@@ -133,34 +135,53 @@ fn a_bare_container_of_runc_has_its_name_its_labels_and_its_counts() {
     running.wait();
 }
 
+/// Starts a container by Podman, and waits until it has the name that Podman gave it.
+fn named_by_podman(bed: &TestBed, podman: &Podman<'_>, observatory: &Observatory) -> String {
+    let name = bed.unique("pod");
+    podman.run("pod", &["-d", "--net", "none"], &["sleep", "100"]).success();
+    let found = listed(observatory, |c| c["name"] == *name);
+    assert_eq!((&found["runtime"], &found["state"]), (&json!("podman"), &json!("running")));
+    assert!(found["pid"].is_u64(), "{found:#}");
+    name
+}
+
 #[test]
-fn a_container_of_podman_has_the_name_and_the_image_that_podman_gave_it() {
+fn a_container_of_podman_has_the_name_that_podman_gave_it() {
     require!(Root, CgroupV2, Btf, Program("busybox"), Program("podman"), Program("runc"));
     let bed = TestBed::new();
     let observatory = Observatory::start(&bed, &[]);
-    let folder = |name: &str| bed.folder().join("podman").join(name);
-    let podman = |words: &[&str]| {
-        let mut command = Command::new("podman");
-        command.arg("--root").arg(folder("root")).arg("--runroot").arg(folder("run"));
-        command.arg("--tmpdir").arg(folder("tmp")).args(["--storage-driver", "vfs"]);
-        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
-        bed.finish(command.args(["--runtime", "runc"]).args(words))
-    };
-    let (name, rootfs) = (bed.unique("pod"), bed.rootfs());
-    let parent = format!("/{}", bed.unique("podman"));
-    let rootfs = rootfs.to_str().expect("paths of tests are UTF-8");
-    let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"];
-    let mut words = vec!["run", "-d", "--name", &name, "--cgroup-parent", &parent];
-    words.extend(["--net", "none", "--label", "team=blue"]);
-    words.extend(limits);
-    words.extend(["--rootfs", rootfs, "sh", "-c", "for n in 1 2 3; do (:); done; exec sleep 100"]);
-    podman(&words).success();
-    let found = listed(&observatory, |c| c["name"] == *name);
-    assert_eq!((&found["runtime"], &found["state"]), (&json!("podman"), &json!("running")));
-    podman(&["rm", "--all", "--force", "--time", "0"]).success();
-    let _ = within(std::time::Duration::from_secs(10), || {
-        remove_cgroups_with(&bed.unique("podman")).map_err(|error| error.to_string())
-    });
+    named_by_podman(&bed, &Podman::with_runtime(&bed, "runc"), &observatory);
+}
+
+#[test]
+fn a_container_of_podman_with_terrarium_as_its_runtime_has_its_name_too() {
+    require!(Root, CgroupV2, Btf, Program("busybox"), Program("podman"));
+    let bed = TestBed::new();
+    // Podman lets its runtime keep the state where that keeps it by itself.
+    let observe = Command::new(binaries::terrarium());
+    let observatory = Observatory::start_by(observe, &["--no-history"]);
+    let podman = Podman::new(&bed);
+    let name = named_by_podman(&bed, &podman, &observatory);
+    podman.call(&["pause", &name]).success();
+    listed(&observatory, |c| c["name"] == *name && c["state"] == "paused");
+    podman.call(&["unpause", &name]).success();
+    listed(&observatory, |c| c["name"] == *name && c["state"] == "running");
+}
+
+#[test]
+fn an_observatory_in_a_cgroup_namespace_of_its_own_sees_as_from_the_hosts() {
+    require!(Root, CgroupV2, Btf, Program("busybox"), UtilLinux);
+    let bed = TestBed::new();
+    let tree = Tree::new(&bed, "inner");
+    let mut observe = Command::new("sh");
+    let script = tree.enter() + "exec unshare --cgroup \"$@\"";
+    let terrarium = bed.terrarium();
+    observe.args(["-ec", &script, "sh"]).arg(terrarium.get_program()).args(terrarium.get_args());
+    let observatory = Observatory::start_by(observe, &[]);
+    let container = bed.container("seen").with(["--memory", "64m"]).follow();
+    let uses_memory = |c: &Value| c["memory"]["usage_bytes"].as_u64().is_some_and(|n| n > 0);
+    listed(&observatory, |c| c["name"] == *container.name() && uses_memory(c));
+    assert!(!observatory.output().contains("cgroup namespace"), "{}", observatory.output());
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::Stdio;
+use std::time::Duration;
 use terrarium_tests::bundle::Bundle;
 use terrarium_tests::kernel_state::cgroup_mount_of;
 use terrarium_tests::{TestBed, eventually, require};
@@ -237,4 +238,56 @@ fn events_tell_what_the_kernel_killed_for_want_of_memory() {
     bundle.call("kill", &["KILL"]).success();
     assert_eq!(process.wait(), 0, "it ends with the container");
     bundle.call("delete", &["--force"]).success();
+}
+
+#[test]
+fn what_a_program_notifies_of_is_passed_on() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let path = bed.folder().join("notify");
+    let host = UnixDatagram::bind(&path).unwrap();
+    host.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let hear = || {
+        let mut message = [0; 512];
+        let length = host.recv(&mut message).expect("a message comes");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    // As an engine: it has started when it says so, whatever it says of who it is.
+    let script =
+        "/bin/terrarium-workload notify STATUS=coming MAINPID=1 READY=1 >/dev/null; sleep 1000";
+    let bundle = Bundle::new(&bed, "ready", &["sh", "-c", script]);
+    bundle.change(|spec| spec["process"]["user"] = json!({"uid": 1000, "gid": 1000}));
+    let engine = |words: &[&str]| {
+        let mut command = bed.runtime();
+        command.args(words).env("NOTIFY_SOCKET", &path);
+        bed.finish(&mut command)
+    };
+    let folder = bundle.folder().display().to_string();
+    engine(&["create", "--bundle", &folder, bundle.id()]).success();
+    engine(&["start", bundle.id()]).success();
+    assert_eq!(hear(), "STATUS=coming\n");
+    assert_eq!(hear(), format!("READY=1\nMAINPID={}\n", bundle.state()["pid"]));
+    bundle.call("delete", &["--force"]).success();
+
+    // One that never says so ends with its program.
+    let silent = Bundle::new(&bed, "silent", &["sleep", "0.2"]);
+    let folder = silent.folder().display().to_string();
+    engine(&["create", "--bundle", &folder, silent.id()]).success();
+    engine(&["start", silent.id()]).success();
+    silent.call("delete", &["--force"]).success();
+
+    // As a person: what it says is passed on as long as it runs.
+    let container = bed.container("person");
+    let mut command = container.command([
+        "sh",
+        "-c",
+        "echo $NOTIFY_SOCKET; terrarium-workload notify READY=1 WATCHDOG=1 FDSTORE=1 STOPPING=1 >/dev/null",
+    ]);
+    let outcome = bed.finish(command.env("NOTIFY_SOCKET", &path));
+    assert_eq!(outcome.success(), "/run/notify/notify.sock\n");
+    assert_eq!([hear(), hear(), hear()], ["READY=1\n", "WATCHDOG=1\n", "STOPPING=1\n"]);
+    // Nobody asked.
+    let outcome = bed.container("unasked").run(["sh", "-c", "echo \"[$NOTIFY_SOCKET]\""]);
+    assert_eq!(outcome.success(), "[]\n");
+    bed.assert_nothing_left();
 }

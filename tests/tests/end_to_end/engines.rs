@@ -2,78 +2,14 @@
 
 use nix::pty::{Winsize, openpty};
 use serde_json::Value;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
-use terrarium_tests::deadline::within;
-use terrarium_tests::kernel_state::remove_cgroups_with;
+use terrarium_tests::podman::Podman;
 use terrarium_tests::process::{self, Outcome, Process};
 use terrarium_tests::requirement::skip;
 use terrarium_tests::{NetworkNamespace, TestBed, eventually, require};
-
-/// Podman with everything it keeps in the test's own folder.
-struct Podman<'a> {
-    bed: &'a TestBed,
-    /// What makes its containers.
-    runtime: OsString,
-}
-
-impl<'a> Podman<'a> {
-    /// With terrarium as its runtime.
-    fn new(bed: &'a TestBed) -> Self {
-        Self { bed, runtime: bed.runtime().get_program().to_owned() }
-    }
-
-    fn call(&self, words: &[&str]) -> Outcome {
-        self.bed.finish(self.command(Command::new("podman")).args(words))
-    }
-
-    /// The command line, to be completed, of `command`: Podman, or what executes it.
-    fn command(&self, mut command: Command) -> Command {
-        let folder = |name: &str| self.bed.folder().join("podman").join(name);
-        command.arg("--root").arg(folder("root")).arg("--runroot").arg(folder("run"));
-        command.arg("--tmpdir").arg(folder("tmp")).args(["--storage-driver", "vfs"]);
-        command.args(["--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
-        command.arg("--runtime").arg(&self.runtime);
-        command
-    }
-
-    /// Podman puts its monitor there too, and leaves all of it behind.
-    fn cgroup_parent(&self) -> String {
-        self.bed.unique("podman")
-    }
-
-    fn run(&self, name: &str, options: &[&str], command: &[&str]) -> Outcome {
-        let words = self.run_words(name, options, command);
-        self.bed.finish(self.command(Command::new("podman")).args(words))
-    }
-
-    fn run_words(&self, name: &str, options: &[&str], command: &[&str]) -> Vec<String> {
-        let (name, rootfs) = (self.bed.unique(name), self.bed.rootfs());
-        // Its own limits are more than a host without CAP_SYS_RESOURCE can give.
-        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"];
-        let parent = format!("/{}", self.cgroup_parent());
-        let mut words = vec!["run", "--name", &name, "--cgroup-parent", &parent];
-        words.extend(limits);
-        words.extend(options);
-        words.extend(["--rootfs", rootfs.to_str().expect("paths of tests are UTF-8")]);
-        words.extend(command);
-        words.into_iter().map(str::to_owned).collect()
-    }
-}
-
-impl Drop for Podman<'_> {
-    fn drop(&mut self) {
-        self.call(&["rm", "--all", "--force", "--time", "0"]);
-        // Its monitor ends some time after the container. What stays, the bed finds.
-        let _ = within(Duration::from_secs(10), || {
-            remove_cgroups_with(&self.cgroup_parent()).map_err(|error| error.to_string())
-        });
-    }
-}
 
 #[test]
 fn podman_runs_stops_and_removes_containers() {
@@ -113,6 +49,14 @@ fn podman_runs_stops_and_removes_containers() {
     assert_eq!(outcome.stdout, "/dev/pts/0\r\n", "{outcome:?}");
     let stats = podman.call(&["stats", "--no-stream", "--format", "{{.MemUsage}} {{.PIDS}}", &two]);
     assert!(stats.clone().success().contains("67.11MB"), "{stats:?}");
+    // One without limits has the cgroups too in which Podman reads what it uses.
+    podman.run("free", &["-d", "--net", "none"], &["sleep", "600"]).success();
+    let free = bed.unique("free");
+    let format = "{{.MemUsage}} {{.PIDS}}";
+    let stats = podman.call(&["stats", "--no-stream", "--format", format, &free]);
+    assert!(!stats.stderr.contains("cgroup stats"), "{stats:?}");
+    assert!(!stats.success().starts_with("0B"));
+    podman.call(&["rm", "--force", "--time", "0", &free]).success();
     podman.call(&["pause", &two]).success();
     let word = podman.call(&["inspect", &two, "--format", "{{.State.Status}}"]).success();
     assert_eq!(word, "paused\n");
@@ -325,7 +269,7 @@ fn containers_of_podman_are_judged_by_their_spec() {
     let bed = TestBed::new();
     let runc = terrarium_tests::requirement::program("runc");
     for runtime in [Some(bed.runtime().get_program().into()), runc].into_iter().flatten() {
-        let podman = Podman { runtime: runtime.into(), ..Podman::new(&bed) };
+        let podman = Podman::with_runtime(&bed, runtime);
         podman.run("usual", &["-d", "--net", "none"], &["sleep", "600"]).success();
         let options = ["-d", "--net", "none", "--pid", "host"];
         podman.run("pids", &options, &["sleep", "600"]).success();
@@ -346,7 +290,12 @@ fn containers_of_containerd_are_judged_by_their_spec() {
     assert_judged_by_their_spec(&bed, &usual, &pids);
     for id in [&usual, &pids] {
         containerd.call(&["task", "kill", "--signal", "SIGKILL", id]).success();
-        containerd.call(&["task", "rm", id]);
+        // Refused until the task has stopped; else its exit code is the task's.
+        eventually("the task is removed", || {
+            let outcome = containerd.call(&["task", "rm", id]);
+            let left = containerd.call(&["task", "ls", "--quiet"]).success();
+            if left.contains(id.as_str()) { Err(outcome.stderr) } else { Ok(()) }
+        });
         containerd.call(&["container", "rm", id]);
     }
 }

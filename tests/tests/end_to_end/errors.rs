@@ -287,3 +287,34 @@ fn a_port_in_use_is_named_and_the_observatory_ends() {
     let outcome = process::run(bed.terrarium().args(["observe", "--listen", &address]));
     told(&bed, &outcome, 1, &[&address]);
 }
+
+#[test]
+fn in_a_chroot_whose_root_is_no_mount_the_way_out_is_told() {
+    require!(Root, Program("busybox"), UtilLinux);
+    let bed = TestBed::new();
+    let root = bed.folder().join("changed");
+    std::fs::create_dir(&root).expect("the test's folder is writable");
+    // What the program needs of this machine, in a folder that is not mounted itself, in a mount namespace of its own.
+    let script = format!(
+        "mount --make-rprivate /
+         for d in bin lib lib64 usr proc sys dev {0}; do
+           [ -e /$d ] || continue
+           mkdir -p {1}/$d; mount --rbind /$d {1}/$d
+         done
+         exec chroot {1} \"$@\"",
+        bed.folder().parent().expect("it lies in a folder").display(),
+        root.display(),
+    );
+    let binary = bed.folder().join("terrarium");
+    std::fs::copy(binaries::terrarium(), &binary).expect("the test's folder is writable");
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", &script, "sh"]).arg(binary);
+    command.arg("--root").arg(bed.root()).args(["run", "--rm", "--net", "none"]);
+    let outcome = bed.finish(command.arg(bed.rootfs()).args(["--", "true"]));
+    told(
+        &bed,
+        &outcome,
+        125,
+        &["/ is no mount, as in a chroot: mount --bind the folder onto itself"],
+    );
+}

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use terrarium_tests::bundle::Bundle;
 use terrarium_tests::requirement::skip;
-use terrarium_tests::{TestBed, require};
+use terrarium_tests::{NetworkNamespace, TestBed, eventually, require};
 
 #[test]
 fn a_time_namespace_has_its_own_clocks() {
@@ -272,7 +272,7 @@ fn what_this_host_or_terrarium_lacks_is_refused_with_the_reason() {
         check("selinux", "/process/selinuxLabel", json!("a:b:c:d"), "SELinux is not enabled");
     }
     check("rdt", "/linux/intelRdt", json!({ "closID": "x" }), "resctrl");
-    check("devices", "/linux/netDevices", json!({ "eth9": {} }), "netDevices");
+    check("devices", "/linux/netDevices", json!({ "eth9": {} }), "eth9");
     check("label", "/linux/mountLabel", json!("a:b:c:d"), "mountLabel");
 }
 
@@ -405,5 +405,48 @@ fn a_user_namespace_can_be_joined() {
     assert_eq!(refused.code, 125, "{refused:?}");
     assert!(refused.stderr.contains("join namespace"), "{refused:?}");
     pod.call("delete", &["--force"]).success();
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn interfaces_of_the_host_become_the_containers() {
+    require!(Root, Program("busybox"), Program("ip"));
+    let bed = TestBed::new();
+    let beyond = NetworkNamespace::new();
+    bed.network().connect("given0", &beyond, "other0");
+    bed.network().ip(&["address", "add", "192.0.2.7/24", "dev", "given0"]);
+    bed.network().ip(&["address", "add", "2001:db8::7/64", "dev", "given0", "nodad"]);
+    beyond.ip(&["address", "add", "192.0.2.8/24", "dev", "other0"]);
+    let script = "ip -o address show dev net0; ping -c 1 -W 5 192.0.2.8 >/dev/null && echo reached";
+    let bundle = Bundle::new(&bed, "given", &["sh", "-c", script]);
+    bundle.change(|spec| {
+        spec["linux"]["netDevices"] = json!({ "given0": { "name": "net0" } });
+        spec["process"]["capabilities"] =
+            json!({ "bounding": ["CAP_NET_RAW"], "effective": ["CAP_NET_RAW"], "permitted": ["CAP_NET_RAW"] });
+    });
+    let said = bundle.run().success();
+    for part in ["192.0.2.7/24", "2001:db8::7/64", "reached"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // A virtual one goes with the namespace.
+    eventually("it has gone", || {
+        let links = bed.network().links();
+        if links.contains(&"given0".to_owned()) { Err(format!("{links:?}")) } else { Ok(()) }
+    });
+    // In the host's namespace it is there already.
+    let host = Bundle::new(&bed, "host", &["true"]);
+    host.change(|spec| {
+        spec["linux"]["netDevices"] = json!({ "lo": {} });
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+        namespaces.retain(|one| one["type"] != "network");
+    });
+    let refused = host.run();
+    assert!(refused.code == 125 && refused.stderr.contains("host's network"), "{refused:?}");
+    host.change(|spec| spec["linux"]["netDevices"] = json!({ "lo": { "name": "a/b" } }));
+    let refused = host.run();
+    assert!(
+        refused.code == 2 && refused.stderr.contains("the name of an interface"),
+        "{refused:?}"
+    );
     bed.assert_nothing_left();
 }

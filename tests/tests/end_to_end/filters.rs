@@ -98,6 +98,42 @@ fn a_noisy_cgroup_is_limited_alone_and_its_counts_stay_exact() {
 }
 
 #[test]
+fn stalls_at_a_limit_are_limited_apart_from_what_else_a_container_does() {
+    require!(Root, CgroupV2, Btf, MemoryController, Program("busybox"));
+    let bed = TestBed::new();
+    // More than the start of a container writes.
+    let options = ["--event-rate", "1000", "--watch", "terrarium"];
+    let observatory = Observatory::start(&bed, &options);
+    let mut container = bed.container("thrashing").with(["--memory", "16m"]).follow();
+    let name = container.name().to_owned();
+    let kills_wanted = 40;
+    for _ in 0..kills_wanted {
+        // Before the kernel kills it, it stands at the limit again and again.
+        container.call("touch-in-child 32000000");
+    }
+    let limited = [("probe", "memory"), ("reason", "rate_limited")];
+    eventually("stalls are left out", || {
+        match of_probe(&observatory, "terrarium_events_dropped_total", &limited) {
+            0 => Err("none".to_owned()),
+            _ => Ok(()),
+        }
+    });
+    eventually("each OOM kill and each end is told", || {
+        let all = observatory.events();
+        let told = |kind| events::of(&all, &name, kind).len();
+        let (kills, exits) = (told("memory.oom"), told("process.exit"));
+        if told("memory.limit") > 0 && kills == kills_wanted && exits >= kills_wanted {
+            Ok(())
+        } else {
+            Err(format!("{kills} kills, {exits} exits"))
+        }
+    });
+    let of_tasks = [("probe", "task"), ("reason", "rate_limited")];
+    assert_eq!(of_probe(&observatory, "terrarium_events_dropped_total", &of_tasks), 0);
+    each_record_is_accounted_for(&observatory, "memory");
+}
+
+#[test]
 fn a_flood_loses_no_count_and_the_observatory_stays_small() {
     require!(Root, CgroupV2, Btf, Program("busybox"));
     let bed = TestBed::new();

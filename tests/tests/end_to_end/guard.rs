@@ -21,6 +21,8 @@ const CALLS: &[(&str, &str)] = &[
     ("pidfd-getfd 16", "pidfd_getfd"),
     ("write-open 17 /proc/sys/kernel/core_pattern", "kernel_tunable_write"),
     ("write-open 18 /proc/self/exe", "executable_write"),
+    ("write-open 19 /proc/self/uid_map", "id_map_write"),
+    ("seccomp 20", "seccomp"),
 ];
 
 #[test]
@@ -65,11 +67,22 @@ fn guarded_calls_are_counted_and_told_by_event_and_result() {
         }
     }
 
+    let other_ways = [
+        ("write-open 3 /proc/self/gid_map", "id_map_write", 19 + 3),
+        ("prctl-seccomp 4", "seccomp", 20 + 4),
+    ];
+    for (call, event, count) in other_ways {
+        container.call(&format!("guard {call}"));
+        growth.is(metric, &[("event", event), ("result", "ok")], count);
+    }
+
     let before = growth.of(metric, &[]);
     container.call("guard bpf-read 50");
     container.call("guard read-open 50 /proc/self/exe");
     container.call("guard read-open 50 /proc/sys/kernel/core_pattern");
     container.call("guard write-open 50 /dev/null");
+    // Looking up a name makes such a socket; only who makes a container is told of.
+    container.call("guard route-socket 50");
     growth.is(metric, &[], before);
 
     let last = |event: &str| last_told.get(event).cloned().unwrap_or(Value::Null);
@@ -93,6 +106,8 @@ fn guarded_calls_are_counted_and_told_by_event_and_result() {
     assert_eq!(tunable["guard"]["path"], "/proc/sys/kernel/core_pattern", "{tunable}");
     assert_eq!(tunable["guard"]["flag_names"][0], "O_WRONLY", "{tunable}");
     assert_eq!(last("executable_write")["result"]["errno"], "ETXTBSY");
+    assert_eq!(last("id_map_write")["guard"]["path"], "/proc/self/uid_map");
+    assert_eq!(last("seccomp")["guard"]["call"], "seccomp");
 }
 
 #[test]

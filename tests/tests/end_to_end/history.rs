@@ -2,6 +2,8 @@
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
 use terrarium_tests::{Observatory, TestBed, events, eventually, require};
@@ -69,9 +71,9 @@ fn a_kill_at_any_moment_loses_at_most_the_last_second() {
         observatory.process().signal(Signal::SIGKILL);
         observatory.process().wait();
         // As a write that a power cut has ended.
-        for entry in std::fs::read_dir(&folder).expect("it was made").flatten() {
+        for entry in fs::read_dir(&folder).expect("it was made").flatten() {
             let path = entry.path().join("new");
-            let Ok(file) = std::fs::OpenOptions::new().write(true).open(&path) else { continue };
+            let Ok(file) = fs::OpenOptions::new().write(true).open(&path) else { continue };
             let length = file.metadata().expect("it is there").len();
             file.set_len(length.saturating_sub(round)).expect("cut it");
         }
@@ -80,4 +82,34 @@ fn a_kill_at_any_moment_loses_at_most_the_last_second() {
     // Each round's ten were there for more than a second; a cut takes one line.
     assert!(exits.len() >= 4 * 9, "{} exits", exits.len());
     assert!(exits.iter().find_map(events::fault).is_none());
+}
+
+#[test]
+fn the_folder_is_made_with_all_rights_and_a_useless_one_is_refused_at_once() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    // As the root of an image that was made of one file: nobody may write to it but by a capability that is given up.
+    let closed = bed.folder().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
+    let below = closed.join("var/history");
+    let observatory = Observatory::start(&bed, &["--history", below.to_str().expect("UTF-8")]);
+    bed.container("kept").run(["true"]).success();
+    eventually("events are on disk", || {
+        match stored(&bed, &below, &["--container", &bed.unique("kept")]).len() {
+            0 => Err(observatory.output()),
+            _ => Ok(()),
+        }
+    });
+    drop(observatory);
+
+    let foreign = bed.folder().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::set_permissions(&foreign, fs::Permissions::from_mode(0o700)).unwrap();
+    chown(&foreign, Some(65534), Some(65534)).unwrap();
+    let foreign = foreign.to_str().expect("UTF-8");
+    let refused = bed.run(["observe", "--listen", "127.0.0.1:0", "--history", foreign]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    let word = format!("keep the history in {foreign}: Permission denied");
+    assert!(refused.stderr.contains(&word), "{refused:?}");
 }

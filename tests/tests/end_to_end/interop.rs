@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use terrarium_tests::kernel_state::cgroup_mounts;
 use terrarium_tests::process::Outcome;
-use terrarium_tests::{TestBed, eventually, require};
+use terrarium_tests::{Observatory, TestBed, eventually, require, turn};
 
 const RUNTIMES: [&str; 3] = ["terrarium", "runc", "crun"];
 
@@ -245,4 +245,76 @@ fn several_containers_are_meant_by_a_regular_expression() {
     runtime.call(&["delete", "--force", "--regex", "^terrarium-"]).success();
     assert_eq!(runtime.call(&["list", "--quiet"]).success(), "");
     bed.assert_nothing_left();
+}
+
+/// Starts a container that is in each phase, and waits until an observatory has told so of all but `untold`.
+fn start_through_all_phases(runtime: &Runtime<'_>, untold: &[&str]) {
+    let bed = runtime.bed;
+    let observatory = Observatory::start(bed, &[]);
+    let folder = bundle(runtime, "phases", "true");
+    let id = runtime.id("phases");
+    let hook = |seconds: &str| json!([{ "path": "/bin/sh", "args": ["sh", "-c", format!("sleep {seconds}")] }]);
+    change(&folder, |spec| {
+        spec["hooks"] = json!({ "createRuntime": hook("0.2"), "startContainer": hook("0.1") });
+        let linux = &mut spec["linux"];
+        linux["cgroupsPath"] = json!(format!("/{id}"));
+        let whole = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
+        linux["uidMappings"] = whole.clone();
+        linux["gidMappings"] = whole;
+        let namespaces = linux["namespaces"].as_array_mut().expect("a list");
+        namespaces.retain(|one| one["type"] != "user");
+        namespaces.push(json!({ "type": "user" }));
+        let refused = json!([{ "names": ["kexec_load"], "action": "SCMP_ACT_ERRNO" }]);
+        linux["seccomp"] = json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": refused });
+    });
+    // With the state where each has it, for there it is looked for.
+    let mut command = match runtime.name {
+        "terrarium" => bed.runtime(),
+        "crun" => crun(),
+        name => Command::new(name),
+    };
+    bed.finish(command.args(["run", "--bundle"]).arg(&folder).arg(&id)).success();
+    // Others start meanwhile: of all phases there are, this one was in each.
+    let own = "terrarium_container_last_start_phase_seconds";
+    let labels = [("name", id.as_str())];
+    let metrics = eventually("each phase is told", || {
+        let metrics = observatory.metrics();
+        let told: Vec<String> =
+            metrics.select(own, &labels).map(|sample| sample.labels["phase"].clone()).collect();
+        let all = metrics.select("terrarium_container_start_phase_duration_seconds_count", &[]);
+        let missing: Vec<_> = all
+            .map(|sample| sample.labels["phase"].clone())
+            .filter(|phase| !untold.contains(&phase.as_str()) && !told.contains(phase))
+            .collect();
+        if missing.is_empty() { Ok(metrics) } else { Err(format!("{missing:?} of {told:?}")) }
+    });
+    let sum = |name: &str, labels: &[(&str, &str)]| -> f64 {
+        metrics.select(&format!("{name}_sum"), labels).map(|sample| sample.value).sum()
+    };
+    let phase = "terrarium_container_start_phase_duration_seconds";
+    let whole = sum("terrarium_container_start_duration_seconds", &[]);
+    let parts = sum(phase, &[]);
+    assert!((whole - parts).abs() < 1e-6, "{parts} in the phases, {whole} in all");
+    let in_hooks = [labels[0], ("phase", "hooks")];
+    let hooks: f64 = metrics.select(own, &in_hooks).map(|sample| sample.value).sum();
+    assert!(hooks >= 0.3, "{hooks} s of hooks");
+}
+
+#[test]
+fn each_phase_of_a_start_is_told() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let _turn = turn::take();
+    let bed = TestBed::new();
+    // The loopback alone is brought up by ioctl(2).
+    start_through_all_phases(&Runtime { bed: &bed, name: "terrarium" }, &["network"]);
+}
+
+#[test]
+fn each_phase_of_a_start_by_another_runtime_is_told() {
+    require!(Root, CgroupV2, Btf, Program("busybox"), Program("runc"), Program("crun"));
+    let _turn = turn::take();
+    let bed = TestBed::new();
+    start_through_all_phases(&Runtime { bed: &bed, name: "runc" }, &[]);
+    // It maps ids before it makes the cgroup, and brings the loopback up by ioctl(2).
+    start_through_all_phases(&Runtime { bed: &bed, name: "crun" }, &["userns", "network"]);
 }

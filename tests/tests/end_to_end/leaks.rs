@@ -521,6 +521,19 @@ fn default_settings_of_run_are_quiet() {
 }
 
 #[test]
+fn the_log_of_a_detached_container_is_no_finding() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let (name, rootfs) = (bed.unique("logged"), bed.rootfs().display().to_string());
+    let words = ["run", "-d", "--name", &name, "--net", "none", &rootfs, "--", "sleep", "600"];
+    bed.run(words).success();
+    let outcome =
+        bed.run(["leaks", &name, "--check", "leaked-descriptor", "--format", "json"]).success();
+    assert_eq!(outcome, "");
+    bed.run(["delete", "--force", &name]).success();
+}
+
+#[test]
 fn forms_and_exit_codes() {
     require!(Root, Program("busybox"));
     let bed = TestBed::new();

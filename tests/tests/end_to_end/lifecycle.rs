@@ -251,3 +251,16 @@ fn several_containers_started_at_once_all_run_and_all_go() {
     });
     bed.assert_nothing_left();
 }
+
+#[test]
+fn a_script_asks_for_the_fields_that_it_wants() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let living = bed.container("asked").with(["--label", "team=red"]).follow();
+    let ask = |template: &str| bed.run(["inspect", "--format", template, living.name()]);
+    let expected = format!("{} running red\n", living.state()["pid"]);
+    assert_eq!(ask("{{.pid}} {{.status}} {{.labels.team}}").success(), expected);
+    assert_eq!(ask("{{json .labels}}").success(), "{\"team\":\"red\"}\n");
+    let refused = ask("{{range .}}");
+    assert!(refused.code == 2 && refused.stderr.contains("is no field"), "{refused:?}");
+}

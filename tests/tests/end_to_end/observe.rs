@@ -1,10 +1,11 @@
 //! What the observatory serves, and what it says about itself.
 
+use crate::counts::Growth;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
-use terrarium_tests::process::Process;
+use std::process::{Command, Stdio};
+use terrarium_tests::process::{self, Process};
 use terrarium_tests::{Observatory, TestBed, events, eventually, http, require, rootfs};
 
 /// Metrics that are there whatever happens on the host, their types, and the labels of every sample.
@@ -268,7 +269,7 @@ fn starts_and_ends_of_a_container_are_counted_by_reason() {
     };
     assert_eq!(run("true", &[]), 0);
     assert_eq!(run("exit 3", &[]), 3);
-    assert_eq!(run("exit 4", &[]), 4);
+    assert_eq!(run("exit 4", &["--net", "bridge"]), 4);
     // Its first process is none in a pid namespace of its own.
     assert_eq!(run("exit 5", &["--pid", "host"]), 5);
     let rootfs = bed.rootfs().display().to_string();
@@ -306,8 +307,86 @@ fn starts_and_ends_of_a_container_are_counted_by_reason() {
     let durations = observatory.metrics();
     let count = "terrarium_container_start_duration_seconds_count";
     assert!(durations.count(count, &[]) >= 5, "containers of other tests start as well");
-    for phase in ["cgroup", "clone", "mounts", "pivot", "exec"] {
+    for phase in ["cgroup", "clone", "mounts", "pivot", "seccomp", "exec"] {
         let count = "terrarium_container_start_phase_duration_seconds_count";
         assert!(durations.count(count, &[("phase", phase)]) >= 5, "{phase}");
+    }
+    let count = "terrarium_container_start_phase_duration_seconds_count";
+    assert!(durations.count(count, &[("phase", "network")]) >= 1);
+}
+
+#[test]
+fn moves_between_cgroups_are_counted_both_ways_where_functions_can_be_hooked() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--probes", "cgroup"]);
+    let container = bed.container("moves").follow();
+    let growth = Growth::since_now(&observatory, container.name());
+    let folder = container.cgroup("unified").expect("each container has one");
+    let pid = container.state()["pid"].to_string();
+    let below = ["a", "b"].map(|name| folder.join(name));
+    for folder in &below {
+        std::fs::create_dir(folder).expect("make a cgroup below");
+    }
+    for folder in below.iter().cycle().take(7) {
+        std::fs::write(folder.join("cgroup.procs"), &pid).expect("move the first process");
+    }
+    let metric = "terrarium_cgroup_migrations_total";
+    growth.is(metric, &[("direction", "in")], 7);
+    let metrics = observatory.metrics();
+    let is_hooked = ["fentry", "kprobe"].iter().any(|mechanism| {
+        let labels = [("probe", "cgroup"), ("mechanism", mechanism)];
+        metrics.value("terrarium_probe_attached", &labels) == Some(1.0)
+    });
+    growth.is(metric, &[("direction", "out")], if is_hooked { 7 } else { 0 });
+}
+
+#[test]
+fn without_the_kernels_types_it_goes_on_with_what_remains() {
+    require!(Root, CgroupV2, MemoryController, Program("busybox"), Program("unshare"));
+    let bed = TestBed::new();
+    let hide = "mount -t tmpfs none /sys/kernel/btf 2>/dev/null; exec \"$@\"";
+    let without = |bed: &TestBed| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", hide, "sh"]);
+        let terrarium = bed.terrarium();
+        command.arg(terrarium.get_program()).args(terrarium.get_args());
+        command
+    };
+    let before = bed.container("before").with(["--memory", "64m"]).follow();
+    let observatory = Observatory::start_by(without(&bed), &[]);
+    assert!(observatory.output().contains("what remains: names"), "{}", observatory.output());
+    let after = bed.container("after").with(["--memory", "64m", "--cap-add", "SYS_ADMIN"]).follow();
+    // Nobody tells of a new cgroup: it is looked for.
+    for container in [&before, &after] {
+        eventually("its limit is shown", || {
+            let labels = [("name", container.name())];
+            let bytes = observatory.metrics().count("container_spec_memory_limit_bytes", &labels);
+            if bytes == 64 << 20 { Ok(()) } else { Err(bytes.to_string()) }
+        });
+    }
+    let findings = observatory.leaks(&bed, after.name()).unwrap();
+    assert!(
+        findings.iter().any(|finding| finding["check"] == "dangerous-capability"),
+        "{findings:?}"
+    );
+    let metrics = observatory.metrics();
+    let attached: Vec<_> = metrics.select("terrarium_probe_attached", &[]).collect();
+    assert!(attached.iter().all(|sample| sample.value == 0.0), "{attached:?}");
+
+    let name = after.name().to_owned();
+    drop(after);
+    eventually("its end is noticed", || {
+        let page = http::get(&observatory.url("/api/v1/containers")).unwrap().body;
+        let runs = page.contains(&format!("\"{name}\"")) && !page.contains("stopped");
+        if runs { Err(page) } else { Ok(()) }
+    });
+    // The others say why they cannot.
+    for (command, code, said) in
+        [("selftest", 1, "CONFIG_DEBUG_INFO_BTF"), ("doctor", 1, "what remains")]
+    {
+        let outcome = process::run(without(&bed).arg(command));
+        assert!(outcome.code == code, "{outcome:?}");
+        assert!((outcome.stdout + &outcome.stderr).contains(said), "{command}");
     }
 }

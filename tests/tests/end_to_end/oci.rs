@@ -9,7 +9,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use terrarium_tests::bundle::Bundle;
 use terrarium_tests::terminal::Terminal;
-use terrarium_tests::{TestBed, eventually, require};
+use terrarium_tests::{TestBed, eventually, kernel_state, require};
 
 /// A program that says that it is up and waits to be told to end.
 const WAIT: &str = "trap 'exit 3' TERM; echo up > /dev/shm/up; while :; do sleep 0.05; done";
@@ -201,6 +201,31 @@ fn exec_joins_every_namespace_and_cgroup() {
         (5, "1000\n1001\n/tmp\nb\n"),
         "{outcome:?}"
     );
+    bundle.call("kill", &["KILL"]).success();
+}
+
+/// As systemd does before it hands controllers down to its units: a process in the container's own cgroup forbids that.
+#[test]
+fn exec_follows_the_first_process_into_a_cgroup_below() {
+    require!(Root, CgroupV2, Program("busybox"));
+    let bed = TestBed::new();
+    let bundle = Bundle::new(&bed, "divides", &["sh", "-c", WAIT]);
+    bundle.create(&[]).success();
+    bundle.call("start", &[]).success();
+    up(&bundle);
+    let state = bundle.state();
+    let lists = fs::read_to_string(format!("/proc/{}/cgroup", state["pid"])).unwrap();
+    let own = lists.lines().find_map(|line| line.strip_prefix("0::/")).expect("it is in one");
+    let root = kernel_state::cgroup_mounts().into_iter().find(|mount| mount.version == 2);
+    let below = root.expect("cgroup v2 is required").path.join(own).join("below");
+    fs::create_dir(&below).unwrap();
+    fs::write(below.join("cgroup.procs"), state["pid"].to_string()).unwrap();
+    let seen = bundle.call("exec", &["cat", "/proc/self/cgroup"]).success();
+    assert!(seen.contains("0::/below\n"), "{seen}");
+    // Who says where, is heeded.
+    let seen =
+        bed.run(["exec", "--cgroup", "/", bundle.id(), "cat", "/proc/self/cgroup"]).success();
+    assert!(seen.contains("0::/\n"), "{seen}");
     bundle.call("kill", &["KILL"]).success();
 }
 

@@ -1,14 +1,10 @@
 //! What people install works where nothing else is installed: the tarball, the Debian package, the image.
 
-use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use terrarium_tests::process::Outcome;
+use terrarium_tests::requirement::made;
 use terrarium_tests::{TestBed, require};
-
-fn made(name: &str) -> PathBuf {
-    env::var_os(name).expect("the test requires it").into()
-}
 
 /// Runs `script` in a Debian that has nothing but the essential packages; what it writes is forgotten.
 fn in_debian(bed: &TestBed, product: &Path, script: &str) -> Outcome {

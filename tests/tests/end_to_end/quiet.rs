@@ -1,8 +1,8 @@
 //! Ordinary work under the default settings is no finding: of medium and above there is none.
 
 use serde_json::Value;
-use std::path::PathBuf;
 use std::process::Command;
+use terrarium_tests::requirement::made;
 use terrarium_tests::{Observatory, TestBed, eventually, require};
 
 /// A name, options of `run`, and a script that says when it has done its work.
@@ -114,8 +114,8 @@ fn a_build_a_database_and_an_installation_are_no_finding() {
         Made("TERRARIUM_DIST_DEB")
     );
     let bed = TestBed::new();
+    let workshop = made("TERRARIUM_DIST_WORKSHOP").display().to_string();
     let observatory = Observatory::start(&bed, &["--watch", "terrarium"]);
-    let made = |name: &str| std::env::var(name).expect("the test requires it");
     let run = |id: &str, options: &[&str], rootfs: &str, script: &str| {
         // What fails is not done, and its log says why.
         let script = format!("set -e; {script}; echo done; sleep 600");
@@ -126,7 +126,7 @@ fn a_build_a_database_and_an_installation_are_no_finding() {
         let id = bed.unique(name);
         let options = ["--read-only", "--tmpfs", "/tmp", "--tmpfs", "/work:exec,size=200m"];
         let script = format!("cd /work\n{script}");
-        run(&id, &options, &made("TERRARIUM_DIST_WORKSHOP"), &script);
+        run(&id, &options, &workshop, &script);
         assert_quiet_work(&bed, &observatory, &id);
     }
     // A package, into an image's own layer.
@@ -137,7 +137,7 @@ fn a_build_a_database_and_an_installation_are_no_finding() {
     tar.arg(&archive).arg("--directory").arg(made("TERRARIUM_DIST_DEBIAN")).arg(".");
     bed.finish(&mut tar).success();
     bed.run(["image", "import", &archive.display().to_string(), &image]).success();
-    let deb = PathBuf::from(made("TERRARIUM_DIST_DEB"));
+    let deb = made("TERRARIUM_DIST_DEB");
     let folder = deb.parent().expect("it is an absolute path").display();
     let volume = format!("{folder}:/dist:ro");
     let name = deb.file_name().unwrap_or_default().to_string_lossy();

@@ -3,10 +3,12 @@
 use serde_json::{Value, json};
 use std::fs;
 use terrarium_tests::bundle::Bundle;
+use terrarium_tests::kernel_state::cgroup_mount_of;
 use terrarium_tests::{TestBed, eventually, require};
 
-/// A program that writes a number again and again.
-const COUNT: &str = "i=0; while :; do i=$((i + 1)); echo $i > /dev/shm/i; sleep 0.01; done";
+/// A program that counts, a line for each number. It appends: one that writes the file anew may be frozen
+/// between emptying and filling it.
+const COUNT: &str = "i=0; while :; do i=$((i + 1)); echo $i >> /dev/shm/i; sleep 0.01; done";
 
 fn started<'a>(bed: &'a TestBed, name: &str) -> Bundle<'a> {
     let bundle = Bundle::new(bed, name, &["sh", "-c", COUNT]);
@@ -21,7 +23,7 @@ fn number(bundle: &Bundle<'_>) -> String {
     let path = bundle.inside("dev/shm/i");
     eventually("the program counts", || {
         let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
-        if text.ends_with('\n') { Ok(text) } else { Err(text) }
+        text.lines().last().map(str::to_owned).ok_or(text)
     })
 }
 
@@ -110,7 +112,7 @@ fn processes_and_statistics_are_what_the_kernel_says() {
 }
 
 #[test]
-fn without_cgroups_and_with_systemds() {
+fn without_cgroups_and_with_a_relative_path() {
     require!(Root, Program("busybox"));
     let bed = TestBed::new();
     let bundle = Bundle::new(&bed, "plain", &["cat", "/proc/self/cgroup"]);
@@ -121,8 +123,6 @@ fn without_cgroups_and_with_systemds() {
     };
     let text = run(&["--cgroup-manager", "disabled"]).success();
     assert!(!text.contains(bundle.id()), "{text}");
-    let outcome = run(&["--systemd-cgroup"]);
-    assert!(outcome.code == 125 && outcome.stderr.contains("systemd"), "{outcome:?}");
     bundle.change(|spec| spec["linux"]["cgroupsPath"] = json!(format!("relative/{}", bundle.id())));
     let text = run(&[]).success();
     // The cgroup namespace hides the path; that nothing is left shows that it was known.
@@ -154,4 +154,36 @@ fn stats_show_what_a_container_uses() {
     let gone = bed.run(["stats", "--no-stream", &name]);
     assert!(gone.code == 1 && gone.stderr.contains("does not exist"), "{gone:?}");
     assert_eq!(bed.run(["stats", "--no-stream"]).success().lines().count(), 1, "the head alone");
+}
+
+#[test]
+fn what_a_container_without_limits_uses_is_counted_where_the_host_counts() {
+    require!(Root, Program("busybox"), CgroupV2Memory);
+    let bed = TestBed::new();
+    let mount = cgroup_mount_of("memory").expect("it is there").path;
+    // As systemd has it.
+    fs::write(mount.join("cgroup.subtree_control"), "+memory").expect("root may");
+    let bundle = Bundle::new(&bed, "counted", &["sleep", "600"]);
+    bundle.create(&[]).success();
+    let pid = bundle.state()["pid"].to_string();
+    let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = cgroup.trim().strip_prefix("0::/").expect("it is in one cgroup");
+    let used = fs::read_to_string(mount.join(path).join("memory.current")).unwrap();
+    assert_ne!(used, "0\n");
+    bundle.call("delete", &["--force"]).success();
+
+    // A parent that has a process of its own hands nothing down: then it runs uncounted.
+    let parent = bed.unique("busy");
+    let folder = mount.join(&parent);
+    fs::create_dir(&folder).expect("root may");
+    let mut own = std::process::Command::new("sleep").arg("600").spawn().expect("sleep starts");
+    fs::write(folder.join("cgroup.procs"), own.id().to_string()).expect("root may");
+    let bundle = Bundle::new(&bed, "uncounted", &["sleep", "600"]);
+    bundle.change(|spec| spec["linux"]["cgroupsPath"] = json!(format!("/{parent}/inner")));
+    bundle.create(&[]).success();
+    assert!(folder.join("inner/cgroup.procs").exists());
+    assert!(!folder.join("inner/memory.current").exists());
+    bundle.call("delete", &["--force"]).success();
+    own.kill().and_then(|()| own.wait()).expect("it is ours");
+    fs::remove_dir(&folder).expect("it is empty");
 }

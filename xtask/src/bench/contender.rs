@@ -176,6 +176,39 @@ impl Drop for BridgeKeeper<'_> {
     }
 }
 
+/// The cgroup that holds terrarium's containers is there, as on a host with another container: the peers make theirs at
+/// the top, and the floor does, so that each makes as many.
+pub struct Parents(Vec<PathBuf>);
+
+impl Parents {
+    /// Makes one below it in each hierarchy that a container of the benchmark gets one in.
+    pub fn make() -> Result<Self> {
+        let top = Path::new("/sys/fs/cgroup");
+        let hierarchies = if top.join("cgroup.controllers").exists() {
+            vec![top.to_owned()]
+        } else {
+            ["unified", "memory", "pids"].map(|name| top.join(name)).to_vec()
+        };
+        let mut made = Self(Vec::new());
+        for hierarchy in hierarchies {
+            let keeper = hierarchy.join("terrarium/bench-beside");
+            fs::create_dir_all(&keeper).with_context(|| format!("make {}", keeper.display()))?;
+            made.0.push(keeper);
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for Parents {
+    fn drop(&mut self) {
+        for keeper in &self.0 {
+            // The parent may be somebody else's as well.
+            let _ = fs::remove_dir(keeper);
+            let _ = keeper.parent().map(fs::remove_dir);
+        }
+    }
+}
+
 /// Compiles a C program.
 pub fn compile(source: &Path, program: &Path) -> Result<()> {
     let mut gcc = Command::new("gcc");

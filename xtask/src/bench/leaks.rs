@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::contender::{Place, WHOLE};
 use super::{as_float, machine};
+use crate::progress::Progress;
 use crate::workspace::{Workspace, host_triple};
 use crate::{build, shell};
 
@@ -54,6 +55,7 @@ impl Containers<'_> {
 
     fn measure(mut self) -> Result<String> {
         let mut table = String::from(HEAD);
+        let progress = Progress::new("containers", SIZES[SIZES.len() - 1] as u64);
         for size in SIZES {
             shell::note(&format!("{size} containers"));
             while self.started < size {
@@ -62,6 +64,7 @@ impl Containers<'_> {
                 command.arg(Self::name(self.started)).arg(self.place.rootfs());
                 self.started += 1;
                 shell::output(command.arg("/bin/pause"))?;
+                progress.step();
             }
             self.row(&mut table)?;
         }

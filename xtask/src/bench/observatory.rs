@@ -15,15 +15,29 @@ use anyhow::{Context, Result};
 use super::running::{End, Running};
 use super::scrape::{LISTENING, get};
 use super::{Series, as_float, machine};
+use crate::progress::Progress;
 use crate::workspace::{Workspace, host_triple};
 use crate::{build, shell};
 
 /// Counts what the loops do, per cgroup, as terrarium does.
 const SCRIPT: &str = "\
 tracepoint:sched:sched_process_fork { @clone[cgroup] = count(); }
+tracepoint:syscalls:sys_exit_clone, tracepoint:syscalls:sys_exit_clone3,
+tracepoint:syscalls:sys_exit_fork, tracepoint:syscalls:sys_exit_vfork
+/args->ret < 0/ { @clone_failed[cgroup, args->ret] = count(); }
 tracepoint:sched:sched_process_exit { @exit[cgroup] = count(); }
-tracepoint:syscalls:sys_exit_unshare { @unshare[cgroup, args->ret] = count(); }
-tracepoint:syscalls:sys_exit_mount { @mount[cgroup, args->ret] = count(); }
+tracepoint:syscalls:sys_enter_unshare { @kinds[tid] = args->unshare_flags; }
+tracepoint:syscalls:sys_exit_unshare
+{ @unshare[cgroup, @kinds[tid], args->ret] = count(); delete(@kinds[tid]); }
+tracepoint:syscalls:sys_enter_mount { @flags[tid] = args->flags; @start[tid] = nsecs; }
+tracepoint:syscalls:sys_exit_mount
+{
+  $took = nsecs - @start[tid];
+  @mount[cgroup, @flags[tid], args->ret] = count();
+  @mount_time[cgroup] = hist($took);
+  @mount_time_sum[cgroup] = sum($took);
+  delete(@flags[tid]); delete(@start[tid]);
+}
 interval:s:1 { printf(\"ready\\n\"); }
 ";
 
@@ -107,8 +121,8 @@ fn measure(place: &Place, rounds: u32) -> Result<(Spent, Spent)> {
     let (mut times, mut spent) = (Spent::new(), Spent::new());
     let mut order: Vec<&Observer> = OBSERVERS.iter().collect();
     // One that is not counted: files come into memory.
+    let progress = Progress::new("rounds", u64::from(rounds) + 1);
     for round in 0..=rounds {
-        shell::note(&format!("round {round} of {rounds}"));
         for observer in &order {
             let observing = place.start(&observer.kind)?;
             for what in &LOOPS {
@@ -126,6 +140,7 @@ fn measure(place: &Place, rounds: u32) -> Result<(Spent, Spent)> {
             drop(observing);
         }
         order.reverse();
+        progress.step();
     }
     Ok((times, spent))
 }

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::running::{End, Running};
 use super::{as_float, machine};
+use crate::progress::Progress;
 use crate::workspace::{Workspace, host_triple};
 use crate::{build, shell};
 
@@ -35,6 +36,7 @@ pub fn run(write: bool) -> Result<()> {
     super::contender::compile(&workspace.root.join("xtask/src/bench/scrape.c"), &load)?;
     let mounts = mounts(&std::fs::read_to_string("/proc/mounts").context("read /proc/mounts")?);
     let mut table = String::from(HEAD);
+    let progress = Progress::new("observatories", (SIZES.len() * SHOWN.len()) as u64);
     for size in SIZES {
         shell::note(&format!("{size} containers"));
         let mut load = Command::new(&load);
@@ -51,6 +53,7 @@ pub fn run(write: bool) -> Result<()> {
             ]);
             let observatory = Running::start(command.args(options), LISTENING, End::Signal)?;
             row(&mut table, size, &name, &observatory)?;
+            progress.step();
         }
         drop(containers);
     }

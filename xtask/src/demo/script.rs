@@ -32,7 +32,7 @@ for i in 1 2 3 4 5; do
 done
 say "mount" "a tmpfs, 5 times, and unmounted it"
 
-unshare -u sh -c 'hostname inner; echo $$ >/tmp/pid; sleep 3' &
+unshare -u sh -c 'hostname inner; echo $$ >/tmp/pid; sleep 600' &
 while [ ! -s /tmp/pid ]; do sleep 0.02; done
 sleep 0.1
 say "unshare" "a uts namespace, in which a hostname is set"
@@ -41,4 +41,11 @@ say "setns" "into it: the hostname there is $(nsenter -t "$(cat /tmp/pid)" -u ho
 say "memory" "asks for 64 MiB of the 32 that it may have"
 head -c 64m /dev/zero | tail >/dev/null
 say "" "the kernel's OOM killer: exit code $? (128 + SIGKILL)"
+
+echo .
+read -r end
+exit 0
 "#;
+
+/// The line after which the script has done everything. It then waits until its standard input ends.
+pub const DONE: &str = ".";

@@ -83,6 +83,14 @@ pub fn folded(line: &str, width: usize) -> Vec<String> {
     out
 }
 
+/// A line of at most `width` characters.
+pub fn cut(line: &str, width: usize) -> String {
+    if line.chars().count() <= width {
+        return line.to_owned();
+    }
+    line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// Inside the container and elsewhere.
 fn sums(metrics: &str, metric: &str, wanted: &[&str], container: &str) -> [f64; 2] {
     let mut sums = [0.0, 0.0];

@@ -43,6 +43,16 @@ while read -r module; do
 done </modules/order
 rm -rf /modules
 
+# A Debian for tests of systemd, where the builder had one.
+if [ -b /dev/vda ]; then
+	mkdir /debian
+	if mount -t ext4 -o ro,noload /dev/vda /debian; then
+		export TERRARIUM_DIST_BOOTED=/debian
+	else
+		report fail disk "cannot be mounted"
+	fi
+fi
+
 now() { cut -d. -f1 /proc/uptime; }
 
 # doctor: its exit code, and its words for the log.

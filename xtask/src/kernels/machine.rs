@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use nix::unistd::{AccessFlags, access};
 
+use crate::progress::{self, Progress};
 use crate::qemu::{self, PROGRAM as QEMU};
 use crate::shell;
 
@@ -38,6 +39,8 @@ pub enum Accelerator {
 pub struct Machine {
     pub kernel: PathBuf,
     pub initrd: PathBuf,
+    /// A file system that the guest may read.
+    pub disk: Option<PathBuf>,
     /// Where the kernel's messages go.
     pub console: PathBuf,
 }
@@ -82,6 +85,10 @@ impl Machine {
         command.args(["-smp", "2", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot"]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
         command.args(["-append", KERNEL_OPTIONS]);
+        if let Some(disk) = &self.disk {
+            let drive = format!("file={},format=raw,if=virtio,readonly=on", disk.display());
+            command.args(["-drive", &drive]);
+        }
         command.arg("-serial").arg(format!("file:{}", self.console.display()));
         command.args(["-serial", "stdio"]);
         command
@@ -172,11 +179,19 @@ fn lines_of(qemu: &mut Child) -> Receiver<String> {
 struct Report {
     records: Vec<Record>,
     done: bool,
+    /// Of the tests that the harness has announced.
+    progress: Option<Progress>,
 }
 
 impl Report {
     fn line(&mut self, line: &str) {
-        println!("  {line}");
+        progress::aside(|| println!("  {line}"));
+        let announced = line.strip_prefix("running ").and_then(|rest| rest.split_once(" test"));
+        if let Some(count) = announced.and_then(|(count, _)| count.parse().ok()) {
+            // The old one goes before the new one is there.
+            self.progress = None;
+            self.progress = Some(Progress::new("tests", count));
+        }
         if let Some(rest) = line.strip_prefix("TERRARIUM_VM ") {
             let mut words = rest.splitn(3, ' ');
             let kind = words.next().unwrap_or_default();
@@ -200,6 +215,9 @@ impl Report {
                     self.records.push(Record::Fail(name.to_owned(), why));
                 }
                 _ => {}
+            }
+            if let Some(progress) = &self.progress {
+                progress.step();
             }
         }
     }

@@ -16,6 +16,8 @@ use crate::setup::static_busybox;
 pub const WANTED: &[&str] = &[
     "veth", "bridge", "dummy", "nf_tables", "nft_chain_nat", "nft_masq", "nft_nat", "nft_ct",
     "nft_fib_ipv4", "nft_reject_ipv4", "nft_reject_inet", "overlay",
+    // A disk with a Debian on it.
+    "virtio_pci", "virtio_blk", "crc32c_generic", "ext4",
 ];
 
 /// A module, uncompressed.

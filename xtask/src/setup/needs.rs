@@ -119,7 +119,22 @@ pub fn all() -> Vec<Need> {
         peer("runc", "tests compare with it", &["runc"]),
         peer("crun", "tests compare with it", &["crun"]),
         peer("podman", "tests drive terrarium with it", &["podman", "iptables"]),
+        Need {
+            name: "python3-venv",
+            group: Group::Peers,
+            why: "tests bring up the compose file by podman-compose, installed in it",
+            packages: &["python3-venv"],
+            elsewhere: "a python3 with the modules venv and ensurepip",
+            look: |_| {
+                let python = shell::program("python3")?;
+                let modules = ["-c", "import venv, ensurepip"];
+                shell::output(Command::new(&python).args(modules)).ok()?;
+                Some(python.display().to_string())
+            },
+        },
         peer("newuidmap", "tests map ranges of ids with it", &["uidmap"]),
+        peer("pasta", "tests have it carry a user's packets", &["passt"]),
+        peer("slirp4netns", "tests have it carry a user's packets", &["slirp4netns"]),
         peer("ctr", "tests drive terrarium with it", &["containerd"]),
         peer("mmdebstrap", "tests install the packages in a Debian of its making", &["mmdebstrap"]),
         peer("docker-registry", "tests pull images from it", &["docker-registry"]),

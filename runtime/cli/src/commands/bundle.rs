@@ -1,6 +1,6 @@
 //! What `create` and `run` take of an engine: a bundle, and what goes with it.
 
-use crate::{CgroupManager, Global};
+use crate::Global;
 use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -49,7 +49,7 @@ impl BundleArgs {
     /// What the runtime is told besides the spec.
     pub fn options(&self, bundle: PathBuf, global: &Global) -> anyhow::Result<CreateOptions> {
         Ok(CreateOptions {
-            without_cgroups: global.cgroup_manager()? == CgroupManager::Disabled,
+            cgroups: global.cgroup_driver()?,
             bundle: Some(bundle),
             console_socket: self.console_socket.clone(),
             preserve_fds: preserved(self.preserve_fds),

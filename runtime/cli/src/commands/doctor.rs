@@ -56,6 +56,9 @@ fn table(diagnosis: &Diagnosis) -> String {
         "kernel types (BTF)",
         if diagnosis.btf { "yes" } else { "no: the kernel needs CONFIG_DEBUG_INFO_BTF" },
     );
+    if !diagnosis.btf {
+        line("what remains", super::observe::REMAINS);
+    }
     line("cgroups", diagnosis.cgroup.mode);
     if let Some(unified) = &diagnosis.cgroup.unified {
         line("  unified at", unified);

@@ -73,6 +73,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Option<(Global, Engine)> {
                     _ => return None,
                 }
             }
+            "--systemd-cgroup" if word == "--systemd-cgroup" => global.systemd_cgroup = true,
             "--debug" if word == "--debug" => global.debug = true,
             option if option.starts_with('-') => return None,
             _ => break word,
@@ -202,7 +203,7 @@ mod tests {
     #[test]
     fn what_is_read_is_what_the_whole_command_line_makes_of_it() {
         for line in [
-            "terrarium --root /r --log=/l --log-format json --debug create -b b --pid-file p x",
+            "terrarium --root /r --systemd-cgroup --log=/l --log-format json --debug create -b b --pid-file p x",
             "terrarium create --bundle=b --console-socket s x",
             "terrarium --root=/r start x",
             "terrarium state run",
@@ -244,7 +245,7 @@ mod tests {
             "terrarium run rootfs sh",
             "terrarium run -m 64m -b b x",
             "terrarium run --bundle b x y",
-            "terrarium --systemd-cgroup create x",
+            "terrarium --cgroup-manager systemd create x",
             "terrarium --root",
             "terrarium create --preserve-fds 2 x",
             "terrarium delete --force",

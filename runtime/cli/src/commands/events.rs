@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use terrarium_container::{ContainerId, Error, Store};
 use terrarium_observatory::event::select::{Query, Selection};
 use terrarium_observatory::event::store;
+use terrarium_observatory::probe::plan::probe_by_name;
 
 /// Print the events that the observatory has seen
 #[derive(Debug, Args)]
@@ -57,8 +58,8 @@ pub struct Events {
     #[arg(value_name = "ID")]
     id: Option<String>,
     /// Where the observatory listens
-    #[arg(long, value_name = "URL", default_value = URL)]
-    url: String,
+    #[arg(long, visible_alias = "url", value_name = "URL", default_value = URL)]
+    observatory: String,
     #[command(flatten)]
     guard: Guard,
 }
@@ -72,7 +73,7 @@ pub fn run(args: &Events, global: &Global) -> anyhow::Result<ExitCode> {
         return statistics(args, id, global);
     }
     if let Some(probe) = &args.probe {
-        super::observe::probes(std::slice::from_ref(probe))?;
+        probe_by_name(probe).map_err(|e| WithCode::error(2, anyhow!("--probe {probe}: {e}")))?;
     }
     let query = query(args);
     let selection = query.clone().selection().map_err(|e| WithCode::error(2, anyhow!("--{e}")))?;
@@ -101,13 +102,16 @@ pub fn run(args: &Events, global: &Global) -> anyhow::Result<ExitCode> {
     if let Some(folder) = stored {
         return from_store(folder, &selection, &mut print);
     }
-    let observatory = Endpoint::new("--url", &args.url, &args.guard)?;
+    let observatory = Endpoint::new("--observatory", &args.observatory, &args.guard)?;
     let address = observatory.address();
     let mut lines = match observatory.request(&path(args), "events") {
         Ok(lines) => lines,
         // One that was named is not replaced by another's history.
         Err(error)
-            if !args.follow && args.url == URL && error.is::<NobodyListens>() && usual.is_dir() =>
+            if !args.follow
+                && args.observatory == URL
+                && error.is::<NobodyListens>()
+                && usual.is_dir() =>
         {
             eprintln!("terrarium: {error:#}; these are the events that it kept");
             return from_store(usual, &selection, &mut print);

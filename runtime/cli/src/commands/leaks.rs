@@ -70,7 +70,7 @@ pub struct Args {
     #[arg(long)]
     suggest: bool,
     /// Ask this observatory for what it has seen [default: `http://127.0.0.1:9750`, where one listens]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, visible_alias = "url", value_name = "URL")]
     observatory: Option<String>,
     #[command(flatten)]
     guard: Guard,

@@ -11,6 +11,7 @@ mod diff;
 mod doctor;
 mod engine;
 mod events;
+mod examples;
 mod exec;
 mod explain;
 mod features;
@@ -66,83 +67,83 @@ pub enum Format {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    #[command(display_order = 1)]
+    #[command(display_order = 1, after_help = examples::RUN)]
     Run(Box<run::Args>),
-    #[command(display_order = 2)]
+    #[command(display_order = 2, after_help = examples::PS)]
     Ps(ps::Args),
-    #[command(display_order = 3)]
+    #[command(display_order = 3, after_help = examples::KILL)]
     Kill(kill::Args),
-    #[command(display_order = 4)]
+    #[command(display_order = 4, after_help = examples::DELETE)]
     Delete(delete::Args),
-    #[command(display_order = 5)]
+    #[command(display_order = 5, after_help = examples::GC)]
     Gc(gc::Args),
-    #[command(display_order = 6)]
+    #[command(display_order = 6, after_help = examples::OBSERVE)]
     Observe(Box<observe::Observe>),
-    #[command(display_order = 7)]
+    #[command(display_order = 7, after_help = examples::EVENTS)]
     Events(events::Events),
     #[command(display_order = 8)]
     Top(top::Args),
-    #[command(display_order = 8)]
+    #[command(display_order = 8, after_help = examples::LEAKS)]
     Leaks(leaks::Args),
     #[command(display_order = 8)]
     Diff(diff::Args),
     #[command(display_order = 8)]
     Lab(lab::Args),
-    #[command(display_order = 9)]
+    #[command(display_order = 9, after_help = examples::DOCTOR)]
     Doctor(doctor::Doctor),
-    #[command(display_order = 8)]
+    #[command(display_order = 8, after_help = examples::SELFTEST)]
     Selftest(selftest::Selftest),
     #[command(display_order = 20)]
     Exec(Box<exec::Args>),
-    #[command(display_order = 21)]
+    #[command(display_order = 21, after_help = examples::PAUSE)]
     Pause(pause::PauseArgs),
-    #[command(display_order = 22)]
+    #[command(display_order = 22, after_help = examples::RESUME)]
     Resume(pause::ResumeArgs),
     #[command(display_order = 23)]
     Update(update::Args),
-    #[command(display_order = 24)]
+    #[command(display_order = 24, after_help = examples::STOP)]
     Stop(stop::StopArgs),
-    #[command(display_order = 24)]
+    #[command(display_order = 24, after_help = examples::RESTART)]
     Restart(stop::RestartArgs),
-    #[command(display_order = 27)]
+    #[command(display_order = 27, after_help = examples::RENAME)]
     Rename(rename::Args),
-    #[command(display_order = 25)]
+    #[command(display_order = 25, after_help = examples::WAIT)]
     Wait(stop::WaitArgs),
-    #[command(display_order = 26)]
+    #[command(display_order = 26, after_help = examples::LOGS)]
     Logs(logs::Args),
     #[command(display_order = 26)]
     Cp(cp::Args),
     #[command(display_order = 27)]
     Port(port::Args),
-    #[command(display_order = 27)]
+    #[command(display_order = 27, after_help = examples::INSPECT)]
     Inspect(inspect::Args),
-    #[command(display_order = 28)]
+    #[command(display_order = 28, after_help = examples::PRUNE)]
     Prune(prune::Args),
-    #[command(display_order = 27)]
+    #[command(display_order = 27, after_help = examples::STATS)]
     Stats(stats::Args),
-    #[command(display_order = 10)]
+    #[command(display_order = 10, after_help = examples::NAMESPACES)]
     Namespaces(namespaces::Args),
-    #[command(display_order = 29)]
+    #[command(display_order = 29, after_help = examples::NETWORK)]
     Network(network::Args),
-    #[command(display_order = 30)]
+    #[command(display_order = 30, after_help = examples::IMAGE)]
     Image(image::Args),
     #[command(display_order = 31)]
     Pull(pull::Args),
-    #[command(display_order = 50)]
+    #[command(display_order = 50, after_help = examples::CREATE)]
     Create(create::Args),
-    #[command(display_order = 51)]
+    #[command(display_order = 51, after_help = examples::START)]
     Start(start::Args),
-    #[command(display_order = 52)]
+    #[command(display_order = 52, after_help = examples::STATE)]
     State(state::Args),
-    #[command(display_order = 53)]
+    #[command(display_order = 53, after_help = examples::LIST)]
     List(state::ListArgs),
-    #[command(display_order = 54)]
+    #[command(display_order = 54, after_help = examples::SPEC)]
     Spec(spec::Args),
-    #[command(display_order = 55)]
+    #[command(display_order = 55, after_help = examples::FEATURES)]
     Features(features::Args),
-    #[command(display_order = 60)]
+    #[command(display_order = 60, after_help = examples::COMPLETIONS)]
     Completions(completions::Args),
-    #[command(display_order = 61)]
+    #[command(display_order = 61, after_help = examples::MAN)]
     Man(completions::ManArgs),
 }
 

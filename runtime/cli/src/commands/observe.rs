@@ -14,7 +14,9 @@ use terrarium_observatory::metrics::Shown;
 use terrarium_observatory::observe::{self, Options};
 use terrarium_observatory::privileges;
 use terrarium_observatory::probe::plan::{probe_by_name, probe_name};
-use terrarium_observatory::probe::{Choice, HookReport, Mechanism, Probe, Settings, Watch};
+use terrarium_observatory::probe::{
+    Choice, HookReport, Mechanism, NO_TYPES, Probe, Settings, Watch,
+};
 
 /// The names of all probes.
 pub const PROBES: [&str; 6] = ["task", "namespace", "mount", "memory", "cgroup", "guard"];
@@ -93,6 +95,9 @@ pub struct Observe {
     otlp: Option<String>,
 }
 
+/// What an observatory without a probe can tell.
+pub const REMAINS: &str = "names, usage and limits of containers, and findings about their state; no events, and no counts of probes";
+
 /// Where events are kept unless told otherwise.
 pub const HISTORY: &str = "/var/lib/terrarium/history";
 
@@ -108,6 +113,7 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
         run_stats: args.probe_stats,
         watch: args.watch,
         log: args.ebpf_log,
+        bare: true,
         ..Settings::default()
     };
     let root = args.root.unwrap_or_else(|| global.root.clone());
@@ -160,7 +166,11 @@ pub fn mechanisms(names: &[String]) -> anyhow::Result<Vec<Mechanism>> {
 
 /// Tells what could not be attached, then, as the last line, where to look.
 fn started(url: &str, reports: &[HookReport]) {
-    for report in reports.iter().filter(|report| report.mechanism.is_none()) {
+    let is_bare = |report: &HookReport| report.attempts.iter().any(|one| one.reason == NO_TYPES);
+    if reports.iter().any(is_bare) {
+        eprintln!("terrarium: no probe is attached: {NO_TYPES}; what remains: {REMAINS}");
+    }
+    for report in reports.iter().filter(|one| one.mechanism.is_none() && !is_bare(one)) {
         let reason = report.attempts.last().map_or("no way is allowed", |a| a.reason.as_str());
         eprintln!(
             "terrarium: {} of probe {} is not attached: {reason}",

@@ -6,16 +6,16 @@ use super::bundle::BundleArgs;
 use super::explain::Explanation;
 use super::image::{ForRun, Location};
 use super::stop;
+use crate::Global;
 use crate::exit::WithCode;
-use crate::{CgroupManager, Global};
 use anyhow::Context;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use terrarium_container::{
-    Container, ContainerId, CreateOptions, Error, Fork, NamespaceChoice, NetworkOptions,
-    RestartPolicy, RunOptions, SignalNumber, Signals, Store,
+    CgroupDriver, Container, ContainerId, CreateOptions, Error, Fork, NamespaceChoice,
+    NetworkOptions, RestartPolicy, RunOptions, SignalNumber, Signals, Store,
 };
 
 /// Exit code for failures of terrarium's own.
@@ -94,7 +94,7 @@ pub struct Args {
     /// Make the container's cgroups below this one [default: /terrarium]
     #[arg(long, value_name = "PATH", help_heading = "Limits")]
     cgroup_parent: Option<PathBuf>,
-    /// Network: none, host, bridge, bridge:NAME, container:ID or ns:PATH [default: none]
+    /// Network: none, host, bridge, bridge:NAME, container:ID, ns:PATH, or without root pasta or slirp4netns [default: none]
     #[arg(long, alias = "network", value_name = "NETWORK", help_heading = "Network")]
     net: Option<String>,
     /// Subnet of a bridge that does not exist yet [default: 10.77.0.0/16]
@@ -299,7 +299,12 @@ impl Args {
         Ok(OfBundle { bundle: self.bundle.clone(), id, detach: self.detach, keep: self.keep })
     }
 
-    fn options(&self, store: &Store, image: Option<&ForRun>) -> anyhow::Result<RunOptions> {
+    fn options(
+        &self,
+        store: &Store,
+        image: Option<&ForRun>,
+        cgroups: CgroupDriver,
+    ) -> anyhow::Result<RunOptions> {
         let (network, files_of) =
             match self.net.as_deref().and_then(|n| n.strip_prefix("container:")) {
                 None => (self.net.clone(), None),
@@ -321,6 +326,7 @@ impl Args {
                 (None, Some(image)) => image.command(&self.command),
                 _ => self.command.clone(),
             },
+            cgroups,
             memory_reservation: self.memory_reservation.clone(),
             cpu_shares: self.cpu_shares,
             cpuset_mems: self.cpuset_mems.clone(),
@@ -551,7 +557,8 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
         labels.insert(key.to_owned(), value.to_owned());
     }
-    let mut spec = args.options(&store, image.as_ref())?.to_spec(&id)?;
+    let cgroups = global.cgroup_driver()?;
+    let mut spec = args.options(&store, image.as_ref(), cgroups)?.to_spec(&id)?;
     if args.tty
         && let Some(process) = spec.process_mut()
     {
@@ -567,7 +574,7 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         log_output: args.detach,
         log_bytes: args.log_opt.last().map(|option| option.keep),
         restart,
-        without_cgroups: global.cgroup_manager()? == CgroupManager::Disabled,
+        cgroups,
         ..CreateOptions::default()
     };
     let id_file = args.cidfile.as_deref().map(IdFile::create).transpose()?;

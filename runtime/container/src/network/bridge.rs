@@ -37,8 +37,15 @@ pub(crate) async fn ensure(handle: &Handle, name: &str, places: &[(Subnet, IpAdd
     configure_ipv6(name, places.iter().any(|(subnet, _)| !subnet.is_ipv4()));
     let index = index_of(name)?;
     for (subnet, gateway) in places {
-        add_address(handle, index, *gateway, *subnet, "add gateway address to bridge", name)
-            .await?;
+        add_address(
+            handle,
+            index,
+            *gateway,
+            subnet.prefix(),
+            "add gateway address to bridge",
+            name,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -51,11 +58,11 @@ pub(crate) async fn add_address(
     handle: &Handle,
     index: u32,
     address: IpAddr,
-    subnet: Subnet,
+    prefix: u8,
     tried: &'static str,
     name: &str,
 ) -> Result<()> {
-    let mut request = handle.address().add(index, address, subnet.prefix());
+    let mut request = handle.address().add(index, address, prefix);
     if address.is_ipv6() {
         request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
     }

@@ -59,13 +59,15 @@ impl NetworkOptions {
     pub(crate) fn check(&self, network: &NetworkRequest) -> Result<()> {
         self.details()?;
         let bridged = matches!(network, NetworkRequest::Bridge { .. });
-        let has_files = bridged || network.shares_host();
-        let (bridge, files) = ("it needs --net bridge", "it needs --net bridge or --net host");
+        let carried = matches!(network, NetworkRequest::Userspace(_));
+        let has_files = bridged || carried || network.shares_host();
+        let (bridge, files) = ("it needs --net bridge", "it needs a network: --net none has none");
+        let ports = "it needs --net bridge, pasta or slirp4netns";
         for (option, value, fits, reason) in [
             ("--ip", self.ip.as_ref(), bridged, bridge),
             ("--ip6", self.ip6.as_ref(), bridged, bridge),
             ("--mac", self.mac.as_ref(), bridged, bridge),
-            ("--publish", self.publish.first(), bridged, bridge),
+            ("--publish", self.publish.first(), bridged || carried, ports),
             ("--dns", self.dns.first(), has_files, files),
             ("--add-host", self.hosts.first(), has_files, files),
         ] {

@@ -7,6 +7,7 @@
 
 mod bridge;
 mod details;
+pub(crate) mod devices;
 pub(crate) mod files;
 mod forwarding;
 mod lease;
@@ -16,6 +17,7 @@ mod netlink;
 mod nft;
 pub(crate) mod publish;
 mod subnet;
+pub(crate) mod userspace;
 pub(crate) mod veth;
 
 use crate::error::{Error, Result, Tried};
@@ -38,6 +40,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 pub use subnet::Subnet;
+pub use userspace::Carrier;
 use veth::{Endpoint, Place};
 
 /// The annotation that carries the network of a container.
@@ -61,6 +64,8 @@ pub enum NetworkRequest {
     Host,
     /// An existing namespace.
     Path(PathBuf),
+    /// A namespace whose packets a program of the caller's carries.
+    Userspace(Carrier),
     /// A bridge on the host.
     Bridge {
         /// The bridge's name.
@@ -71,7 +76,7 @@ pub enum NetworkRequest {
 }
 
 impl NetworkRequest {
-    /// Reads `none`, `host`, `bridge`, `bridge:NAME` or `ns:PATH`, and a subnet; nothing means `none`.
+    /// Reads `none`, `host`, `bridge`, `bridge:NAME`, `pasta`, `slirp4netns` or `ns:PATH`, and a subnet; nothing means `none`.
     pub fn parse(network: Option<&str>, subnet: Option<&str>) -> Result<Self> {
         let subnet = subnet.map(Subnet::parse).transpose()?;
         if let Some(subnet) = subnet.filter(|subnet| !subnet.is_ipv4()) {
@@ -84,7 +89,7 @@ impl NetworkRequest {
                 "none" => Self::None,
                 "host" => Self::Host,
                 "bridge" => Self::Bridge { name: DEFAULT_BRIDGE.into(), subnet },
-                _ => return Err(unknown(network)),
+                _ => Self::Userspace(Carrier::named(network).ok_or_else(|| unknown(network))?),
             },
             Some(("bridge", name)) => {
                 if !is_interface_name(name) {
@@ -109,6 +114,7 @@ impl NetworkRequest {
         let text = match self {
             Self::None => return,
             Self::Host => "host".to_owned(),
+            Self::Userspace(carrier) => carrier.name().to_owned(),
             Self::Path(path) => format!("ns:{}", path.display()),
             Self::Bridge { name, subnet } => {
                 if let Some(subnet) = subnet {
@@ -139,6 +145,7 @@ impl NetworkRequest {
             Self::None => "none",
             Self::Host => "host",
             Self::Path(_) => "path",
+            Self::Userspace(carrier) => carrier.name(),
             Self::Bridge { .. } => "bridge",
         }
     }
@@ -148,7 +155,7 @@ fn unknown(network: &str) -> Error {
     Error::invalid(
         "--net",
         network,
-        "unknown network; known are none, host, bridge, bridge:NAME and ns:PATH",
+        "unknown network; known are none, host, bridge, bridge:NAME, pasta, slirp4netns and ns:PATH",
     )
 }
 

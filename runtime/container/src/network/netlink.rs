@@ -2,6 +2,7 @@
 //! what was tried.
 
 use crate::error::{Error, Result, Tried};
+use futures_util::TryStreamExt;
 use rtnetlink::Handle;
 use rtnetlink::sys::TokioSocket;
 use std::future::Future;
@@ -31,6 +32,17 @@ pub(crate) fn through(socket: OwnedFd) -> Handle {
     let (connection, handle, _) = rtnetlink::from_socket(socket);
     tokio::spawn(connection);
     handle
+}
+
+/// The index of the interface `name` in the namespace of `handle`.
+pub(crate) async fn find(handle: &Handle, name: &str) -> Result<u32> {
+    let found = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
+    found.asked("find", name, "")?.map(|link| link.header.index).ok_or_else(|| Error::System {
+        tried: "find".into(),
+        on: name.to_owned(),
+        why: io::Error::from_raw_os_error(libc::ENODEV),
+        hint: "".into(),
+    })
 }
 
 /// The kernel's answer in an error of rtnetlink.

@@ -3,12 +3,10 @@
 use super::Subnet;
 use super::bridge::{add_address, index_of};
 use super::netlink::{self, Asked};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::explain;
-use futures_util::TryStreamExt;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 
@@ -89,28 +87,15 @@ pub(crate) fn connect(endpoint: &Endpoint, pid: i32, socket: OwnedFd) -> Result<
         });
 
         let inside = netlink::through(socket);
-        let link = inside
-            .link()
-            .get()
-            .match_name(INSIDE)
-            .execute()
-            .try_next()
-            .await
-            .asked("find", INSIDE, "")?
-            .ok_or_else(|| Error::System {
-                tried: "find".into(),
-                on: INSIDE.to_owned(),
-                why: io::Error::from_raw_os_error(libc::ENODEV),
-                hint: "".into(),
-            })?;
-        let index = link.header.index;
+        let index = netlink::find(&inside, INSIDE).await?;
         let up = LinkUnspec::new_with_index(index).up().build();
         let timer = explain::timer();
         inside.link().set(up).execute().await.asked("bring up", INSIDE, "")?;
         timer.note("link", || format!("nsenter -t {pid} -n ip link set {INSIDE} up"));
         for Place { subnet, address, .. } in &endpoint.places {
             let timer = explain::timer();
-            add_address(&inside, index, *address, *subnet, "add address to", INSIDE).await?;
+            add_address(&inside, index, *address, subnet.prefix(), "add address to", INSIDE)
+                .await?;
             timer.note("address", || {
                 let prefix = subnet.prefix();
                 format!("nsenter -t {pid} -n ip address add {address}/{prefix} dev {INSIDE}")

@@ -18,9 +18,10 @@ pub struct Recognised<'a> {
 }
 
 impl Recognised<'_> {
-    /// Whether an engine that keeps files of its own about its containers has made it.
+    /// Whether an engine that keeps files of its own about its containers has made it: of a runtime's own layout its state tells
+    /// more.
     pub fn is_of_engine(&self) -> bool {
-        !["systemd", "runc", "crun", "youki"].contains(&self.runtime)
+        !["systemd", "terrarium", "runc", "crun", "youki"].contains(&self.runtime)
     }
 
     /// `container`, or `service` for what systemd runs itself.

@@ -335,17 +335,38 @@ impl Registry {
             made_at: None,
         };
         registry.read_state_files();
-        let mounts = registry.mounts.clone();
-        for hierarchy in [Hierarchy::Unified, Hierarchy::Memory] {
-            mounts.walk(hierarchy, &mut |id, path, made| {
-                registry.made_at = Some(made);
-                registry.cgroup_made(hierarchy, id, path);
-            });
-        }
-        registry.made_at = None;
+        registry.walk();
         // What is there already has not become so.
         registry.changes();
         registry
+    }
+
+    /// Looks which cgroups there are: at the start, and again where no probe tells what was made and removed since.
+    pub fn walk(&mut self) {
+        let mounts = self.mounts.clone();
+        let mut there = HashSet::new();
+        for hierarchy in [Hierarchy::Unified, Hierarchy::Memory] {
+            mounts.walk(hierarchy, &mut |id, path, made| {
+                let key = (hierarchy, id);
+                there.insert(key);
+                let is_known = self
+                    .cgroups
+                    .get(&key)
+                    .is_some_and(|known| known.removed.is_none() && *known.path == *path);
+                if !is_known {
+                    self.made_at = Some(made);
+                    self.cgroup_made(hierarchy, id, path);
+                }
+            });
+        }
+        self.made_at = None;
+        let gone = |(key, known): (&(Hierarchy, u64), &Known)| {
+            (known.removed.is_none() && !there.contains(key)).then_some(*key)
+        };
+        let gone: Vec<_> = self.cgroups.iter().filter_map(gone).collect();
+        for (hierarchy, id) in gone {
+            self.cgroup_removed(hierarchy, id);
+        }
     }
 
     /// A cgroup exists.
@@ -448,6 +469,9 @@ impl Registry {
             entry.pid = state.pid;
             entry.bundle = Some(state.bundle.clone());
             entry.look_ups_left = LOOK_UPS;
+            if !entry.live.is_empty() {
+                entry.state = State::from_status(&state.status);
+            }
         }
         self.name_by_engine(owner);
     }
@@ -495,9 +519,7 @@ impl Registry {
             .collect();
         let (_, owner, _) = *cgroups.iter().min_by_key(|(hierarchy, _, _)| *hierarchy)?;
         let owner = owner.to_owned();
-        if runtime != "terrarium"
-            && let Some(found) =
-                patterns::recognise(&owner).filter(patterns::Recognised::is_of_engine)
+        if let Some(found) = patterns::recognise(&owner).filter(patterns::Recognised::is_of_engine)
         {
             let owner = found.path.to_owned();
             for (hierarchy, path, id) in cgroups {
@@ -644,7 +666,10 @@ impl Registry {
                     outcome,
                 };
             }
-            host.get_or_insert_with(|| (key.1, Arc::clone(&known.path)));
+            // One that has none of its own in the unified hierarchy is told by the other: a container that is being made there.
+            if host.as_ref().is_none_or(|(_, path)| &**path == "/" && &*known.path != "/") {
+                host = Some((key.1, Arc::clone(&known.path)));
+            }
         }
         match host {
             Some((cgroup_id, path)) if !unknown => {
@@ -753,6 +778,11 @@ impl Registry {
     pub fn by_id(&self) -> HashMap<&str, Attribution> {
         let entries = self.containers.iter();
         entries.map(|(path, entry)| (entry.info.id.as_str(), entry.attribution(path))).collect()
+    }
+
+    /// The cgroups that account the memory of the container with this path.
+    pub fn memory_of(&self, container: &str) -> Vec<(Hierarchy, String)> {
+        self.containers.get(container).map(|entry| entry.memory.clone()).unwrap_or_default()
     }
 
     /// The containers, those that have ended less than the grace time ago included.

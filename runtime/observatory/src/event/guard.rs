@@ -88,18 +88,21 @@ pub fn payload(record: &Guard) -> Value {
             | GuardCall::FinitModule
             | GuardCall::KexecLoad
             | GuardCall::KexecFileLoad
-            | GuardCall::Userfaultfd,
+            | GuardCall::Userfaultfd
+            | GuardCall::Seccomp,
         ) => {
             set("flags", json!(a));
             let table = match call {
                 Some(GuardCall::FinitModule) => flag_names::FINIT_MODULE,
                 Some(GuardCall::KexecFileLoad) => flag_names::KEXEC_FILE,
                 Some(GuardCall::Userfaultfd) => flag_names::USERFAULTFD,
+                Some(GuardCall::Seccomp) => flag_names::SECCOMP,
                 _ => &[],
             };
             set("flag_names", json!(names(a, table)));
         }
-        Some(GuardCall::Chroot | GuardCall::Creat) | None => {}
+        Some(GuardCall::Chroot | GuardCall::Creat | GuardCall::Socket | GuardCall::Prctl)
+        | None => {}
     }
     if let Some(key) = call.and_then(meaning_of_text) {
         set(key, json!(text));

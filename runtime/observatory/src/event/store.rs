@@ -10,6 +10,7 @@
 use super::history::{Event, Filter, History, Reader};
 use super::json::{self, Context};
 use super::select::Selection;
+use nix::unistd::AccessFlags;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -51,16 +52,21 @@ pub struct Store {
     mended: HashSet<PathBuf>,
 }
 
+/// Makes the folder of a store, for whoever may read it: root alone.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
 impl Store {
-    /// A store in `folder`, which is made, for whoever may read it: root alone.
+    /// A store in `folder`, which is there; an error where this process may not write to it.
     pub fn open(
         folder: &Path,
         keep: Keep,
         history: &Arc<History>,
         context: Context,
     ) -> io::Result<Self> {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        nix::unistd::access(folder, AccessFlags::W_OK | AccessFlags::X_OK)?;
         let reader = history.reader(Filter::default());
         let mended = HashSet::new();
         Ok(Self { folder: folder.to_owned(), keep, reader, context, mended })

@@ -2,10 +2,12 @@
 
 use super::{App, problem};
 use crate::attribution::patterns;
+use crate::lives::Life;
 use crate::sample::{Observed, Row, Sample};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use std::sync::PoisonError;
 use terrarium_abi::counter::family;
 use time::format_description::well_known::Rfc3339;
 
@@ -13,17 +15,19 @@ use time::format_description::well_known::Rfc3339;
 pub async fn containers(State(app): State<App>) -> Response {
     let page_bytes = app.shared.context.page_bytes;
     let shared = app.shared;
-    match tokio::task::spawn_blocking(move || Sample::take(&shared, true)).await {
-        Ok(sample) => {
-            let all: Vec<Value> =
-                sample.containers.iter().map(|container| view(container, page_bytes)).collect();
-            axum::Json(all).into_response()
-        }
+    let views = move || -> Vec<Value> {
+        let sample = Sample::take(&shared, true);
+        let lives = shared.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        let life = |observed: &Observed| lives.of(&observed.snapshot.container.path);
+        sample.containers.iter().map(|one| view(one, &life(one), page_bytes)).collect()
+    };
+    match tokio::task::spawn_blocking(views).await {
+        Ok(all) => axum::Json(all).into_response(),
         Err(error) => problem(&error.to_string()),
     }
 }
 
-fn view(observed: &Observed, page_bytes: u64) -> Value {
+fn view(observed: &Observed, life: &Life, page_bytes: u64) -> Value {
     let Observed { snapshot, row, usage, memory_events } = observed;
     let container = &snapshot.container;
     let cgroups: Vec<Value> = snapshot
@@ -65,6 +69,10 @@ fn view(observed: &Observed, page_bytes: u64) -> Value {
         "state": snapshot.state().name(),
         "pid": snapshot.pid.or(usage.first_pid),
         "started": snapshot.started.format(&Rfc3339).ok(),
+        "start_phases": life
+            .phases()
+            .map(|(phase, ns)| json!({"phase": phase.name(), "ns": ns}))
+            .collect::<Vec<_>>(),
         "generation": container.generation,
         "labels": container.labels,
         // Services of the host's own are listed as well; a reader may want to tell them apart.

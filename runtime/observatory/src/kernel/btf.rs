@@ -33,6 +33,13 @@ pub enum BtfError {
     },
 }
 
+impl BtfError {
+    /// Whether the kernel was built without.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read { error, .. } if error.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 /// One argument of a function or tracepoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Argument {

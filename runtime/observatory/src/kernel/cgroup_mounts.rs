@@ -72,11 +72,14 @@ impl CgroupMounts {
         let mountinfo = std::fs::read_to_string(proc.join("self/mountinfo"))?;
         // Absent without any v1 controller; then memory, if anywhere, is in the unified hierarchy.
         let cgroups = std::fs::read_to_string(proc.join("cgroups")).unwrap_or_default();
-        Ok(Self::parse(&mountinfo, &cgroups))
+        // The root of each hierarchy is its first cgroup.
+        let is_whole = |point: &Path| std::fs::metadata(point).is_ok_and(|found| found.ino() == 1);
+        Ok(Self::parse(&mountinfo, &cgroups, &is_whole))
     }
 
-    fn parse(mountinfo: &str, cgroups: &str) -> Self {
-        let mut mounts = Self::default();
+    /// `is_whole` says whether a hierarchy's root is at a mount point.
+    fn parse(mountinfo: &str, cgroups: &str, is_whole: &dyn Fn(&Path) -> bool) -> Self {
+        let (mut mounts, mut parts) = (Self::default(), Self::default());
         for line in mountinfo.lines() {
             // proc_pid_mountinfo(5): id parent major:minor root mount-point options … - type source super-options
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -84,22 +87,29 @@ impl CgroupMounts {
             let (Some(root), Some(point)) = (left.next(), left.next()) else { continue };
             let mut right = right.split(' ');
             let (kind, options) = (right.next(), right.nth(1).unwrap_or_default());
-            // Only a mount of the whole hierarchy shows paths as the kernel's events tell them.
-            if root != "/" {
+            // From within a cgroup namespace, what lies above its root is told as /.. for each level.
+            if !root.split('/').all(|level| matches!(level, "" | "..")) {
                 continue;
             }
             let point = PathBuf::from(unescape(point));
-            match kind {
-                Some("cgroup2") => {
-                    mounts.unified.get_or_insert(point);
+            // Only a mount of the whole hierarchy shows paths as the kernel's events tell them. The root of a cgroup
+            // namespace is better than nothing.
+            let found = match kind {
+                Some("cgroup" | "cgroup2") if is_whole(&point) => &mut mounts,
+                Some("cgroup" | "cgroup2") if root == "/" => &mut parts,
+                _ => continue,
+            };
+            if kind == Some("cgroup2") {
+                found.unified.get_or_insert(point);
+            } else {
+                for option in options.split(',').filter(|name| CONTROLLERS.contains(name)) {
+                    found.v1.entry(option.to_owned()).or_insert_with(|| point.clone());
                 }
-                Some("cgroup") => {
-                    for option in options.split(',').filter(|name| CONTROLLERS.contains(name)) {
-                        mounts.v1.entry(option.to_owned()).or_insert_with(|| point.clone());
-                    }
-                }
-                _ => {}
             }
+        }
+        mounts.unified = mounts.unified.or(parts.unified);
+        for (controller, point) in parts.v1 {
+            mounts.v1.entry(controller).or_insert(point);
         }
         mounts.memory = mounts.v1.get("memory").cloned();
         mounts.memory_hierarchy = cgroups
@@ -205,6 +215,7 @@ mod tests {
         let mounts = CgroupMounts::parse(
             HYBRID,
             "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t2\t1\nmemory\t4\t9\t1\n",
+            &|_| true,
         );
         assert_eq!(mounts.mode(), Mode::Hybrid);
         assert_eq!(mounts.unified.as_deref(), Some(Path::new("/sys/fs/cgroup/uni fied")));
@@ -225,7 +236,24 @@ mod tests {
             (v1, "memory\t4\t9\t1\n", Mode::V1),
             ("", "", Mode::None),
         ] {
-            assert_eq!(CgroupMounts::parse(mountinfo, cgroups).mode(), expected);
+            assert_eq!(CgroupMounts::parse(mountinfo, cgroups, &|_| true).mode(), expected);
         }
+    }
+
+    #[test]
+    fn in_a_cgroup_namespace_the_whole_hierarchy_is_the_one_with_its_root() {
+        let mountinfo = "\
+31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw
+32 30 0:27 /../.. /host/cgroup ro - cgroup2 cgroup2 rw
+33 30 0:27 /../../other /mnt rw - cgroup2 cgroup2 rw
+";
+        let find = |root: &'static str| {
+            let is_whole = move |point: &Path| point == Path::new(root);
+            CgroupMounts::parse(mountinfo, "", &is_whole).unified
+        };
+        assert_eq!(find("/host/cgroup").as_deref(), Some(Path::new("/host/cgroup")));
+        assert_eq!(find("/sys/fs/cgroup").as_deref(), Some(Path::new("/sys/fs/cgroup")));
+        // Where none is, as in a container in a container, the namespace's own.
+        assert_eq!(find("/mnt").as_deref(), Some(Path::new("/sys/fs/cgroup")));
     }
 }

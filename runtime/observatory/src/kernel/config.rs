@@ -30,6 +30,7 @@ const FIELDS: &[Field] = fields! {
     task_nsproxy: ["task_struct.nsproxy"] => "namespace inodes",
     task_cred: ["task_struct.cred"] => "user ids and user namespaces",
     task_real_parent: ["task_struct.real_parent"] => "parent process ids",
+    task_flags: ["task_struct.flags"] => "when the network of a container is set up",
     task_group_leader: ["task_struct.group_leader"] => "exit status of processes with threads",
     task_pid: ["task_struct.pid"] => "thread ids",
     task_tgid: ["task_struct.tgid"] => "process ids",
@@ -106,14 +107,17 @@ pub struct MissingField {
     pub loss: &'static str,
 }
 
-/// The settings for this kernel, and what it lacks.
+/// The settings for this kernel, and what it lacks; without its types nothing is found in it.
 pub fn config(
-    types: &KernelTypes,
+    types: Option<&KernelTypes>,
     mounts: &CgroupMounts,
     proc: &Path,
 ) -> (Config, Vec<MissingField>) {
     let mut config = Config::UNSET;
     let mut missing = Vec::new();
+    config.memory_is_v1 = u32::from(mounts.memory_is_v1());
+    config.memory_hierarchy = mounts.memory_hierarchy;
+    let Some(types) = types else { return (config, missing) };
     for Field { place, paths, loss } in FIELDS {
         match paths.iter().find_map(|path| types.offset_of(path)) {
             Some(offset) => *place(&mut config) = offset,
@@ -146,8 +150,6 @@ pub fn config(
             }
             (None, None) => (ABSENT, ABSENT),
         };
-    config.memory_is_v1 = u32::from(mounts.memory_is_v1());
-    config.memory_hierarchy = mounts.memory_hierarchy;
     config.exit_tells_group_dead = u32::from(
         types.tracepoint_arguments("sched_process_exit").is_some_and(|args| args.len() >= 2),
     );

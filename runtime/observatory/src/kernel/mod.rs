@@ -2,6 +2,7 @@
 
 pub mod btf;
 pub mod cgroup_mounts;
+pub mod cgroup_namespace;
 pub mod config;
 pub mod permission;
 pub mod tracefs;

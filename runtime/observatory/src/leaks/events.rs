@@ -18,7 +18,6 @@ use crate::event::decode::{Record, text};
 use crate::event::mount::op_name;
 use crate::event::notice::{Closed, News};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
 use terrarium_abi::{Exec, Guard, GuardEvent, Header, Mount, NsChange, NsKind, Via};
 
@@ -157,7 +156,7 @@ impl Log {
     /// Gives what is new and what is no more, for the stream.
     pub fn looked(&mut self, report: Report) -> Vec<News> {
         let mut findings = report.findings;
-        self.owners.looked(report.namespaces, |pid| Path::new(&format!("/proc/{pid}")).exists());
+        self.owners.looked(report.namespaces, has_namespaces);
         let events = &mut self.events;
         let mut news = Vec::new();
         self.nameless.retain(|key, looks| {
@@ -209,28 +208,27 @@ impl Log {
         why: impl Fn(&Finding) -> Closed,
     ) -> Vec<News> {
         let known: HashMap<_, _> = before.iter().map(|finding| (finding.key(), finding)).collect();
+        let told = self.told();
         let mut opened = Vec::new();
         for finding in now.iter_mut() {
             if let Some(before) = known.get(&finding.key()) {
                 let (first_seen, count) = (before.first_seen.clone(), before.count + 1);
                 (finding.first_seen, finding.count) = (first_seen, count);
-            } else if !self.is_told(finding) {
+            } else if !told.contains(&finding.what()) {
                 opened.push(News::Opened(Box::new(finding.clone())));
             }
         }
         let still: HashSet<_> = now.iter().map(Finding::key).collect();
         let closed = before
             .iter()
-            .filter(|finding| !still.contains(&finding.key()) && !self.is_told(finding))
+            .filter(|finding| !still.contains(&finding.key()) && !told.contains(&finding.what()))
             .map(|finding| News::Closed(Box::new(finding.clone()), why(finding)));
         closed.chain(opened).collect()
     }
 
-    /// Whether an event tells already what the state does.
-    fn is_told(&self, finding: &Finding) -> bool {
-        self.events
-            .values()
-            .any(|event| event.check == finding.check && event.container.id == finding.container.id)
+    /// What events tell: the state need not tell it again.
+    fn told(&self) -> HashSet<(&'static str, &str)> {
+        self.events.values().map(Finding::what).collect()
     }
 
     /// The findings that were opened by what was taken in since this was last asked.
@@ -238,12 +236,26 @@ impl Log {
         std::mem::take(&mut self.news)
     }
 
+    /// How much of what each check looks for ended containers have left.
+    pub fn count_residue(&self) -> HashMap<&'static str, u64> {
+        let mut counts = HashMap::new();
+        for finding in &self.residue {
+            *counts.entry(finding.check).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Every finding, in no order.
+    pub fn each(&self) -> impl Iterator<Item = &Finding> {
+        let told = self.told();
+        let events = self.events.values().filter(|finding| !finding.container.id.is_empty());
+        let is_untold = move |finding: &&Finding| !told.contains(&finding.what());
+        events.chain(self.state.iter().filter(is_untold)).chain(&self.residue)
+    }
+
     /// Every finding, the worst first.
     pub fn all(&self) -> Vec<Finding> {
-        let events = self.events.values().filter(|finding| !finding.container.id.is_empty());
-        // What an event tells, the state need not tell again.
-        let state = self.state.iter().filter(|finding| !self.is_told(finding));
-        let mut all: Vec<Finding> = events.chain(state).chain(&self.residue).cloned().collect();
+        let mut all: Vec<Finding> = self.each().cloned().collect();
         all.sort_by(|a, b| {
             (b.severity, &a.container.id, a.check).cmp(&(a.severity, &b.container.id, b.check))
         });
@@ -310,7 +322,8 @@ impl Log {
                 self.sessions.cgroup_made(&path);
                 self.forget(&path);
             }
-            Record::Exit(_) if header.pid == header.tid => {
+            // Of the whole process: the thread that ends last writes it, whichever that is.
+            Record::Exit(_) => {
                 self.tasks.remove(&header.pid);
                 self.guests.remove(&header.pid);
                 self.sessions.ended(header.pid);
@@ -371,7 +384,9 @@ impl Log {
         let is_one = attribution.path.len() > 1
             && container.is_none_or(|container| container.runtime != "systemd");
         if is_one && !is_again && !was_own && session == Session::Own {
-            let by = self.tasks.get(&parent).filter(|by| by.standing == Standing::Outside);
+            // The container's only after it has executed a program there, whatever it was before it came.
+            let by = self.tasks.get(&parent);
+            let by = by.filter(|by| !by.standing.is_own(cgroups(header), container));
             let by_hook = by.is_some_and(|by| by.ns_pid == 1 || by.session == Session::Hook);
             let path = container.map_or(&*attribution.path, |container| &container.path);
             let entry = Entry { pid: header.pid, ns_pid: header.ns_pid, by_hook };
@@ -428,7 +443,7 @@ impl Log {
             return;
         }
         let owner = Owner { name: name_of(container), cgroup: Arc::clone(path), pid };
-        self.owners.started(&owner, &inodes);
+        self.owners.started(&owner, &inodes, has_namespaces);
     }
 
     /// Remembers who made a mount.
@@ -659,6 +674,12 @@ impl Log {
     }
 }
 
+/// Whether a process still has namespaces: one that has ended and was not waited for has none, and the kernel gives their
+/// inodes to others.
+fn has_namespaces(pid: u32) -> bool {
+    std::fs::read_link(format!("/proc/{pid}/ns/mnt")).is_ok()
+}
+
 /// Whether this is a runtime that executes itself once more (a copy of itself that nobody can write to, say), which it may
 /// do after it was moved to the container's cgroup and before it makes the namespaces.
 fn is_runtime_again(exec: &Exec, initial: &[u32; 8]) -> bool {
@@ -691,7 +712,7 @@ pub(super) fn is_outside(pid: u32, container: &Container) -> bool {
 mod tests {
     use super::*;
     use crate::attribution::Outcome;
-    use terrarium_abi::{NewTask, RecordType};
+    use terrarium_abi::{Exit, NewTask, RecordType};
 
     /// The host's namespaces of the tests: each inode is 100 more than its kind.
     const INITIAL: [u32; 8] = [100, 101, 102, 103, 104, 105, 106, 107];
@@ -718,6 +739,25 @@ mod tests {
         let Record::NewTask(task) = &mut record else { panic!("a new task") };
         task.caller_pid = caller;
         record
+    }
+
+    #[test]
+    fn a_process_has_ended_with_its_last_thread() {
+        let attribution = Attribution {
+            cgroup_id: 1,
+            path: Arc::from("/"),
+            container: None,
+            outcome: Outcome::Exact,
+        };
+        let mut log = Log::default();
+        log.take(&exec(7, "/bin/sh", 100), &attribution, None, &INITIAL);
+        assert!(log.tasks.contains_key(&7));
+        let mut end = record(RecordType::Exit, size_of::<Exit>(), 7);
+        let Record::Exit(exit) = &mut end else { panic!("an exit") };
+        // Not the first one.
+        exit.header.tid = 9;
+        log.take(&end, &attribution, None, &INITIAL);
+        assert!(log.tasks.is_empty());
     }
 
     #[test]

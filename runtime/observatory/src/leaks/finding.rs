@@ -215,6 +215,11 @@ impl Finding {
     pub fn key(&self) -> (&'static str, &str, &str) {
         (self.check, &self.container.id, &self.object)
     }
+
+    /// Which check found something of which container.
+    pub fn what(&self) -> (&'static str, &str) {
+        (self.check, &self.container.id)
+    }
 }
 
 /// The JSON text of `value` on one line, in which nothing steers a terminal: what JSON itself leaves (delete, C1 controls,

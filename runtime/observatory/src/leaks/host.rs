@@ -155,6 +155,8 @@ pub struct Host {
     pub mounts: Vec<Mount>,
     hierarchies: Vec<Hierarchy>,
     processes: BTreeMap<i32, Process>,
+    /// Which of them are in each cgroup, by controllers and path.
+    members: Members,
     /// Every container that runs.
     pub containers: Vec<Container>,
     /// The capabilities that there are at all: those the reader could get.
@@ -162,6 +164,52 @@ pub struct Host {
     /// The security modules that run, of those that confine containers.
     pub security_modules: Vec<String>,
     ids_of_mounts: HashMap<u64, MountOwner>,
+}
+
+/// The processes of each hierarchy in the order of their cgroups' paths: those of one and of all below it are found without
+/// looking at others.
+#[derive(Debug, Default)]
+struct Members(HashMap<String, Vec<i32>>);
+
+impl Members {
+    fn of(processes: &BTreeMap<i32, Process>) -> Self {
+        let mut all: HashMap<String, Vec<i32>> = HashMap::new();
+        for process in processes.values() {
+            for (controllers, _) in process.cgroups.iter().filter(|(_, path)| path != "/") {
+                if let Some(pids) = all.get_mut(controllers) {
+                    pids.push(process.pid);
+                } else {
+                    all.insert(controllers.clone(), vec![process.pid]);
+                }
+            }
+        }
+        for (controllers, pids) in &mut all {
+            pids.sort_by_key(|pid| path_of(processes, *pid, controllers));
+        }
+        Self(all)
+    }
+
+    /// Those in the cgroup with this path and below.
+    fn within<'a>(
+        &'a self,
+        processes: &'a BTreeMap<i32, Process>,
+        controllers: &'a str,
+        path: &'a str,
+    ) -> impl Iterator<Item = i32> + 'a {
+        let pids = self.0.get(controllers).map_or(&[][..], Vec::as_slice);
+        let path_of = move |pid: &i32| path_of(processes, *pid, controllers);
+        let first = pids.partition_point(|pid| path_of(pid) < path);
+        // Between `/a` and `/a/b` comes `/a-b`.
+        pids[first..]
+            .iter()
+            .take_while(move |pid| path_of(pid).starts_with(path))
+            .filter(move |pid| mounts::is_within(path_of(pid), path))
+            .copied()
+    }
+}
+
+fn path_of<'a>(processes: &'a BTreeMap<i32, Process>, pid: i32, controllers: &str) -> &'a str {
+    processes.get(&pid).and_then(|process| process.cgroup(controllers)).unwrap_or_default()
 }
 
 /// Whose mount namespace a mount is in.
@@ -187,6 +235,7 @@ impl Host {
             namespaces: own_namespaces(proc, &processes),
             hierarchies: cgroups::hierarchies(&mounts),
             mounts,
+            members: Members::of(&processes),
             processes,
             containers: Vec::new(),
             capabilities: own_capabilities(proc),
@@ -432,14 +481,12 @@ impl Host {
         let proc = &self.places.proc;
         let Some(status) = proc.status(process.pid) else { return };
         let cgroups = self.cgroups_of(&known, &process);
-        let own = |other: &Process| {
-            cgroups.iter().any(|(controllers, path)| {
-                path != "/"
-                    && other.cgroup(controllers).is_some_and(|own| mounts::is_within(own, path))
-            })
-        };
-        let mut tasks: Vec<i32> =
-            self.processes.values().filter(|other| own(other)).map(|other| other.pid).collect();
+        let own: BTreeSet<i32> = cgroups
+            .iter()
+            .filter(|(_, path)| path != "/")
+            .flat_map(|(controllers, path)| self.members.within(&self.processes, controllers, path))
+            .collect();
+        let mut tasks: Vec<i32> = own.into_iter().collect();
         if !tasks.contains(&process.pid) {
             tasks.push(process.pid);
         }
@@ -592,4 +639,30 @@ fn namespace_mounts(proc: &Proc, pid: i32) -> Option<Vec<Mount>> {
         Some(mounts::parse(&text))
     };
     std::thread::spawn(reader).join().ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processes_of_a_cgroup_are_those_below_it_too() {
+        let process = |pid: i32, path: &str| {
+            let cgroups =
+                vec![("memory".to_owned(), path.to_owned()), ("pids".to_owned(), "/".to_owned())];
+            (pid, Process { pid, cgroups, ..Process::default() })
+        };
+        let all =
+            [(1, "/"), (7, "/a"), (3, "/a-b"), (4, "/a/b"), (5, "/a/b/c"), (6, "/ab"), (2, "/b")];
+        let processes = all.map(|(pid, path)| process(pid, path)).into();
+        let members = Members::of(&processes);
+        let within = |controllers, path| {
+            members.within(&processes, controllers, path).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(within("memory", "/a"), [4, 5, 7].into());
+        assert_eq!(within("memory", "/a/b"), [4, 5].into());
+        assert!(within("memory", "/c").is_empty());
+        assert!(within("pids", "/a").is_empty());
+        assert!(within("cpu", "/a").is_empty());
+    }
 }

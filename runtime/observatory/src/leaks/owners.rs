@@ -38,12 +38,17 @@ impl Owners {
         self.by_inode.get(&u64::from(inode)).map(|entry| &entry.owner)
     }
 
-    /// A container has executed its program, in these namespaces.
-    pub fn started(&mut self, owner: &Owner, inodes: &[u64]) {
+    /// A container has executed its program, in these namespaces. `is_there` says whether a process still has any.
+    pub fn started(&mut self, owner: &Owner, inodes: &[u64], is_there: impl Fn(u32) -> bool) {
         if self.by_pid.len() >= MOST {
             *self = Self::default();
         }
         for inode in inodes {
+            // A look that was under way may have brought back one that has ended since.
+            let before = self.by_inode.get(inode).map(|entry| entry.owner.pid);
+            if let Some(gone) = before.filter(|before| *before != owner.pid && !is_there(*before)) {
+                self.ended(gone);
+            }
             self.insert(*inode, owner.clone(), false);
         }
     }
@@ -97,20 +102,23 @@ mod tests {
     #[test]
     fn an_inode_that_comes_back_is_the_next_containers() {
         let mut owners = Owners::default();
-        owners.started(&owner("one", 10), &[1, 2]);
-        owners.started(&owner("joins", 20), &[2, 3]);
+        owners.started(&owner("one", 10), &[1, 2], |_| true);
+        owners.started(&owner("joins", 20), &[2, 3], |_| true);
         assert_eq!([1, 2, 3].map(|i| who(&owners, i)), [Some("one"), Some("one"), Some("joins")]);
         owners.ended(20);
         assert_eq!([1, 2, 3].map(|i| who(&owners, i)), [Some("one"), Some("one"), None]);
         owners.ended(10);
-        owners.started(&owner("two", 30), &[2]);
+        owners.started(&owner("two", 30), &[2], |_| true);
         assert_eq!([1, 2].map(|i| who(&owners, i)), [None, Some("two")]);
+        // Its end was not told.
+        owners.started(&owner("three", 40), &[2, 4], |pid| pid != 30);
+        assert_eq!([2, 4].map(|i| who(&owners, i)), [Some("three"); 2]);
     }
 
     #[test]
     fn a_look_that_missed_a_container_takes_nothing_away() {
         let mut owners = Owners::default();
-        owners.started(&owner("young", 10), &[1]);
+        owners.started(&owner("young", 10), &[1], |_| true);
         let old = || vec![(5, owner("old", 50)), (6, owner("gone", 60))];
         owners.looked(old(), |pid| pid != 60);
         assert_eq!([1, 5, 6].map(|i| who(&owners, i)), [Some("young"), Some("old"), None]);

@@ -99,7 +99,7 @@ pub struct Process {
     /// Its name: any bytes that it chose.
     pub name: String,
     /// Inodes of its namespaces in the order of [`Kind::ALL`], 0 where they may not be read.
-    namespaces: [u64; Kind::ALL.len()],
+    pub(super) namespaces: [u64; Kind::ALL.len()],
     /// Its cgroups: the controllers of a hierarchy (empty for cgroup v2), and the path.
     pub cgroups: Vec<(String, String)>,
 }

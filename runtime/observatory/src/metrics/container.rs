@@ -3,10 +3,11 @@
 use super::family::{Family, counter, gauge, histogram};
 use super::page::{Number, Page, label};
 use crate::attribution::State;
-use crate::lives::Reason;
+use crate::lives::{Phase, Reason};
 use crate::sample::Observed;
 use crate::shared::Shared;
 use std::sync::PoisonError;
+use time::OffsetDateTime;
 
 pub const INFO: Family =
     gauge("terrarium_container_info", "What is known of a container; always 1.")
@@ -36,9 +37,18 @@ pub const START: Family = histogram(
 /// A histogram of the prometheus crate, of no container in particular.
 pub const START_PHASE: Family = histogram(
     "terrarium_container_start_phase_duration_seconds",
-    "The parts of that: cgroup to its first process, clone to the first mount, mounts to the change of the root, pivot that change, exec from there to the program.",
+    "The parts of that, which add up to it: cgroup to its first process, clone from there on, userns from the first write to a map of ids, network from the runtime's first socket of rtnetlink, mounts from the first mount, pivot the change of the root, hooks while another program is waited for, seccomp the loading of the filter, exec from the change of the root to the program.",
 )
 .with(&["phase"]);
+
+pub const LAST_START: Family = gauge(
+    "terrarium_container_last_start_phase_seconds",
+    "The same parts of the container's last start, as far as it was seen from its beginning; told for ten minutes after the container was made.",
+)
+.with(&["phase"]);
+
+/// How long after a container was made its start is told of: long enough for any scraper, and then no series more.
+const START_TOLD_FOR: time::Duration = time::Duration::minutes(10);
 
 /// The longest value of a label that a container's maker has chosen, bytes.
 const LABEL_BYTES: usize = 128;
@@ -93,6 +103,18 @@ pub fn write_lives(page: &mut Page, containers: &[(&Observed, &str)], shared: &S
         let life = lives.of(&observed.snapshot.container.path);
         for (count, label) in life.exits.iter().zip(&labels) {
             page.counter(EXITS.name, who, label, *count);
+        }
+    }
+    page.family(&LAST_START);
+    let now = OffsetDateTime::now_utc();
+    let labels = Phase::ALL.map(|phase| label("phase", phase.name()));
+    for (observed, who) in containers {
+        if now - observed.snapshot.started > START_TOLD_FOR {
+            continue;
+        }
+        for (phase, ns) in lives.of(&observed.snapshot.container.path).phases() {
+            let label = &labels[phase as usize];
+            page.value(LAST_START.name, "", who, label, Number::Nanoseconds(ns));
         }
     }
 }

@@ -16,7 +16,7 @@ pub const FINDINGS: Family = gauge(
 pub type Tally = HashMap<String, BTreeMap<(&'static str, &'static str), u64>>;
 
 /// Counts findings.
-pub fn tally(findings: &[Finding]) -> Tally {
+pub fn tally<'a>(findings: impl Iterator<Item = &'a Finding>) -> Tally {
     let mut tally = Tally::new();
     for finding in findings {
         let of_container = tally.entry(finding.container.id.clone()).or_default();

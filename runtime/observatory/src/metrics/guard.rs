@@ -7,7 +7,7 @@ use terrarium_abi::{GuardEvent, Kind};
 pub const EVENTS: Counted = Counted {
     family: counter(
         "terrarium_guard_events_total",
-        "Calls that escapes from containers are made of, tried or done.",
+        "Calls that escapes from containers are made of, tried or done, and some that containers are made of.",
     ),
     counts: family::GUARD,
     shape: Shape::Count,

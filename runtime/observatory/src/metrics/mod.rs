@@ -36,7 +36,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Registry as Families, TextEncoder};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use usage::USED;
@@ -104,6 +104,8 @@ pub struct Metrics {
     scrapes: Arc<prometheus::Histogram>,
     /// Bytes of the last answer: the next one will be about as long.
     last_length: AtomicUsize,
+    /// Whether counters that are 0 were left out last time.
+    crowded: AtomicBool,
 }
 
 /// Why there is no answer to a scrape.
@@ -157,7 +159,8 @@ impl Metrics {
         families.register(Box::new(process))?;
         let layout = Mutex::new(Layout::new(COUNTED, shared.context.page_bytes));
         let last_length = AtomicUsize::new(1 << 16);
-        Ok(Self { shared, shown, layout, about, families, scrapes, last_length })
+        let crowded = AtomicBool::new(false);
+        Ok(Self { shared, shown, layout, about, families, scrapes, last_length, crowded })
     }
 
     /// The answer to a scrape.
@@ -206,30 +209,41 @@ impl Metrics {
         drop(stalls);
         rows.push((who("/", "host"), layout.row(&sample.host), None));
         rows.push((who("", "unknown"), layout.row(&sample.unknown), None));
-        let findings = finding::tally(&self.shared.leaks().all());
+        let findings = finding::tally(self.shared.leaks().each());
         let mut content = Content { layout, sample, rows, findings };
-        let max = self.shown.max_series;
+        let most = if self.shown.max_series == 0 { usize::MAX } else { self.shown.max_series };
+        let room = self.last_length.load(Ordering::Relaxed);
+        let room = room + room / 16;
+        let mut crowded = self.crowded.load(Ordering::Relaxed);
+        let all = loop {
+            let mut page = Page::new(format, crowded, room).at_most(most);
+            self.write(&content, &mut page);
+            let all = page.series + page.left_out;
+            if crowded == (all > most) {
+                if page.series <= most {
+                    return page;
+                }
+                break all;
+            }
+            // As it was last time is wrong now.
+            crowded = all > most;
+            self.crowded.store(crowded, Ordering::Relaxed);
+        };
         // Counting costs little beside writing, and most of all no memory.
-        let count = |content: &Content<'_>, without_zeros| {
-            let mut page = Page::counting(format, without_zeros);
+        let count = |content: &Content<'_>| {
+            let mut page = Page::counting(format);
             self.write(content, &mut page);
             page.series
         };
-        let all = if max == 0 { 0 } else { count(&content, false) };
-        let without_zeros = all > max;
-        let mut series = all;
-        if without_zeros {
-            let mut shown = sample.containers.len();
-            series = count(&content, true);
-            while series > max && shown > 0 {
-                shown = (shown * max / series).min(shown - 1);
-                // The host and what is unknown come last, and stay.
-                content.rows.drain(shown..content.rows.len() - 2);
-                series = count(&content, true);
-            }
+        let mut shown = sample.containers.len();
+        let mut series = count(&content);
+        while series > most && shown > 0 {
+            shown = (shown * most / series).min(shown - 1);
+            // The host and what is unknown come last, and stay.
+            content.rows.drain(shown..content.rows.len() - 2);
+            series = count(&content);
         }
-        let last = self.last_length.load(Ordering::Relaxed);
-        let mut page = Page::new(format, without_zeros, last + last / 16);
+        let mut page = Page::new(format, true, room);
         self.write(&content, &mut page);
         page.left_out = all - series;
         page

@@ -162,11 +162,11 @@ pub fn fill(out: &mut Builder, shared: &Shared, about: &About) {
 }
 
 fn fill_residue(out: &mut Builder, shared: &Shared) {
-    let found = shared.leaks().all();
+    let counts = shared.leaks().count_residue();
     for check in RESIDUE_CHECKS {
         let kind = check.id.trim_start_matches("residue-").replace('-', "_");
-        let count = found.iter().filter(|finding| finding.check == check.id).count();
-        out.gauge(RESIDUE.name, &[("kind", &kind)], count as u64);
+        let count = counts.get(check.id).copied().unwrap_or(0);
+        out.gauge(RESIDUE.name, &[("kind", &kind)], count);
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Page {
     without_zeros: bool,
     /// Whether series are counted and nothing is written.
     counts_only: bool,
+    /// After so many series nothing more is written.
+    most: usize,
     /// Lines of values.
     pub series: usize,
     /// Lines of values that were left out.
@@ -76,12 +78,18 @@ impl Page {
     /// An empty page, with room for so many bytes.
     pub fn new(format: Format, without_zeros: bool, room: usize) -> Self {
         let text = Vec::with_capacity(room);
-        Self { text, format, without_zeros, counts_only: false, series: 0, left_out: 0 }
+        let (counts_only, most, series, left_out) = (false, usize::MAX, 0, 0);
+        Self { text, format, without_zeros, counts_only, most, series, left_out }
     }
 
-    /// A page on which nothing is written, to see how many series there would be.
-    pub fn counting(format: Format, without_zeros: bool) -> Self {
-        Self { counts_only: true, ..Self::new(format, without_zeros, 0) }
+    /// The same, on which series are counted but no more written after so many: it is not to be shown then.
+    pub fn at_most(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
+    /// A page on which nothing is written, to see how many series there would be without counters that are 0.
+    pub fn counting(format: Format) -> Self {
+        Self { counts_only: true, ..Self::new(format, true, 0) }
     }
 
     fn push(&mut self, text: &[u8]) {
@@ -120,6 +128,7 @@ impl Page {
         self.number(value);
         self.push(b"\n");
         self.series += 1;
+        self.counts_only |= self.series > self.most;
     }
 
     fn labels(&mut self, name: &str, part: &str, who: &str, labels: &str) {

@@ -38,9 +38,15 @@ pub fn families() -> Vec<(&'static str, Vec<Described>)> {
     vec![
         (
             "Who the containers are",
-            [&container::INFO, &container::STATE, &container::STARTS, &container::EXITS]
-                .map(own)
-                .to_vec(),
+            [
+                &container::INFO,
+                &container::STATE,
+                &container::STARTS,
+                &container::EXITS,
+                &container::LAST_START,
+            ]
+            .map(own)
+            .to_vec(),
         ),
         ("What the probes count", counted.collect()),
         ("What the kernel counts", vec![own(&memory::EVENTS)]),

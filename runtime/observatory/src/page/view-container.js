@@ -42,6 +42,7 @@ export class Container {
   #drawn = 0;
   #timer = 0;
   #known = "";
+  #knownPhases = "";
 
   constructor(store, key) {
     this.#store = store;
@@ -96,6 +97,7 @@ export class Container {
     this.#drawFindings(c);
     this.#drawWalls(c);
     this.#drawMemory(c);
+    this.#drawPhases(c);
   }
 
   #drawMemory(c) {
@@ -134,39 +136,28 @@ export class Container {
       const events = this.#stream.events.slice();
       this.#list.set(events);
       this.#life.update(events);
-      this.#drawPhases(events);
       const c = this.#store.get(this.#key);
       if (c) this.#drawMemory(c);
     }, wait);
   }
 
-  #drawPhases(events) {
-    const phases = startUp(events);
+  #drawPhases(c) {
+    const phases = c.start_phases ?? [];
+    const known = JSON.stringify(phases);
+    if (known === this.#knownPhases) return;
+    this.#knownPhases = known;
     if (phases.length === 0) {
-      this.#phases.replaceChildren(el("p", { class: "note" }, "It started before the observatory, or so long ago that its first events are gone."));
+      this.#phases.replaceChildren(el("p", { class: "note" }, "It started before the observatory."));
       return;
     }
     const whole = phases.reduce((sum, phase) => sum + phase.ns, 0);
     const bar = el("div", { class: "phase-bar" }, phases.map((phase, n) => {
-      const part = el("span", { class: `phase phase-${n}`, title: `${phase.name}: ${duration(phase.ns)}` });
+      const part = el("span", { class: `phase phase-${n}`, title: `${phase.phase}: ${duration(phase.ns)}` });
       part.style.flexGrow = String(Math.max(phase.ns, whole / 200));
       return part;
     }));
     const list = el("ol", { class: "phase-list" }, phases.map((phase, n) =>
-      el("li", {}, el("span", { class: `key phase-${n}`, "aria-hidden": "true" }), ` ${phase.name} `, el("strong", {}, duration(phase.ns)), el("span", { class: "sub" }, ` ${phase.events} events`))));
-    this.#phases.replaceChildren(bar, list, el("p", { class: "note" }, `${duration(whole)} from the first clone to the program`));
+      el("li", {}, el("span", { class: `key phase-${n}`, "aria-hidden": "true" }), ` ${phase.phase} `, el("strong", {}, duration(phase.ns)))));
+    this.#phases.replaceChildren(bar, list, el("p", { class: "note" }, `${duration(whole)} from its cgroup to the program`));
   }
-}
-
-/** From the first clone to the program: what the kernel saw of it, cut where one kind of step gives way to the next. */
-export function startUp(events) {
-  const start = events.findIndex((event) => event.type === "namespace.create" || event.type === "process.clone");
-  if (start === -1) return [];
-  const pivot = events.findIndex((event, n) => n > start && (event.type === "mount.pivot_root" || event.type === "mount.move_mount"));
-  const program = events.findIndex((event, n) => n > Math.max(start, pivot) && event.type === "process.exec");
-  if (pivot === -1 || program === -1) return [];
-  const mount = events.findIndex((event, n) => n > start && event.type.startsWith("mount."));
-  const last = events.findLastIndex((event, n) => n < program && event.type.startsWith("mount."));
-  const cuts = [["clone and namespaces", start, mount], ["mounts and pivot_root", mount, last], ["rights, filters and exec", last, program]];
-  return cuts.map(([name, from, to]) => ({ name, ns: Math.max(0, events[to].mono_ns - events[from].mono_ns), events: to - from }));
 }

@@ -39,7 +39,16 @@ impl HookReport {
     pub fn probe(&self) -> Probe {
         self.hook.probe
     }
+
+    /// That of a hook on a kernel that does not tell its types: no way is tried.
+    pub(crate) fn without_types(hook: Hook) -> Self {
+        let attempt = |&mechanism| Attempt { mechanism, errno: None, reason: NO_TYPES.to_owned() };
+        Self { hook, mechanism: None, attempts: hook.mechanisms().iter().map(attempt).collect() }
+    }
 }
+
+/// Why nothing is attached on a kernel without BTF.
+pub const NO_TYPES: &str = "the kernel does not tell its types (it needs CONFIG_DEBUG_INFO_BTF)";
 
 /// Attaches hooks of one loaded object.
 pub struct Attacher<'a> {

@@ -88,6 +88,8 @@ pub struct Settings {
     pub ring_bytes: u32,
     /// How many counters fit.
     pub counters: u32,
+    /// Whether to go on, with nothing attached, on a kernel that does not tell its types.
+    pub bare: bool,
     /// `/proc`, but for tests.
     pub proc: PathBuf,
 }
@@ -105,6 +107,7 @@ impl Default for Settings {
             log: false,
             ring_bytes: 4 << 20,
             counters: 65_536,
+            bare: false,
             proc: PathBuf::from("/proc"),
         }
     }
@@ -121,6 +124,7 @@ pub struct Probes {
     programs: Option<Programs>,
     reports: Vec<HookReport>,
     missing_fields: Vec<MissingField>,
+    has_types: bool,
     mounts: CgroupMounts,
     counters: u32,
     initial_namespaces: [u32; NS_KINDS],
@@ -134,8 +138,11 @@ impl Probes {
             path: settings.proc.join("self/mountinfo"),
             error,
         })?;
-        let types = KernelTypes::read(Path::new(VMLINUX))?;
-        let (mut config, missing_fields) = config(&types, &mounts, &settings.proc);
+        let types = match KernelTypes::read(Path::new(VMLINUX)) {
+            Err(error) if settings.bare && error.is_missing() => None,
+            types => Some(types?),
+        };
+        let (mut config, missing_fields) = config(types.as_ref(), &mounts, &settings.proc);
         config.events = settings.events.iter().fold(0, |bits, probe| bits | 1 << *probe as u32);
         // A span of the programs is 2^30 nanoseconds.
         let per_span = (u64::from(settings.event_rate) << 30) / 1_000_000_000;
@@ -167,7 +174,7 @@ impl Probes {
             })?;
 
         let mut attacher =
-            Attacher::new(&mut ebpf, btf.as_ref(), Some(&types), &settings.mechanisms);
+            Attacher::new(&mut ebpf, btf.as_ref(), types.as_ref(), &settings.mechanisms);
         // As in the programs: counting needs the flags alone, which are still in the registers at the exit.
         if config.task_registers == 1 && !settings.events.contains(&Probe::Namespace) {
             attacher.exit_tells = &["unshare"];
@@ -175,7 +182,10 @@ impl Probes {
         let reports = HOOKS
             .iter()
             .filter(|hook| Choice::chosen(&settings.probes, hook))
-            .map(|hook| attacher.attach(*hook))
+            .map(|hook| match types {
+                Some(_) => attacher.attach(*hook),
+                None => HookReport::without_types(*hook),
+            })
             .collect();
         let perf_events = attacher.perf_events;
         let counting = settings.run_stats.then(|| enable_stats(Stats::RunTime)).transpose();
@@ -189,6 +199,7 @@ impl Probes {
         Ok(Self {
             _perf_events: perf_events,
             watched: Some(watched),
+            has_types: types.is_some(),
             ebpf,
             programs: Some(programs),
             reports,
@@ -202,6 +213,11 @@ impl Probes {
     /// How each hook is attached, or why not.
     pub fn reports(&self) -> &[HookReport] {
         &self.reports
+    }
+
+    /// Whether the kernel tells its types; else nothing is attached.
+    pub fn has_types(&self) -> bool {
+        self.has_types
     }
 
     /// What this kernel lacks.

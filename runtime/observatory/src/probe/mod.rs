@@ -8,7 +8,7 @@ pub mod plan;
 pub mod run_stats;
 pub mod watch;
 
-pub use attach::{Attempt, HookReport};
+pub use attach::{Attempt, HookReport, NO_TYPES};
 pub use counts::{Counters, ProbeStats};
 pub use load::{LoadError, Probes, Settings};
 pub use plan::{Choice, Mechanism, probe_name};

@@ -122,6 +122,8 @@ pub enum Place {
     Exit(&'static [&'static str]),
     /// The tracepoint of the hook's name, where its first argument is a pointer, or else the entry of this function.
     TracepointOrFunction(&'static str),
+    /// Entry of the kernel function of the hook's name.
+    Function,
 }
 
 /// One place in the kernel that programs are attached to.
@@ -145,6 +147,7 @@ impl Hook {
             Place::SystemCall | Place::Exit(_) => {
                 &[Mechanism::Fentry, Mechanism::Kprobe, Mechanism::Tracepoint]
             }
+            Place::Function => &[Mechanism::Fentry, Mechanism::Kprobe],
             Place::TracepointOrFunction(_) => {
                 &[Mechanism::TpBtf, Mechanism::RawTp, Mechanism::Fentry, Mechanism::Kprobe]
             }
@@ -169,6 +172,8 @@ impl Hook {
             (Place::TracepointOrFunction(function), Kprobe) => {
                 vec![program(Part::Entry, "kprobe", function)]
             }
+            (Place::Function, Fentry) => vec![entry("fentry")],
+            (Place::Function, Kprobe) => vec![entry("kprobe")],
             (Place::Exit(_), Fentry) => vec![exit("fexit")],
             (Place::Exit(_), Kprobe) => vec![exit("kretprobe")],
             (Place::Exit(_), Tracepoint) => vec![exit("exit")],
@@ -181,7 +186,7 @@ impl Hook {
     /// The kernel function that `fentry` and `kprobe` take.
     pub fn function(&self) -> String {
         match self.place {
-            Place::Tracepoint | Place::Exit(_) => self.name.to_owned(),
+            Place::Tracepoint | Place::Exit(_) | Place::Function => self.name.to_owned(),
             Place::TracepointOrFunction(function) => function.to_owned(),
             Place::SystemCall => {
                 let arch = match std::env::consts::ARCH {
@@ -249,6 +254,13 @@ const fn perhaps_guarded(name: &'static str) -> Hook {
 pub const HOOKS: &[Hook] = &[
     tracepoint(Probe::Cgroup, "cgroup_mkdir"),
     tracepoint(Probe::Cgroup, "cgroup_rmdir"),
+    // Before the tracepoint: what that finds remembered, it takes away.
+    Hook {
+        name: "cgroup_migrate",
+        probe: Probe::Cgroup,
+        place: Place::Function,
+        optional: Some("which cgroup a task leaves that moves to another"),
+    },
     tracepoint(Probe::Cgroup, "cgroup_attach_task"),
     tracepoint(Probe::Memory, "mm_vmscan_memcg_reclaim_begin"),
     tracepoint(Probe::Memory, "mm_vmscan_memcg_reclaim_end"),
@@ -297,6 +309,9 @@ pub const HOOKS: &[Hook] = &[
     perhaps_guarded("perf_event_open"),
     perhaps_guarded("pidfd_getfd"),
     perhaps_guarded("recvmsg"),
+    perhaps_guarded("seccomp"),
+    perhaps_guarded("prctl"),
+    perhaps_guarded("socket"),
     Hook {
         name: "signal_generate",
         probe: Probe::Guard,

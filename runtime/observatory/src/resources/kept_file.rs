@@ -43,12 +43,21 @@ pub struct KeptFile {
     file: Option<File>,
     /// It could not be opened; a kernel without it does not get it later.
     absent: bool,
+    /// It is read too seldom to be kept open.
+    seldom: bool,
 }
 
 impl KeptFile {
     /// The file at this path, not opened yet.
     pub fn new(path: PathBuf, budget: Arc<Budget>) -> Self {
-        Self { path, budget, file: None, absent: false }
+        Self { path, budget, file: None, absent: false, seldom: false }
+    }
+
+    /// The same, opened for each reading: an open file of a cgroup takes 4 KiB of the kernel's memory.
+    #[must_use]
+    pub fn seldom(mut self, seldom: bool) -> Self {
+        self.seldom = seldom;
+        self
     }
 
     /// Its text, in `buffer`; none when there is no such file (any more).
@@ -71,7 +80,7 @@ impl KeptFile {
             self.absent = true;
             return None;
         };
-        if self.budget.take() {
+        if !self.seldom && self.budget.take() {
             self.file = Some(file);
         }
         std::str::from_utf8(&buffer[..length]).ok()

@@ -12,8 +12,10 @@ pub use usage::{DeviceIo, InterfaceCounters, Limits, MemoryStat, Pressure, Usage
 use crate::attribution::registry::{Snapshot, State};
 use crate::kernel::cgroup_mounts::CgroupMounts;
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 /// How long limits are believed: they change when somebody runs `update`, and reading them would be a third of the work.
@@ -28,9 +30,14 @@ pub struct Resources {
     /// The network namespace of this process: containers in it have no counters of their own.
     own_network: Option<u64>,
     /// By path of the container.
-    places: HashMap<String, Place>,
-    buffer: Vec<u8>,
+    places: HashMap<String, Box<Place>>,
 }
+
+/// So many containers are read by one thread at a time.
+const A_SHARE: usize = 100;
+
+/// A scrape is to take no more of a host's processors than so many.
+const MOST_THREADS: usize = 4;
 
 /// The files of one container.
 struct Place {
@@ -42,8 +49,8 @@ struct Place {
     files: [Option<KeptFile>; File::COUNT],
     limits: Limits,
     limits_read: Option<Instant>,
-    /// Whether this pass has seen the container.
-    seen: bool,
+    /// Whether this process has a network namespace other than that of this program, as of when limits were read last.
+    network_of: Option<(u32, bool)>,
 }
 
 /// What is read, whatever its name is.
@@ -74,6 +81,14 @@ enum File {
 
 impl File {
     const COUNT: usize = 21;
+
+    /// Whether it is read once in [`LIMITS_FOR`].
+    const fn is_limit(self) -> bool {
+        matches!(
+            self,
+            Self::CpuMax | Self::CpuPeriod | Self::CpuWeight | Self::MemoryLimit | Self::PidsMax
+        )
+    }
 
     /// The controller and the name of each file in v2 and in v1; no name where there is no such file.
     const NAMES: [(Self, &'static str, &'static str, &'static str); Self::COUNT] = [
@@ -114,28 +129,66 @@ impl Resources {
             budget,
             tick_ns: 1_000_000_000 / ticks,
             places: HashMap::new(),
-            buffer: Vec::new(),
         }
     }
 
     /// What these containers use, in their order. Files of containers that are not among them are closed.
     pub fn read(&mut self, snapshots: &[Snapshot]) -> Vec<Usage> {
-        let usages = snapshots.iter().map(|snapshot| self.read_one(snapshot)).collect();
-        self.places.retain(|_, place| std::mem::take(&mut place.seen));
+        let mut before = std::mem::take(&mut self.places);
+        let mut all: Vec<(&Snapshot, Option<Box<Place>>)> = snapshots
+            .iter()
+            .map(|snapshot| (snapshot, before.remove(&snapshot.container.path)))
+            .collect();
+        drop(before);
+        let threads = available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+        let threads = threads.min(all.len().div_ceil(A_SHARE));
+        let this = &*self;
+        let shares = Mutex::new(all.chunks_mut(A_SHARE).enumerate());
+        let read_shares = || {
+            let mut buffer = Vec::new();
+            let mut done: Vec<(usize, Vec<Usage>)> = Vec::new();
+            loop {
+                let next = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((n, share)) = next else { return done };
+                let read = share.iter_mut().map(|(of, kept)| this.read_one(of, kept, &mut buffer));
+                done.push((n, read.collect()));
+            }
+        };
+        let mut done = std::thread::scope(|scope| {
+            // Where no thread can be had, those that are there read its share.
+            let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, read_shares).ok();
+            let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+            let mut done = read_shares();
+            for other in others {
+                done.extend(other.join().unwrap_or_else(|cause| resume_unwind(cause)));
+            }
+            done
+        });
+        done.sort_by_key(|(n, _)| *n);
+        let usages = done.into_iter().flat_map(|(_, usages)| usages).collect();
+        let kept =
+            all.into_iter().filter_map(|(of, place)| Some((of.container.path.clone(), place?)));
+        self.places = kept.collect();
         usages
     }
 
     /// What the whole host uses.
     pub fn read_host(&mut self) -> Usage {
         let mut place = Place::new(&self.mounts, &self.budget, |_| "/".to_owned());
-        let mut usage = place.read(self.tick_ns, &mut self.buffer);
+        let mut usage = place.read(self.tick_ns, &mut Vec::new());
         // The root's list names only those of the host's processes that are in no other cgroup.
         usage.processes = None;
         usage
     }
 
-    fn read_one(&mut self, snapshot: &Snapshot) -> Usage {
+    fn read_one(
+        &self,
+        snapshot: &Snapshot,
+        kept: &mut Option<Box<Place>>,
+        buffer: &mut Vec<u8>,
+    ) -> Usage {
         if !snapshot.live {
+            *kept = None;
             return Usage::default();
         }
         let container = &snapshot.container;
@@ -146,29 +199,37 @@ impl Resources {
                 // A cgroup that an engine made later than the others.
                 && (!place.is_due() || place.v1 == v1_of(&self.mounts, &path_of))
         };
-        if !self.places.get(&container.path).is_some_and(is_current) {
+        if !kept.as_deref().is_some_and(is_current) {
             let mut place = Place::new(&self.mounts, &self.budget, path_of);
             place.generation = container.generation;
             place.settled = snapshot.state != State::Creating;
-            self.places.insert(container.path.clone(), place);
+            *kept = Some(Box::new(place));
         }
-        let Some(place) = self.places.get_mut(&container.path) else { return Usage::default() };
-        place.seen = true;
-        let mut usage = place.read(self.tick_ns, &mut self.buffer);
+        let Some(place) = kept else { return Usage::default() };
+        if place.is_due() {
+            place.network_of = None;
+        }
+        let mut usage = place.read(self.tick_ns, buffer);
         if let Some(pid) = snapshot.pid.or(usage.first_pid) {
-            usage.network = self.network(pid);
+            let known = place.network_of.filter(|(of, _)| *of == pid);
+            let (_, has_one) = known.unwrap_or_else(|| (pid, self.has_network(pid)));
+            place.network_of = Some((pid, has_one));
+            if has_one {
+                usage.network = self.network(pid);
+            }
         }
         usage
     }
 
+    /// Whether a process has a network namespace of its own, not that of this program.
+    fn has_network(&self, pid: u32) -> bool {
+        let namespace = network_namespace(&self.proc, &pid.to_string());
+        namespace.is_some() && namespace != self.own_network
+    }
+
     /// Opened anew each time: a descriptor that stays open would keep the network namespace alive.
     fn network(&self, pid: u32) -> Vec<InterfaceCounters> {
-        let pid = pid.to_string();
-        let namespace = network_namespace(&self.proc, &pid);
-        if namespace.is_none() || namespace == self.own_network {
-            return Vec::new();
-        }
-        let file = self.proc.join(pid).join("net/dev");
+        let file = self.proc.join(pid.to_string()).join("net/dev");
         std::fs::read_to_string(file).map(|text| usage::interfaces(&text)).unwrap_or_default()
     }
 }
@@ -194,7 +255,7 @@ impl Place {
             let at = mounts.v1.keys().position(|controller| controller == name);
             at.is_some_and(|n| v1 & 1 << n != 0)
         };
-        let files = File::NAMES.map(|(_, controller, v2, v1)| {
+        let files = File::NAMES.map(|(file, controller, v2, v1)| {
             let (mount, name, hierarchy) = if has_v1(controller) {
                 (mounts.v1.get(controller), v1, controller)
             } else {
@@ -202,8 +263,8 @@ impl Place {
                 (mounts.unified.as_ref(), v2, "unified")
             };
             (!name.is_empty()).then_some(())?;
-            let file = mount?.join(path_of(hierarchy).trim_start_matches('/')).join(name);
-            Some(KeptFile::new(file, Arc::clone(budget)))
+            let path = mount?.join(path_of(hierarchy).trim_start_matches('/')).join(name);
+            Some(KeptFile::new(path, Arc::clone(budget)).seldom(file.is_limit()))
         });
         Self {
             generation: 0,
@@ -212,7 +273,7 @@ impl Place {
             files,
             limits: Limits::default(),
             limits_read: None,
-            seen: true,
+            network_of: None,
         }
     }
 
@@ -305,6 +366,7 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attribution::Container;
 
     #[test]
     fn every_file_has_its_place_in_the_table() {
@@ -326,9 +388,35 @@ mod tests {
             std::fs::write(proc.path().join(pid).join("net/dev"), table).expect("write file");
         }
         let resources = Resources::new(CgroupMounts::default(), proc.path(), Budget::new(1));
-        assert_eq!(resources.network(7), []);
+        assert!(!resources.has_network(7));
+        assert!(resources.has_network(8));
         assert_eq!(resources.network(8).len(), 1);
-        assert_eq!(resources.network(9), []);
+        assert!(!resources.has_network(9));
+    }
+
+    #[test]
+    fn many_containers_are_told_in_their_order_whichever_thread_reads_them() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let snapshots: Vec<Snapshot> = (0..450_u64)
+            .map(|n| {
+                let path = format!("/c{n}");
+                let own = folder.path().join(&path[1..]);
+                std::fs::create_dir(&own).expect("make folder");
+                std::fs::write(own.join("pids.current"), format!("{n}\n")).expect("write file");
+                let container = Container { path, ..Container::default() };
+                let mut snapshot = Snapshot::of_machine();
+                snapshot.container = Arc::new(container);
+                snapshot
+            })
+            .collect();
+        let unified = Some(folder.path().to_owned());
+        let mounts = CgroupMounts { unified, ..CgroupMounts::default() };
+        let mut resources = Resources::new(mounts, folder.path(), Budget::new(100));
+        for _ in 0..2 {
+            let usages = resources.read(&snapshots);
+            let threads: Vec<_> = usages.iter().filter_map(|usage| usage.threads).collect();
+            assert_eq!(threads, (0..450).collect::<Vec<u64>>());
+        }
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub(crate) fn guard(arguments: &[&str]) -> Answer {
     let address = path.as_ptr().addr();
     let own = usize::try_from(std::process::id()).map_err(|error| error.to_string())?;
     let target = arguments.get(2).and_then(|text| text.parse().ok()).unwrap_or(own);
+    let mut allow = libc::sock_filter { code: 6, jt: 0, jf: 0, k: libc::SECCOMP_RET_ALLOW };
+    let program = libc::sock_fprog { len: 1, filter: &raw mut allow };
+    let filter = (&raw const program).addr();
     let mut tally = Tally::default();
     for _ in 0..count {
         let result = match name {
@@ -39,6 +42,10 @@ pub(crate) fn guard(arguments: &[&str]) -> Answer {
             // BPF_PROG_LOAD of nothing, and BPF_MAP_LOOKUP_ELEM, which is no guarded call.
             "bpf" => call(libc::SYS_bpf, [5, 0, 0, 0, 0]),
             "bpf-read" => call(libc::SYS_bpf, [1, 0, 0, 0, 0]),
+            "seccomp" => call(libc::SYS_seccomp, [1, 0, filter, 0, 0]),
+            "prctl-seccomp" => call(libc::SYS_prctl, [22, 2, filter, 0, 0]),
+            // AF_NETLINK, SOCK_RAW, NETLINK_ROUTE
+            "route-socket" => close(call(libc::SYS_socket, [16, 3, 0, 0, 0])),
             "init-module" => call(libc::SYS_init_module, [0, 0, address, 0, 0]),
             "open-by-handle" => call(libc::SYS_open_by_handle_at, [usize::MAX, 0, 0, 0, 0]),
             "perf" => call(libc::SYS_perf_event_open, [0, 0, usize::MAX, usize::MAX, 0]),

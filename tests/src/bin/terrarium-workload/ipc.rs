@@ -6,7 +6,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::{Value, json};
 use std::io::IoSliceMut;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 
 /// `ipc-create KEY`: a shared memory segment, a message queue and a semaphore set under that key.
 pub(crate) fn create(arguments: &[&str]) -> Answer {
@@ -47,6 +47,18 @@ pub(crate) fn receive(arguments: &[&str]) -> Answer {
         }
     }
     Ok(json!({ "descriptors": descriptors }))
+}
+
+/// `notify LINE…`: says each line in a message of its own to the socket that `NOTIFY_SOCKET` names.
+pub(crate) fn notify(arguments: &[&str]) -> Answer {
+    let path = std::env::var("NOTIFY_SOCKET").map_err(|error| format!("NOTIFY_SOCKET: {error}"))?;
+    let socket = UnixDatagram::unbound().map_err(|error| format!("make a socket: {error}"))?;
+    for line in arguments {
+        socket
+            .send_to(line.as_bytes(), &path)
+            .map_err(|error| format!("send to {path}: {error}"))?;
+    }
+    Ok(json!({"socket": path}))
 }
 
 /// `ipc-list`: the keys of the objects that exist in this IPC namespace, by kind.

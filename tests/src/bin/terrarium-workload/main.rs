@@ -49,6 +49,7 @@ const INSTRUCTIONS: &[(&str, Instruction)] = &[
     ("interfaces", network::interfaces),
     ("ipc-create", ipc::create),
     ("receive", ipc::receive),
+    ("notify", ipc::notify),
     ("ipc-list", ipc::list),
     ("listen-abstract", network::listen_abstract),
     ("mount", mount::mount),

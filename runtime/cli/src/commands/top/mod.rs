@@ -33,7 +33,7 @@ const TICK: Duration = Duration::from_millis(100);
   terrarium top --observatory 10.0.0.7:9750 --mouse")]
 pub struct Args {
     /// Where the observatory listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9750")]
+    #[arg(long, visible_alias = "url", value_name = "ADDRESS", default_value = "127.0.0.1:9750")]
     observatory: String,
     #[command(flatten)]
     guard: Guard,

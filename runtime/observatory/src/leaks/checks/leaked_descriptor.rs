@@ -5,11 +5,12 @@ use crate::leaks::host::MountOwner;
 use crate::leaks::process::{Kind, Open};
 use crate::leaks::{Container, Evidence, Found, Host, Opening, Severity};
 use std::collections::BTreeSet;
+use std::path::Path;
 
 pub const CHECK: Check = Check {
     id: "leaked-descriptor",
     severity: "high, critical for folders; info for a file that is a standard stream",
-    seen: "an open descriptor, working folder or root that points outside the container's mount namespace; terminals, /dev/null, pipes and sockets as standard streams excepted",
+    seen: "an open descriptor, working folder or root that points outside the container's mount namespace; terminals, /dev/null, pipes, sockets and the log that terrarium keeps as standard streams excepted",
     why: "A descriptor of a folder of the host is a way out by `..`; one of a file is that file.",
     sources: &["CVE-2024-21626", "CVE-2016-9962", "proc_pid_fd(5)"],
     remedy: "close descriptors before the runtime is started (or open them with O_CLOEXEC), do not pass them on (--preserve-fds), and update the runtime",
@@ -54,7 +55,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
             let aside = open.flags & libc::O_CLOEXEC.unsigned_abs() != 0;
             let stream = aside || streams.contains(&(open.target.clone(), open.mount));
             let folder = !open.name.starts_with("fd/") || is_folder(host, pid, &open);
-            if stream && !folder && is_passed_on(&open) {
+            if stream && !folder && (is_passed_on(&open) || is_own_log(container, &open)) {
                 continue;
             }
             if !told.insert((open.target.clone(), open.mount)) {
@@ -125,6 +126,13 @@ fn is_folder(host: &Host, pid: i32, open: &Open) -> bool {
     }
     // The bits of O_TMPFILE hold that of O_DIRECTORY.
     open.flags & libc::O_TMPFILE.unsigned_abs() == libc::O_DIRECTORY.unsigned_abs()
+}
+
+/// The file in which terrarium keeps what a detached container prints, in the container's own folder.
+fn is_own_log(container: &Container, open: &Open) -> bool {
+    let folder = open.target.strip_suffix("/container.log");
+    container.name.runtime == "terrarium"
+        && folder.is_some_and(|folder| Path::new(folder).ends_with(&container.name.id))
 }
 
 /// A terminal or /dev/null as a standard stream: whoever started the container gave it on purpose.

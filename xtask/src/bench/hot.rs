@@ -1,0 +1,268 @@
+//! Which functions a container's start executes, for the linker to lay side by side (`runtime/cli/hot.ld`).
+//!
+//! A page of code that is touched costs a page fault, in each process anew, and a runtime is three of them for a container:
+//! before and after its second execution, and the container's first process. So the scenarios are run step by step under ptrace(2),
+//! and the functions that any instruction was in are named, without what depends on the compiler's hashes. What is
+//! not found any more when the program has changed does no harm: it is laid where it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::ptrace::{self, Options};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::contender::{Place, RUNTIME};
+use super::scenario::SCENARIOS;
+use crate::build::{self, Programs};
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// The file, below the workspace.
+const FILE: &str = "runtime/cli/hot.ld";
+
+/// A pattern stays out if it names more than this many times the code that is executed: those of generic functions name
+/// each of their instances.
+const DILUTION: u64 = 5;
+
+/// A function of the program.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Symbol {
+    start: u64,
+    size: u64,
+    name: String,
+}
+
+/// Writes the file, or says what would be in it.
+pub fn run(write: bool) -> Result<()> {
+    if cfg!(not(target_arch = "x86_64")) {
+        bail!("the program is laid out so on x86-64 alone");
+    }
+    let workspace = Workspace::find()?;
+    let terrarium = build::static_programs(&workspace, true)?;
+    let runtime = terrarium.runtime.clone();
+    let symbols = symbols(&runtime)?;
+    let place = Place::make(&workspace, Programs { ..terrarium })?;
+    let mut executed = BTreeSet::new();
+    for scenario in SCENARIOS.iter().filter(|one| one.containers == 1 && one.takes(&RUNTIME)) {
+        shell::note(&format!("{}, step by step", scenario.name));
+        let words = scenario.commands(&place, &RUNTIME, 0);
+        for words in words.split(|word| word == "++") {
+            let mut command = Command::new(&words[0]);
+            executed.extend(step(command.args(&words[1..]))?);
+        }
+    }
+    let hot: BTreeSet<&Symbol> = executed.iter().filter_map(|at| find(&symbols, *at)).collect();
+    let script = script(&symbols, &hot, &members()?);
+    println!("{} functions of {} are executed", hot.len(), symbols.len());
+    if write {
+        let path = workspace.root.join(FILE);
+        fs::write(&path, script).with_context(|| format!("write {}", path.display()))?;
+    } else {
+        print!("{script}");
+    }
+    Ok(())
+}
+
+/// The functions of an executable, by their addresses.
+fn symbols(program: &Path) -> Result<Vec<Symbol>> {
+    let text =
+        shell::output(Command::new("nm").args(["--print-size", "--defined-only"]).arg(program))?;
+    let mut symbols: Vec<Symbol> = text.lines().filter_map(symbol).collect();
+    symbols.sort();
+    symbols.dedup();
+    Ok(symbols)
+}
+
+/// A line of nm(1): address, size, type, name.
+fn symbol(line: &str) -> Option<Symbol> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let &[start, size, kind, name] = words.as_slice() else { return None };
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let is_code = ["t", "T", "w", "W", "i"].contains(&kind);
+    is_code.then_some(Symbol { start: number(start)?, size: number(size)?, name: name.to_owned() })
+}
+
+fn find(symbols: &[Symbol], at: u64) -> Option<&Symbol> {
+    let after = symbols.partition_point(|symbol| symbol.start <= at);
+    symbols[..after].last().filter(|symbol| at < symbol.start + symbol.size)
+}
+
+/// Runs `command` to its end, and gives the addresses of all instructions that it and its children executed, but for what
+/// children executed in their turn.
+fn step(command: &mut Command) -> Result<BTreeSet<u64>> {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: one system call.
+    unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
+    let child = command.spawn().with_context(|| format!("start {}", shell::line(command)))?;
+    let first = Pid::from_raw(child.id().cast_signed());
+    // It stops at its execve(2).
+    waitpid(first, None)?;
+    let follow = Options::PTRACE_O_TRACEFORK
+        | Options::PTRACE_O_TRACECLONE
+        | Options::PTRACE_O_TRACEVFORK
+        | Options::PTRACE_O_TRACEEXEC
+        | Options::PTRACE_O_EXITKILL;
+    ptrace::setoptions(first, follow)?;
+    ptrace::step(first, None)?;
+    let mut executed = BTreeSet::new();
+    loop {
+        let stopped = waitpid(None, Some(WaitPidFlag::__WALL))?;
+        let (pid, signal) = match stopped {
+            WaitStatus::Exited(pid, code) if pid == first => {
+                if code != 0 {
+                    bail!("{} ended with {code}", shell::line(command));
+                }
+                return Ok(executed);
+            }
+            WaitStatus::Signaled(pid, signal, _) if pid == first => {
+                bail!("{} was ended by {signal}", shell::line(command));
+            }
+            WaitStatus::PtraceEvent(pid, _, libc_event)
+                if pid != first && libc_event == nix::libc::PTRACE_EVENT_EXEC =>
+            {
+                // The container's own program.
+                ptrace::detach(pid, None)?;
+                continue;
+            }
+            WaitStatus::Stopped(pid, Signal::SIGTRAP) => {
+                #[cfg(target_arch = "x86_64")]
+                executed.insert(ptrace::getregs(pid)?.rip);
+                (pid, None)
+            }
+            // The second is how a new child begins.
+            WaitStatus::PtraceEvent(pid, ..) | WaitStatus::Stopped(pid, Signal::SIGSTOP) => {
+                (pid, None)
+            }
+            WaitStatus::Stopped(pid, signal) => (pid, Some(signal)),
+            _ => continue,
+        };
+        match ptrace::step(pid, signal) {
+            // It was killed meanwhile.
+            Err(nix::errno::Errno::ESRCH) | Ok(()) => {}
+            Err(error) => return Err(error).context("step"),
+        }
+    }
+}
+
+/// Which object of the C library defines a function.
+fn members() -> Result<BTreeMap<String, String>> {
+    let archive = shell::output(Command::new("gcc").arg("--print-file-name=libc.a"))
+        .context("find libc.a")?;
+    let text = shell::output(
+        Command::new("nm").args(["--print-file-name", "--defined-only"]).arg(archive.trim()),
+    )?;
+    Ok(text
+        .lines()
+        .filter_map(|line| {
+            let (_, rest) = line.split_once("libc.a:")?;
+            let (member, rest) = rest.split_once(':')?;
+            Some((rest.rsplit(' ').next()?.to_owned(), member.to_owned()))
+        })
+        .collect())
+}
+
+/// The linker script: a section of its own before the others', for what `hot` names.
+fn script(
+    symbols: &[Symbol],
+    hot: &BTreeSet<&Symbol>,
+    members: &BTreeMap<String, String>,
+) -> String {
+    let (mut named, mut executed) = (BTreeMap::new(), BTreeMap::new());
+    for symbol in symbols {
+        *named.entry(pattern(&symbol.name)).or_insert(0) += symbol.size;
+    }
+    for symbol in hot {
+        *executed.entry(pattern(&symbol.name)).or_insert(0) += symbol.size;
+    }
+    let objects: BTreeSet<&String> =
+        hot.iter().filter_map(|symbol| members.get(&symbol.name)).collect();
+    let mut text = String::from(
+        "/* The functions that a container's start executes, side by side: fewer pages are touched.\n   \
+         Made by `cargo xtask bench hot --write`. */\nSECTIONS\n{\n  .text.hot_first :\n  {\n",
+    );
+    for (pattern, size) in &executed {
+        let is_rust = pattern.starts_with("_R") || pattern.starts_with("_ZN");
+        if is_rust && named[pattern] <= DILUTION * size {
+            let _ = writeln!(text, "    *(.text.{pattern} .text.unlikely.{pattern})");
+        }
+    }
+    for object in objects {
+        let _ = writeln!(text, "    *libc.a:{object}(.text .text.*)");
+    }
+    text.push_str("  }\n}\nINSERT BEFORE .text;\n");
+    text
+}
+
+/// What names the same function in the next build as well: a symbol without the hashes of the two manglings.
+fn pattern(name: &str) -> String {
+    // What is promoted across modules has its number behind this.
+    if let Some((name, _)) = name.split_once(".llvm.") {
+        return pattern(name) + "*";
+    }
+    if let Some((path, _)) = name.split_once("17h").filter(|_| name.starts_with("_ZN")) {
+        return format!("{path}17h*E");
+    }
+    if !name.starts_with("_R") {
+        return name.to_owned();
+    }
+    // A crate's disambiguator: `Cs`, letters and digits, `_` (Rust's RFC 2603).
+    let mut result = String::new();
+    let mut rest = name;
+    while let Some(at) = rest.find("Cs") {
+        let (before, after) = rest.split_at(at + 2);
+        result.push_str(before);
+        let length = after.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        if (8..=13).contains(&length) && after[length..].starts_with('_') {
+            result.push('*');
+            rest = &after[length..];
+        } else {
+            rest = after;
+        }
+    }
+    result + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_keeps_what_does_not_change() {
+        assert_eq!(
+            pattern("_ZN19terrarium_container6cgroup4plan17h0123456789abcdefE"),
+            "_ZN19terrarium_container6cgroup4plan17h*E"
+        );
+        assert_eq!(
+            pattern("_RNvMNtCslNYArtu3iFV_5alloc6stringNtB2_6String15from_utf8_lossy"),
+            "_RNvMNtCs*_5alloc6stringNtB2_6String15from_utf8_lossy"
+        );
+        assert_eq!(pattern("_RNvCsAb_3Cs1"), "_RNvCsAb_3Cs1");
+        assert_eq!(pattern("malloc"), "malloc");
+    }
+
+    #[test]
+    fn what_names_far_more_than_is_executed_stays_out() {
+        let line = |text| symbol(text).unwrap();
+        let symbols = vec![
+            line("0000000000001000 0000000000000010 t _ZN1a17h0000000000000001E"),
+            line("0000000000002000 0000000000000010 t _ZN1b17h0000000000000001E"),
+            line("0000000000003000 0000000000000100 t _ZN1b17h0000000000000002E"),
+            line("0000000000004000 0000000000000010 T malloc"),
+        ];
+        assert_eq!(symbol("0000000000001000 t no_size"), None);
+        assert_eq!(find(&symbols, 0x100f), Some(&symbols[0]));
+        assert_eq!(find(&symbols, 0x1010), None);
+        let hot = [&symbols[0], &symbols[1], &symbols[3]].into();
+        let members = [("malloc".to_owned(), "malloc.o".to_owned())].into();
+        let script = script(&symbols, &hot, &members);
+        assert!(script.contains("(.text._ZN1a17h*E .text.unlikely._ZN1a17h*E)"), "{script}");
+        assert!(!script.contains("_ZN1b"), "{script}");
+        assert!(script.contains("*libc.a:malloc.o(.text .text.*)"), "{script}");
+    }
+}
