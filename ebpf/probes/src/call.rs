@@ -5,12 +5,13 @@
 //! Everything that depends on the architecture is in this file.
 
 use crate::counters;
+use crate::counters::bump;
 use crate::events::now;
 use crate::kernel::{Probed, Ptr, Typed, argument, typed_current_task};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_task_pt_regs;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::HashMap;
+use aya_ebpf::maps::{Array, HashMap};
 use aya_log_ebpf::warn;
 use core::ffi::c_void;
 use terrarium_abi::namespace::NS_KINDS;
@@ -40,10 +41,80 @@ pub struct Call {
     pub to: [u32; NS_KINDS],
 }
 
-/// Calls in flight, by thread. System calls always return before their thread ends, so none is left over, and
-/// a full map (that many threads inside such calls) is the only way to lose one.
+/// Room for the call of one thread.
+#[repr(C)]
+struct Slot {
+    /// How many threads hold it, or are about to find that another does.
+    claims: u64,
+    /// The thread that holds it, 0 when none does.
+    thread: u64,
+    call: Call,
+}
+
+const SLOTS_LEN: u32 = 1024;
+
+/// Calls in flight, each where the id of its thread says: the lookup of a place in an array costs next to nothing, where
+/// putting an entry into a hash table, finding it and taking it out again is most of what seeing a call costs.
+#[map]
+static SLOTS: Array<Slot> = Array::with_max_entries(SLOTS_LEN, 0);
+
+/// Calls of threads whose slot another thread holds, by thread. System calls always return before their thread ends, so
+/// none is left over, and a full map (that many threads inside such calls) is the only way to lose one.
 #[map]
 static CALLS: HashMap<u64, Call> = HashMap::with_max_entries(8192, 0);
+
+/// The slot that `thread` may have.
+#[inline(always)]
+fn slot_of(thread: u64) -> Option<*mut Slot> {
+    SLOTS.get_ptr_mut(thread as u32 & (SLOTS_LEN - 1))
+}
+
+/// The slot of `thread`, if it now holds it. Whoever adds the first claim holds it; that needs no more than an addition
+/// and the order of what is done to one word, so that kernels before 5.12, which have no compare-and-exchange, do it too.
+#[inline(always)]
+fn claimed(thread: u64) -> Option<*mut Slot> {
+    let slot = slot_of(thread)?;
+    // SAFETY: live map values, here and below.
+    let claims = unsafe { &raw mut (*slot).claims };
+    // A call of this thread whose exit was never seen.
+    if unsafe { (*slot).thread } == thread {
+        return Some(slot);
+    }
+    bump(claims, 1);
+    if unsafe { claims.read_volatile() } == 1 {
+        return Some(slot);
+    }
+    bump(claims, u64::MAX);
+    None
+}
+
+/// Where the call that a thread is in is remembered: its slot, if it holds one, and the call, which is the thread's own
+/// until it is forgotten.
+#[inline(always)]
+fn remembered(thread: u64) -> Option<(Option<*mut Slot>, *const Call)> {
+    // SAFETY: a live map value. Only this thread writes its own id there, so what it finds is not about to change.
+    let slot = slot_of(thread).filter(|slot| unsafe { (*slot.cast_const()).thread } == thread);
+    let call = match slot {
+        // SAFETY: as above.
+        Some(slot) => unsafe { &raw const (*slot).call },
+        None => CALLS.get_ptr(thread)?,
+    };
+    Some((slot, call))
+}
+
+/// Gives back what [`remembered`] found.
+#[inline(always)]
+fn forget(thread: u64, slot: Option<*mut Slot>) {
+    let Some(slot) = slot else {
+        let _ = CALLS.remove(thread);
+        return;
+    };
+    // SAFETY: a live map value, which this thread holds until the last line.
+    unsafe {
+        (&raw mut (*slot).thread).write_volatile(0);
+        bump(&raw mut (*slot).claims, u64::MAX);
+    }
+}
 
 impl Call {
     /// A call with these arguments that begins now.
@@ -61,38 +132,36 @@ impl Call {
 
     /// Remembers the call until [`Call::ends`].
     #[inline(always)]
-    pub fn remember(&self, probe: Probe) {
-        if CALLS.insert(bpf_get_current_pid_tgid(), self, 0).is_err() {
+    pub fn remember(self, probe: Probe) {
+        let thread = bpf_get_current_pid_tgid();
+        if let Some(slot) = claimed(thread) {
+            // SAFETY: a live map value, which this thread holds.
+            unsafe {
+                (*slot).thread = thread;
+                (*slot).call = self;
+            }
+            return;
+        }
+        if CALLS.insert(thread, self, 0).is_err() {
             counters::produced(probe);
             counters::lost(probe, Loss::MapFull);
             counters::count_lost();
-            warn!(&(), "no room to remember a call of thread {}", bpf_get_current_pid_tgid());
+            warn!(&(), "no room to remember a call of thread {}", thread);
         }
     }
 
-    /// The call that this thread is in, and how long it took. A call that began before the programs were attached is
-    /// not known.
+    /// What `read` takes from the call that this thread is in, and how long that took. A call that began before the programs
+    /// were attached is not known. Taking what is needed, and no more, keeps the programs within the 512 bytes that they and
+    /// what they call have for a stack (Linux 6.1 counts both).
     #[inline(always)]
-    pub fn ends() -> Option<(Self, u64)> {
+    pub fn ends<T>(read: impl FnOnce(&Self) -> T) -> Option<(T, u64)> {
         let thread = bpf_get_current_pid_tgid();
-        // SAFETY: only this thread writes or removes this entry.
-        let call = *unsafe { CALLS.get(thread) }?;
-        let _ = CALLS.remove(thread);
-        Some((call, now().saturating_sub(call.start_ns)))
-    }
-}
-
-impl Call {
-    /// The arguments of the call that this thread is in, and how long it took: without its namespaces, which would take
-    /// another 72 bytes of the 512 that a program and what it calls have for a stack (Linux 6.1 counts both).
-    #[inline(always)]
-    pub fn ends_with_arguments() -> Option<(Arguments, u64)> {
-        let thread = bpf_get_current_pid_tgid();
-        // SAFETY: only this thread writes or removes this entry.
-        let call = unsafe { CALLS.get(thread) }?;
-        let (arguments, start_ns) = (call.arguments, call.start_ns);
-        let _ = CALLS.remove(thread);
-        Some((arguments, now().saturating_sub(start_ns)))
+        let (slot, call) = remembered(thread)?;
+        // SAFETY: a live map value, which nothing else writes until it is forgotten.
+        let call = unsafe { &*call };
+        let (taken, start_ns) = (read(call), call.start_ns);
+        forget(thread, slot);
+        Some((taken, now().saturating_sub(start_ns)))
     }
 }
 

@@ -68,11 +68,11 @@ fn stat(stat: Stat) {
     }
 }
 
-/// Atomic although the cell is this CPU's own: programs attached by fentry can be preempted, and another
+/// Adds to a cell. Atomic although a counter's cell is this CPU's own: programs attached by fentry can be preempted, and another
 /// program on this CPU may then add to the same cell. The instruction that gives no old value back is the one
 /// that kernels before 5.12 know as well; `AtomicU64::fetch_add` does not exist for this target.
 #[inline(always)]
-fn bump(cell: *mut u64, n: u64) {
+pub fn bump(cell: *mut u64, n: u64) {
     #[cfg(target_arch = "bpf")]
     // SAFETY: the verifier has checked that the pointer is to a live, aligned map value of eight bytes.
     unsafe {

@@ -40,13 +40,20 @@ pub fn now_boottime() -> u64 {
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Written {
+    key: u64,
     span: u64,
     records: u64,
 }
 
-/// What each cgroup has written, where there is a limit. A cgroup that was pushed out starts anew.
+const WRITTEN_LEN: u32 = 4096;
+
+/// What each cgroup has written, where there is a limit: at the place that its id says, for the first that writes in a span.
 #[map]
-static WRITTEN: LruHashMap<u64, Written> = LruHashMap::with_max_entries(4096, 0);
+static WRITTEN: Array<Written> = Array::with_max_entries(WRITTEN_LEN, 0);
+
+/// What those have written that found another at their place. One that was pushed out starts anew.
+#[map]
+static WRITTEN_TOO: LruHashMap<u64, Written> = LruHashMap::with_max_entries(WRITTEN_LEN, 0);
 
 /// Whether a probe writes records at all. A constant to the verifier.
 #[inline(always)]
@@ -90,14 +97,21 @@ fn wanted(probe: Probe, record_type: RecordType, cgroups: CgroupIds) -> bool {
 #[inline(always)]
 fn within_rate(key: u64, rate: u32) -> bool {
     let span = now() >> 30;
-    let Some(written) = WRITTEN.get_ptr_mut(key) else {
-        let _ = WRITTEN.insert(key, Written { span, records: 1 }, 0);
-        return true;
-    };
-    // SAFETY: a live map value. CPUs race for it, so a limit may be passed by as many records as there are CPUs.
-    let written = unsafe { &mut *written };
-    if written.span != span {
-        *written = Written { span, records: 0 };
+    // The bits at the top tell keys of one cgroup apart.
+    let place = (key as u32).wrapping_add((key >> 61) as u32) & (WRITTEN_LEN - 1);
+    let Some(written) = WRITTEN.get_ptr_mut(place) else { return true };
+    // SAFETY: a live map value. CPUs race for it, so a limit may be passed by as many records as there are CPUs; here
+    // and below.
+    let mut written = unsafe { &mut *written };
+    if written.key != key && written.span == span {
+        let Some(other) = WRITTEN_TOO.get_ptr_mut(key) else {
+            let _ = WRITTEN_TOO.insert(key, Written { key, span, records: 1 }, 0);
+            return true;
+        };
+        written = unsafe { &mut *other };
+    }
+    if written.key != key || written.span != span {
+        *written = Written { key, span, records: 0 };
     }
     written.records += 1;
     written.records <= u64::from(rate)

@@ -452,11 +452,10 @@ fn signal_generated(ctx: *mut c_void) {
 /// A call has ended. Not inlined: one body for all the programs of all calls keeps the object small.
 #[inline(never)]
 fn ends(call_number: u32, result: i64) {
-    let Some((call, duration_ns)) = Call::ends() else { return };
+    let Some((mut arguments, duration_ns)) = Call::ends(|call| call.arguments) else { return };
     if restarts(result) {
         return;
     }
-    let mut arguments = call.arguments;
     let event = if call_number == GuardCall::Recvmsg as u32 {
         let found = if result < 0 { None } else { received(arguments[1]) };
         let Some((fd, inode)) = found else { return };

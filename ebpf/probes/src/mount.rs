@@ -207,7 +207,7 @@ fn ends(shape: &Shape, result: i64) {
 
 #[inline(always)]
 fn ended<A: Access>(task: Ptr, shape: &Shape, result: i64) {
-    let Some((arguments, duration_ns)) = Call::ends_with_arguments() else { return };
+    let Some((arguments, duration_ns)) = Call::ends(|call| call.arguments) else { return };
     if restarts(result) {
         return;
     }

@@ -89,7 +89,7 @@ fn unshare_ended<A: Access>(task: Ptr, result: i64) {
         }
         return;
     }
-    let Some((mut call, duration_ns)) = Call::ends() else { return };
+    let Some((mut call, duration_ns)) = Call::ends(Namespaces::of) else { return };
     if restarts(result) {
         return;
     }
@@ -137,7 +137,7 @@ fn setns_ends(result: i64) {
 
 #[inline(always)]
 fn setns_ended<A: Access>(task: Ptr, result: i64) {
-    let Some((mut call, duration_ns)) = Call::ends() else { return };
+    let Some((mut call, duration_ns)) = Call::ends(Namespaces::of) else { return };
     if restarts(result) {
         return;
     }
@@ -202,6 +202,22 @@ fn asked_for(task: Ptr, fd: u32) -> Option<(u32, u32)> {
     None
 }
 
+/// What the exits need to know of their call.
+struct Namespaces {
+    arguments: [u64; 2],
+    kinds: u32,
+    from: [u32; NS_KINDS],
+    to: [u32; NS_KINDS],
+}
+
+impl Namespaces {
+    #[inline(always)]
+    fn of(call: &Call) -> Self {
+        let [first, second, ..] = call.arguments;
+        Self { arguments: [first, second], kinds: call.kinds, from: call.from, to: call.to }
+    }
+}
+
 /// A call that has ended, as far as its record does not come from its entry.
 struct Change {
     via: Via,
@@ -212,7 +228,7 @@ struct Change {
 }
 
 #[inline(always)]
-fn emit_change<A: Access>(task: Ptr, cgroups: CgroupIds, call: &Call, change: &Change) {
+fn emit_change<A: Access>(task: Ptr, cgroups: CgroupIds, call: &Namespaces, change: &Change) {
     emit_in_place::<A, NsChange>(Probe::Namespace, RecordType::NsChange, task, cgroups, |record| {
         record.flags = change.flags;
         record.duration_ns = change.duration_ns;

@@ -150,6 +150,7 @@ impl Toolchain {
             format!("--cfg=bpf_target_arch=\"{arch}\""),
             "-Cdebuginfo=2".to_owned(),
             "-Clink-arg=--btf".to_owned(),
+            "-Clink-arg=--disable-expand-memcpy-in-order".to_owned(),
         ];
         command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
         command

@@ -79,6 +79,10 @@ const OBSERVERS: [Observer; 5] = [
     Observer { name: "terrarium, every event", kind: Kind::Terrarium(&["--event-rate", "0"]) },
 ];
 
+/// Runs the script whose path is `$0`.
+const WITH_TRACEFS: &str =
+    "mount -t tracefs tracefs /sys/kernel/tracing && exec bpftrace -B line \"$0\"";
+
 /// Nanoseconds of kernel programs for each counted event, and of which programs.
 type Spent = BTreeMap<(&'static str, &'static str), Series>;
 
@@ -150,8 +154,9 @@ impl Place {
         let (mut command, ready) = match kind {
             Kind::Nobody => return Ok(None),
             Kind::Bpftrace => {
-                let mut command = Command::new("bpftrace");
-                command.args(["-B", "line"]).arg(&self.script);
+                // bpftrace finds tracepoints in a mounted tracefs alone; it gets one of its own.
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", WITH_TRACEFS]).arg(&self.script);
                 (command, "ready")
             }
             Kind::Terrarium(options) => (self.observe(options), LISTENING),
