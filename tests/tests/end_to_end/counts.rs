@@ -194,6 +194,22 @@ fn mounts_are_counted_by_operation_and_result() {
 }
 
 #[test]
+fn calls_of_more_threads_than_there_are_slots_for_are_counted_exactly() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &["--no-events"]);
+    let mut container = bed.container("crowd").with(ADMIN).follow();
+    let growth = Growth::since_now(&observatory, container.name());
+    // The probes have 1024 slots for calls in flight, and each of them is taken: what is counted goes another way.
+    assert_eq!(container.call("crowd 1500 400")["succeeded"], 400);
+
+    let operations = "terrarium_mount_operations_total";
+    growth.is(operations, &[("op", "propagation"), ("result", "ok")], 400);
+    growth.is("terrarium_mount_duration_seconds_count", &[], 400);
+    assert_eq!(observatory.metrics().count("terrarium_counts_dropped_total", &[]), 0);
+}
+
+#[test]
 fn a_container_that_lives_for_a_moment_is_told_by_name() {
     require!(Root, CgroupV2, Btf, Program("busybox"));
     let bed = TestBed::new();

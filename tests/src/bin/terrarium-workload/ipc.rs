@@ -31,22 +31,28 @@ pub(crate) fn receive(arguments: &[&str]) -> Answer {
     let stream = UnixStream::connect(path).map_err(|error| format!("connect {path}: {error}"))?;
     let mut descriptors = 0_u64;
     for _ in 0..count {
-        let mut byte = [0_u8];
-        let mut space = nix::cmsg_space!([i32; 8]);
-        let mut slices = [IoSliceMut::new(&mut byte)];
-        let message =
-            recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty());
-        let message = message.map_err(|errno| format!("receive from {path}: {errno}"))?;
-        for part in message.cmsgs().map_err(|errno| format!("read what came: {errno}"))? {
-            if let ControlMessageOwned::ScmRights(fds) = part {
-                for fd in fds {
-                    descriptors += 1;
-                    nix::unistd::close(fd).map_err(|errno| format!("close: {errno}"))?;
-                }
+        descriptors += receive_once(&stream).map_err(|errno| format!("receive: {errno}"))?;
+    }
+    Ok(json!({ "descriptors": descriptors }))
+}
+
+/// Takes one message with room for descriptors, closes those that it brings, and says how many they were.
+pub(crate) fn receive_once(stream: &UnixStream) -> nix::Result<u64> {
+    let mut byte = [0_u8];
+    let mut space = nix::cmsg_space!([i32; 8]);
+    let mut slices = [IoSliceMut::new(&mut byte)];
+    let message =
+        recvmsg::<()>(stream.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::empty())?;
+    let mut descriptors = 0;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part {
+            for fd in fds {
+                descriptors += 1;
+                nix::unistd::close(fd)?;
             }
         }
     }
-    Ok(json!({ "descriptors": descriptors }))
+    Ok(descriptors)
 }
 
 /// `notify LINE…`: says each line in a message of its own to the socket that `NOTIFY_SOCKET` names.

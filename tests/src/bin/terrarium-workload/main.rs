@@ -41,6 +41,7 @@ const INSTRUCTIONS: &[(&str, Instruction)] = &[
     ("cap-sys-admin", namespace::cap_sys_admin),
     ("connect", network::connect),
     ("crash", task::crash),
+    ("crowd", mount::crowd),
     ("exec", task::exec),
     ("exit", task::exit),
     ("fork", task::fork),
