@@ -84,7 +84,8 @@ pub(crate) fn open(plan: TerminalPlan, root: Option<&Root>) -> Result<OwnedFd, F
             | rustix::pty::OpenptFlags::CLOEXEC,
     )
     .step("open", "pty")?;
-    if let Some((rows, columns)) = plan.size {
+    // Here, and not by whoever passes its bytes on: that may come to it after the program has looked.
+    if let Some((rows, columns)) = plan.size.or_else(own_size) {
         set_size(master.as_fd(), rows, columns).step("set the size of", "pty")?;
     }
     // A program that is not root opens its own terminal again by /dev/tty or /dev/stdout.
@@ -104,6 +105,12 @@ pub(crate) fn open(plan: TerminalPlan, root: Option<&Root>) -> Result<OwnedFd, F
     rustix::stdio::dup2_stdout(&slave).step("redirect", "stdout")?;
     rustix::stdio::dup2_stderr(&slave).step("redirect", "stderr")?;
     Ok(master)
+}
+
+/// Rows and columns of the terminal that standard input is, if it is one that has a size.
+fn own_size() -> Option<(u16, u16)> {
+    let size = rustix::termios::tcgetwinsize(rustix::stdio::stdin()).ok()?;
+    (size.ws_row > 0).then_some((size.ws_row, size.ws_col))
 }
 
 fn set_size(master: BorrowedFd<'_>, rows: u16, columns: u16) -> rustix::io::Result<()> {
@@ -179,6 +186,7 @@ impl Relay {
         rustix::io::ioctl_fionbio(master.as_fd(), true).tried("make nonblocking", "terminal")?;
         let (typed, signals) = (RefCell::default(), OnceCell::new());
         let relay = Self { master, log: None, saved, typed, signals };
+        // It may have changed since the container's terminal was made.
         relay.resize();
         Ok(relay)
     }
@@ -195,11 +203,9 @@ impl Relay {
         if self.log.is_some() {
             return;
         }
-        if let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdin())
-            && size.ws_row > 0
-        {
+        if let Some((rows, columns)) = own_size() {
             // Nothing depends on it.
-            let _ = rustix::termios::tcsetwinsize(self.master.as_fd(), size);
+            let _ = set_size(self.master.as_fd(), rows, columns);
         }
     }
 

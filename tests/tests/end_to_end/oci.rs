@@ -374,6 +374,27 @@ fn run_and_exec_have_a_real_terminal() {
 }
 
 #[test]
+fn a_terminal_has_its_size_before_the_program_can_look() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let size = Winsize { ws_row: 24, ws_col: 91, ws_xpixel: 0, ws_ypixel: 0 };
+    // The program and whoever passes its bytes on begin together; one run in four had it the wrong way round.
+    for _ in 0..40 {
+        let pty = openpty(Some(&size), None).unwrap();
+        let (mut master, slave) = (File::from(pty.master), pty.slave);
+        let mut command = bed.terrarium();
+        command.args(["run", "--rm", "-it"]).arg(bed.rootfs()).args(["--", "stty", "size"]);
+        command.stdin(slave.try_clone().unwrap()).stdout(slave.try_clone().unwrap()).stderr(slave);
+        let mut process = bed.spawn(&mut command);
+        drop(command);
+        assert_eq!(process.wait(), 0);
+        let mut bytes = [0; 4096];
+        let n = master.read(&mut bytes).unwrap();
+        assert_eq!(String::from_utf8_lossy(&bytes[..n]), "24 91\r\n");
+    }
+}
+
+#[test]
 fn bundles_are_understood_by_the_other_runtimes() {
     require!(Root, Program("busybox"), Program("runc"));
     let bed = TestBed::new();
