@@ -47,6 +47,7 @@ pub mod terminal;
 pub mod testbed;
 pub mod tracer;
 pub mod turn;
+pub mod witness;
 
 pub use browser::Browser;
 pub use container::{Container, Running};

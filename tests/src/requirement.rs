@@ -19,6 +19,8 @@ pub enum Requirement {
     MemoryController,
     /// The kernel carries type information (`CONFIG_DEBUG_INFO_BTF`).
     Btf,
+    /// Functions of the kernel can be probed (`CONFIG_KPROBES`).
+    Kprobes,
     /// The kernel speaks IPv6, and nftables translates its addresses.
     Ipv6,
     /// A program is in `PATH`.
@@ -61,6 +63,10 @@ impl Requirement {
             Self::Btf => (
                 Path::new("/sys/kernel/btf/vmlinux").exists(),
                 "needs /sys/kernel/btf/vmlinux (a kernel with CONFIG_DEBUG_INFO_BTF)".to_owned(),
+            ),
+            Self::Kprobes => (
+                Path::new("/sys/bus/event_source/devices/kprobe").exists(),
+                "needs a kernel whose functions can be probed (CONFIG_KPROBES)".to_owned(),
             ),
             Self::Ipv6 => (
                 translates_ipv6(),

@@ -2,7 +2,7 @@
 //!
 //! What this machine's kernel does not have (cgroup v2 with every controller, kprobes, fentry, older
 //! field layouts) is there. The guest is made of the project's own static binaries, busybox, and
-//! `ip` and `nft` with their libraries; it has no disk and no network card.
+//! `ip`, `nft`, `mountsnoop` and `oomkill` with their libraries; it has no disk and no network card.
 
 pub mod debian;
 mod initramfs;
@@ -221,7 +221,7 @@ impl Guest {
         ] {
             archive.program(name, program)?;
         }
-        for name in ["ip", "nft"] {
+        for name in ["ip", "nft", "mountsnoop", "oomkill"] {
             let Some(program) = shell::program(name) else { continue };
             archive.program(&format!("sbin/{name}"), &program)?;
             for library in libraries(&program)? {

@@ -51,3 +51,4 @@ mod systemd;
 mod top;
 mod usage;
 mod web_config;
+mod witnesses;

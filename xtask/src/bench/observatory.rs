@@ -80,8 +80,8 @@ const OBSERVERS: [Observer; 5] = [
 ];
 
 /// Runs the script whose path is `$0`.
-const WITH_TRACEFS: &str =
-    "mount -t tracefs tracefs /sys/kernel/tracing && exec bpftrace -B line \"$0\"";
+const WITH_TRACEFS: &str = "[ -d /sys/kernel/tracing/events ] || mount -t tracefs tracefs /sys/kernel/tracing; \
+                            exec bpftrace -B line \"$0\"";
 
 /// Nanoseconds of kernel programs for each counted event, and of which programs.
 type Spent = BTreeMap<(&'static str, &'static str), Series>;
