@@ -194,7 +194,10 @@ impl App {
                 "STALL" => a.stall_ns.cmp(&b.stall_ns),
                 _ => a.kills.cmp(&b.kills),
             };
-            (if ascending { order } else { order.reverse() }).then_with(|| a.key.cmp(&b.key))
+            // What has ended stays for a while, below what goes on.
+            let over = |row: &Row| row.state == "stopped";
+            let order = if ascending { order } else { order.reverse() };
+            over(a).cmp(&over(b)).then(order).then_with(|| a.key.cmp(&b.key))
         });
         let place = selected.and_then(|key| self.rows.iter().position(|row| row.key == key));
         self.selected = place.unwrap_or(self.selected).min(self.rows.len().saturating_sub(1));
@@ -415,6 +418,20 @@ pub mod tests {
         assert_eq!(app.rows[app.selected].name, "idle");
         press(&mut app, "r");
         assert_eq!(names(&app), ["busy", "idle"]);
+    }
+
+    #[test]
+    fn what_has_ended_comes_last_however_the_rows_are_sorted() {
+        let mut app = app();
+        for row in &mut app.all {
+            if row.name == "busy" {
+                row.state = "stopped".into();
+            }
+        }
+        for _ in 0..SORTS.len() {
+            press(&mut app, "s");
+            assert_eq!(names(&app), ["idle", "busy"], "{}", SORTS[app.sort]);
+        }
     }
 
     #[test]
