@@ -110,7 +110,10 @@ export class Containers {
     });
     const by = SORTS[sort] ?? SORTS.cpu;
     const sign = order === "up" ? 1 : -1;
+    // What has ended stays for a while, below what goes on.
+    const over = (c) => c.state === "stopped";
     chosen.sort((a, b) => {
+      if (over(a) !== over(b)) return over(a) ? 1 : -1;
       const [x, y] = [by(a), by(b)];
       if (x === y) return a.key < b.key ? -1 : 1;
       return (x < y ? -1 : 1) * sign;
