@@ -59,9 +59,30 @@ fn build() -> Result<(), Failure> {
 
     let object = target_dir.join(ebpf_toolchain::TARGET).join("release/terrarium-probes");
     let embedded = out_dir.join("terrarium-probes");
-    fs::copy(&object, &embedded)
-        .map_err(|e| format!("copy {} to {}: {e}", object.display(), embedded.display()))?;
+    let image = fs::read(&object).map_err(|e| format!("read {}: {e}", object.display()))?;
+    let image = without_debug_information(&image)
+        .map_err(|e| format!("take the debugging information from {}: {e}", object.display()))?;
+    fs::write(&embedded, image).map_err(|e| format!("write {}: {e}", embedded.display()))?;
     Ok(())
+}
+
+/// An object file without its DWARF sections, which are four fifths of it. The kernel is told types and lines by `.BTF` and
+/// `.BTF.ext`, which the linker makes of them.
+fn without_debug_information(image: &[u8]) -> object::build::Result<Vec<u8>> {
+    let mut builder = object::build::elf::Builder::read(image)?;
+    for section in &mut builder.sections {
+        let name = section.name.to_string();
+        section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
+    }
+    builder.delete_orphans();
+    // LLVM keeps names of sections and of symbols in one table; the builder wants one of each.
+    let names = builder.sections.add();
+    names.name = b".shstrtab".as_slice().into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 fn run(command: &mut Command, toolchain: &ebpf_toolchain::Toolchain) -> Result<(), Failure> {
