@@ -48,6 +48,9 @@ struct Slot {
     claims: u64,
     /// The thread that holds it, 0 when none does.
     thread: u64,
+    /// How many threads that found it taken have their call in [`CALLS`]: mostly none, and then an exit whose entry was not
+    /// remembered, as most openings of files, need not look there.
+    elsewhere: u64,
     call: Call,
 }
 
@@ -69,50 +72,62 @@ fn slot_of(thread: u64) -> Option<*mut Slot> {
     SLOTS.get_ptr_mut(thread as u32 & (SLOTS_LEN - 1))
 }
 
-/// The slot of `thread`, if it now holds it. Whoever adds the first claim holds it; that needs no more than an addition
-/// and the order of what is done to one word, so that kernels before 5.12, which have no compare-and-exchange, do it too.
+/// Whether `thread` now holds its slot. Whoever adds the first claim holds it; that needs no more than an addition and the
+/// order of what is done to one word, so that kernels before 5.12, which have no compare-and-exchange, do it too.
 #[inline(always)]
-fn claimed(thread: u64) -> Option<*mut Slot> {
-    let slot = slot_of(thread)?;
+fn claim(slot: *mut Slot, thread: u64) -> bool {
     // SAFETY: live map values, here and below.
     let claims = unsafe { &raw mut (*slot).claims };
     // A call of this thread whose exit was never seen.
     if unsafe { (*slot).thread } == thread {
-        return Some(slot);
+        return true;
     }
     bump(claims, 1);
     if unsafe { claims.read_volatile() } == 1 {
-        return Some(slot);
+        return true;
     }
     bump(claims, u64::MAX);
-    None
+    false
 }
 
-/// Where the call that a thread is in is remembered: its slot, if it holds one, and the call, which is the thread's own
-/// until it is forgotten.
-#[inline(always)]
-fn remembered(thread: u64) -> Option<(Option<*mut Slot>, *const Call)> {
-    // SAFETY: a live map value. Only this thread writes its own id there, so what it finds is not about to change.
-    let slot = slot_of(thread).filter(|slot| unsafe { (*slot.cast_const()).thread } == thread);
-    let call = match slot {
-        // SAFETY: as above.
-        Some(slot) => unsafe { &raw const (*slot).call },
-        None => CALLS.get_ptr(thread)?,
-    };
-    Some((slot, call))
+/// A call that is remembered, its thread's own until it is forgotten.
+struct Remembered {
+    call: *const Call,
+    slot: *mut Slot,
+    /// Whether it lies in the slot.
+    held: bool,
 }
 
-/// Gives back what [`remembered`] found.
+/// The call that a thread is in.
 #[inline(always)]
-fn forget(thread: u64, slot: Option<*mut Slot>) {
-    let Some(slot) = slot else {
-        let _ = CALLS.remove(thread);
-        return;
+fn remembered(thread: u64) -> Option<Remembered> {
+    let slot = slot_of(thread)?;
+    // SAFETY: a live map value, here and below. Only this thread writes its own id there, so what it finds is not about to
+    // change; nor is its own share of those elsewhere.
+    let held = unsafe { (*slot).thread } == thread;
+    let call = if held {
+        unsafe { &raw const (*slot).call }
+    } else if unsafe { (*slot).elsewhere } == 0 {
+        return None;
+    } else {
+        CALLS.get_ptr(thread)?
     };
-    // SAFETY: a live map value, which this thread holds until the last line.
-    unsafe {
-        (&raw mut (*slot).thread).write_volatile(0);
-        bump(&raw mut (*slot).claims, u64::MAX);
+    Some(Remembered { call, slot, held })
+}
+
+impl Remembered {
+    #[inline(always)]
+    fn forget(self, thread: u64) {
+        // SAFETY: a live map value. The slot, if it is held, is held until the last line.
+        unsafe {
+            if self.held {
+                (&raw mut (*self.slot).thread).write_volatile(0);
+                bump(&raw mut (*self.slot).claims, u64::MAX);
+            } else {
+                let _ = CALLS.remove(thread);
+                bump(&raw mut (*self.slot).elsewhere, u64::MAX);
+            }
+        }
     }
 }
 
@@ -134,7 +149,8 @@ impl Call {
     #[inline(always)]
     pub fn remember(self, probe: Probe) {
         let thread = bpf_get_current_pid_tgid();
-        if let Some(slot) = claimed(thread) {
+        let Some(slot) = slot_of(thread) else { return };
+        if claim(slot, thread) {
             // SAFETY: a live map value, which this thread holds.
             unsafe {
                 (*slot).thread = thread;
@@ -142,7 +158,10 @@ impl Call {
             }
             return;
         }
-        if CALLS.insert(thread, self, 0).is_err() {
+        if CALLS.insert(thread, self, 0).is_ok() {
+            // SAFETY: a live map value.
+            bump(unsafe { &raw mut (*slot).elsewhere }, 1);
+        } else {
             counters::produced(probe);
             counters::lost(probe, Loss::MapFull);
             counters::count_lost();
@@ -156,11 +175,11 @@ impl Call {
     #[inline(always)]
     pub fn ends<T>(read: impl FnOnce(&Self) -> T) -> Option<(T, u64)> {
         let thread = bpf_get_current_pid_tgid();
-        let (slot, call) = remembered(thread)?;
+        let remembered = remembered(thread)?;
         // SAFETY: a live map value, which nothing else writes until it is forgotten.
-        let call = unsafe { &*call };
+        let call = unsafe { &*remembered.call };
         let (taken, start_ns) = (read(call), call.start_ns);
-        forget(thread, slot);
+        remembered.forget(thread);
         Some((taken, now().saturating_sub(start_ns)))
     }
 }
