@@ -36,19 +36,25 @@ impl Witness {
     }
 
     fn observes(&self) -> Result<(), String> {
-        let folder = format!("/proc/{}", self.process.pid());
-        let state = fs::read_to_string(format!("{folder}/stat")).unwrap_or_default();
-        let waits = fs::read_dir(format!("{folder}/fd"))
+        let waits = fs::read_dir(format!("/proc/{}/fd", self.process.pid()))
             .into_iter()
             .flatten()
             .flatten()
             .filter_map(|fd| fs::read_link(fd.path()).ok())
             .any(|target| target.ends_with("anon_inode:[eventpoll]"));
-        if waits && state.contains(") S ") { Ok(()) } else { Err(state) }
+        if waits { self.sleeps() } else { Err("nothing to wait for".to_owned()) }
     }
 
-    /// Ends it as a user does, by SIGINT, and gives what it printed.
+    /// Whether it sleeps: then it has read all that there was to be read.
+    fn sleeps(&self) -> Result<(), String> {
+        let stat = format!("/proc/{}/stat", self.process.pid());
+        let state = fs::read_to_string(stat).unwrap_or_default();
+        if state.contains(") S ") { Ok(()) } else { Err(state) }
+    }
+
+    /// Ends it as a user does, by SIGINT, once it has read everything, and gives what it printed.
     pub fn end(mut self) -> String {
+        eventually("the witness has read everything", || self.sleeps());
         self.process.signal(Signal::SIGINT);
         self.process.wait();
         self.stdout.text()

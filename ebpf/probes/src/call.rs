@@ -14,6 +14,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap};
 use aya_log_ebpf::warn;
 use core::ffi::c_void;
+use core::mem::offset_of;
 use terrarium_abi::namespace::NS_KINDS;
 use terrarium_abi::{Loss, Probe};
 
@@ -72,17 +73,30 @@ fn slot_of(thread: u64) -> Option<*mut Slot> {
     SLOTS.get_ptr_mut(thread as u32 & (SLOTS_LEN - 1))
 }
 
+/// The address of a field of a slot.
+#[inline(always)]
+fn field<T>(slot: *mut Slot, offset: usize) -> *mut T {
+    slot.cast::<u8>().wrapping_add(offset).cast()
+}
+
+/// The thread that holds a slot.
+#[inline(always)]
+fn holder(slot: *mut Slot) -> u64 {
+    // SAFETY: a live map value. Only a thread itself writes its own id there, so what it finds is not about to change.
+    unsafe { field::<u64>(slot, offset_of!(Slot, thread)).read_volatile() }
+}
+
 /// Whether `thread` now holds its slot. Whoever adds the first claim holds it; that needs no more than an addition and the
 /// order of what is done to one word, so that kernels before 5.12, which have no compare-and-exchange, do it too.
 #[inline(always)]
 fn claim(slot: *mut Slot, thread: u64) -> bool {
-    // SAFETY: live map values, here and below.
-    let claims = unsafe { &raw mut (*slot).claims };
     // A call of this thread whose exit was never seen.
-    if unsafe { (*slot).thread } == thread {
+    if holder(slot) == thread {
         return true;
     }
+    let claims = field(slot, offset_of!(Slot, claims));
     bump(claims, 1);
+    // SAFETY: a live map value.
     if unsafe { claims.read_volatile() } == 1 {
         return true;
     }
@@ -102,31 +116,27 @@ struct Remembered {
 #[inline(always)]
 fn remembered(thread: u64) -> Option<Remembered> {
     let slot = slot_of(thread)?;
-    // SAFETY: a live map value, here and below. Only this thread writes its own id there, so what it finds is not about to
-    // change; nor is its own share of those elsewhere.
-    let held = unsafe { (*slot).thread } == thread;
-    let call = if held {
-        unsafe { &raw const (*slot).call }
-    } else if unsafe { (*slot).elsewhere } == 0 {
+    let held = holder(slot) == thread;
+    if held {
+        return Some(Remembered { call: field(slot, offset_of!(Slot, call)), slot, held });
+    }
+    // SAFETY: a live map value. The share of this thread in it is not about to change.
+    if unsafe { field::<u64>(slot, offset_of!(Slot, elsewhere)).read_volatile() } == 0 {
         return None;
-    } else {
-        CALLS.get_ptr(thread)?
-    };
-    Some(Remembered { call, slot, held })
+    }
+    Some(Remembered { call: CALLS.get_ptr(thread)?, slot, held })
 }
 
 impl Remembered {
     #[inline(always)]
     fn forget(self, thread: u64) {
-        // SAFETY: a live map value. The slot, if it is held, is held until the last line.
-        unsafe {
-            if self.held {
-                (&raw mut (*self.slot).thread).write_volatile(0);
-                bump(&raw mut (*self.slot).claims, u64::MAX);
-            } else {
-                let _ = CALLS.remove(thread);
-                bump(&raw mut (*self.slot).elsewhere, u64::MAX);
-            }
+        if self.held {
+            // SAFETY: a live map value, which this thread holds until it takes its claim back.
+            unsafe { field::<u64>(self.slot, offset_of!(Slot, thread)).write_volatile(0) };
+            bump(field(self.slot, offset_of!(Slot, claims)), u64::MAX);
+        } else {
+            let _ = CALLS.remove(thread);
+            bump(field(self.slot, offset_of!(Slot, elsewhere)), u64::MAX);
         }
     }
 }
@@ -152,15 +162,13 @@ impl Call {
         let Some(slot) = slot_of(thread) else { return };
         if claim(slot, thread) {
             // SAFETY: a live map value, which this thread holds.
-            unsafe {
-                (*slot).thread = thread;
-                (*slot).call = self;
-            }
+            unsafe { field::<u64>(slot, offset_of!(Slot, thread)).write(thread) };
+            // SAFETY: as above.
+            unsafe { field::<Self>(slot, offset_of!(Slot, call)).write(self) };
             return;
         }
         if CALLS.insert(thread, self, 0).is_ok() {
-            // SAFETY: a live map value.
-            bump(unsafe { &raw mut (*slot).elsewhere }, 1);
+            bump(field(slot, offset_of!(Slot, elsewhere)), 1);
         } else {
             counters::produced(probe);
             counters::lost(probe, Loss::MapFull);

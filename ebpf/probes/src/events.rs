@@ -100,14 +100,14 @@ fn within_rate(key: u64, rate: u32) -> bool {
     // The bits at the top tell keys of one cgroup apart.
     let place = (key as u32).wrapping_add((key >> 61) as u32) & (WRITTEN_LEN - 1);
     let Some(written) = WRITTEN.get_ptr_mut(place) else { return true };
-    // SAFETY: a live map value. CPUs race for it, so a limit may be passed by as many records as there are CPUs; here
-    // and below.
+    // SAFETY: a live map value. CPUs race for it, so a limit may be passed by as many records as there are CPUs.
     let mut written = unsafe { &mut *written };
     if written.key != key && written.span == span {
         let Some(other) = WRITTEN_TOO.get_ptr_mut(key) else {
             let _ = WRITTEN_TOO.insert(key, Written { key, span, records: 1 }, 0);
             return true;
         };
+        // SAFETY: as above.
         written = unsafe { &mut *other };
     }
     if written.key != key || written.span != span {
