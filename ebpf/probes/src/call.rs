@@ -58,7 +58,7 @@ struct Slot {
 const SLOTS_LEN: u32 = 1024;
 
 /// Calls in flight, each where the id of its thread says: the lookup of a place in an array costs next to nothing, where
-/// putting an entry into a hash table, finding it and taking it out again is most of what seeing a call costs.
+/// putting an entry into a hash table, finding it and taking it out again are three calls of helpers.
 #[map]
 static SLOTS: Array<Slot> = Array::with_max_entries(SLOTS_LEN, 0);
 

@@ -164,8 +164,8 @@ pub fn emit_in_place<A: Access, T: 'static>(
     submit(entry);
 }
 
-/// Zeroes a record by words. Volatile, or the compiler calls memset for it: a loop over bytes in a function of its own, each
-/// turn of which the verifier takes, on every way that leads there.
+/// Zeroes a record by words. Volatile, so that the compiler calls no memset for it, whatever the linker is told: that is a loop
+/// over bytes in a function of its own, each turn of which the verifier takes, on every way that leads there.
 #[inline(always)]
 fn zero<T>(room: *mut T) {
     const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };

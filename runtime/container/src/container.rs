@@ -781,16 +781,7 @@ fn first_state(
         labels: options.labels.clone(),
         cgroups: Vec::new(),
         namespaces: BTreeMap::new(),
-        network: Some(NetworkState {
-            mode: network.mode().to_owned(),
-            bridge: None,
-            veth: None,
-            address: None,
-            gateway: None,
-            address6: None,
-            gateway6: None,
-            ports: Vec::new(),
-        }),
+        network: Some(NetworkState { mode: network.mode().to_owned(), ..NetworkState::default() }),
         command: spec
             .process()
             .as_ref()

@@ -51,7 +51,7 @@ pub struct CgroupState {
 }
 
 /// How a container is connected.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkState {
     /// `none`, `host`, `bridge`, or `path` for an existing namespace.
     pub mode: String,
@@ -295,16 +295,7 @@ mod tests {
                 id: 4312,
             }],
             namespaces: [("mnt".to_owned(), 4_026_532_201)].into(),
-            network: Some(NetworkState {
-                mode: "none".into(),
-                bridge: None,
-                veth: None,
-                address: None,
-                gateway: None,
-                address6: None,
-                gateway6: None,
-                ports: Vec::new(),
-            }),
+            network: Some(NetworkState { mode: "none".into(), ..NetworkState::default() }),
             command: vec!["sh".into()],
             exit_code: None,
             finished: None,
