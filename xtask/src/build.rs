@@ -80,9 +80,10 @@ pub fn static_programs(workspace: &Workspace, release: bool) -> Result<Programs>
     Ok(Programs { whole, runtime })
 }
 
-/// Position-independent code would be relocated at each start: 300 KB of pointers.
-const STATIC_FLAGS: &str =
-    "-C target-feature=+crt-static -C relocation-model=static -C strip=debuginfo";
+/// Position-independent code would be relocated at each start: 300 KB of pointers. Names of version 0 tell the instances of a
+/// generic function apart, so that of each only those are laid out first that a start executes (`bench hot`).
+const STATIC_FLAGS: &str = "-C target-feature=+crt-static -C relocation-model=static \
+                            -C symbol-mangling-version=v0 -C strip=debuginfo";
 
 /// A cargo command that compiles statically.
 pub fn static_cargo(workspace: &Workspace, subcommand: &str) -> std::process::Command {

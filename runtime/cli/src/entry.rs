@@ -9,6 +9,7 @@
 //! Nothing of the C library may be used here, not even `memcpy`: its relocations have not been applied.
 
 use core::ffi::{CStr, c_char};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 // The stack holds argc, argv, envp (System V ABI, AMD64 supplement, "Initial Stack and Register State"); rdx belongs
 // to the C library. At a function call the stack is aligned to 16 bytes.
@@ -28,6 +29,14 @@ core::arch::global_asm!(
     ".size terrarium_entry, . - terrarium_entry",
     seal = sym seal,
 );
+
+/// Whether [`seal`] found this program on a read-only mount.
+static SEALED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this program is known to lie on a read-only mount.
+pub fn is_sealed() -> bool {
+    SEALED.load(Ordering::Relaxed)
+}
 
 /// Commands that [`crate::commands::may_execute_images`] means.
 const NAMES: [&CStr; 4] = [c"run", c"create", c"exec", c"restart"];
@@ -61,6 +70,7 @@ unsafe extern "C" fn seal(stack: *const usize) {
     }
     let own = open_own();
     if own < 0 || is_read_only(own) {
+        SEALED.store(own >= 0, Ordering::Relaxed);
         close(own);
         return;
     }

@@ -40,6 +40,11 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(error.downcast_ref::<WithCode>().map_or(1, |with| with.code))
 }
 
+/// The number in `code`, which else only Rust's own `main` gets out of it.
+pub fn number(code: ExitCode) -> i32 {
+    (0..=u8::MAX).find(|number| ExitCode::from(*number) == code).map_or(1, i32::from)
+}
+
 /// Prints help, or tells the usage error that clap found: exit code 0 for help and version, 2 for an error.
 pub fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
@@ -78,6 +83,13 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_exit_code_has_its_number() {
+        assert_eq!(number(ExitCode::SUCCESS), 0);
+        assert_eq!(number(ExitCode::from(125)), 125);
+        assert_eq!(number(ExitCode::from(255)), 255);
+    }
 
     #[test]
     fn usage_errors_are_told_in_one_line() {

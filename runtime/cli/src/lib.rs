@@ -18,6 +18,7 @@ mod log;
 
 use anyhow::Context;
 use clap::Parser;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use terrarium_container::CgroupDriver;
@@ -148,9 +149,44 @@ pub fn runtime() -> ExitCode {
     conclude(engine.run(&global), &global)
 }
 
+/// [`runtime`] where nothing has been done before `main`: does what of it is needed, and never returns.
+pub fn runtime_alone() -> ! {
+    let code = match prepare() {
+        Ok(()) => runtime(),
+        Err(error) => exit::report(&anyhow::Error::new(error).context("open /dev/null")),
+    };
+    // Writes what is left of standard output, too.
+    std::process::exit(exit::number(code))
+}
+
+/// What Rust does before its own `main` (`library/std/src/sys/pal/unix/mod.rs`): descriptors 0 to 2 are open, for what would be opened in
+/// their place would be written to as if it were the standard error; and who writes to a closed pipe is told so by an
+/// error.
+fn prepare() -> std::io::Result<()> {
+    let mut standard = [0, 1, 2].map(|fd| libc::pollfd { fd, events: 0, revents: 0 });
+    // SAFETY: the array has that many elements; what is not open is told, not touched.
+    let result = unsafe { libc::poll(standard.as_mut_ptr(), 3, 0) };
+    if result < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    for one in standard.iter().filter(|one| one.revents & libc::POLLNVAL != 0) {
+        // The lowest number that is free is this one: those below are open by now.
+        let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+        debug_assert_eq!(null.as_raw_fd(), one.fd);
+        let _ = null.into_raw_fd();
+    }
+    // SAFETY: SIG_IGN installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    Ok(())
+}
+
 /// Executes this program again from where no container can write to it, unless that is so already.
 fn run_sealed() -> anyhow::Result<()> {
-    terrarium_container::run_sealed()
+    #[cfg(own_entry)]
+    let is_sealed = entry::is_sealed();
+    #[cfg(not(own_entry))]
+    let is_sealed = false;
+    terrarium_container::run_sealed(is_sealed)
         .context("protect the executable from containers: execute it from a read-only mount")
 }
 

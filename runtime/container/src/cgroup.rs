@@ -459,7 +459,9 @@ impl Cgroups {
         if let Some(resources) = resources {
             self.write_lines(resources)?;
         }
-        if let (Some(filter), Some(unified)) = (&self.device_filter, self.open_unified()?) {
+        if let Some(filter) = &self.device_filter
+            && let Some(unified) = self.open_unified()?
+        {
             filter.attach(unified.as_fd()).map_err(Error::DeviceRules)?;
         }
         Ok(states)
@@ -916,8 +918,8 @@ fn limit(member: &Member, resources: &LinuxResources) -> Result<()> {
 
 fn limit_memory(folder: &Path, memory: &LinuxMemory, v2: bool) -> Result<()> {
     let controller = MemController::new(folder.to_owned(), PathBuf::new(), v2);
-    let swap_first = !v2 && memory.limit().is_some_and(|limit| exceeds_swap(folder, limit));
-    if let (Some(swap), true) = (memory.swap(), swap_first) {
+    let exceeds = || memory.limit().is_some_and(|limit| exceeds_swap(folder, limit));
+    if let Some(swap) = memory.swap().filter(|_| !v2 && exceeds()) {
         // Memory must not exceed memory and swap together, not even for a moment.
         controller.set_memswap_limit(swap).wrote("swap limit", folder)?;
     }
@@ -1165,18 +1167,26 @@ fn children(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Removes the cgroups `folders` with those below, then `parents` where they are empty.
-/// What does not exist is removed already.
-pub(crate) fn remove(folders: &[PathBuf], parents: &[PathBuf]) -> Result<()> {
+/// Removes the cgroups `folders` with those below. What does not exist is removed already.
+pub(crate) fn remove(folders: &[PathBuf]) -> Result<()> {
     let deadline = Instant::now() + REMOVE_TIMEOUT;
     for folder in folders {
         remove_tree(folder, deadline)?;
     }
-    for parent in parents {
-        // Not empty, gone already, or used by somebody: all are fine.
-        let _ = fs::remove_dir(parent);
-    }
     Ok(())
+}
+
+/// Removes the cgroups `folders` where they are empty.
+pub(crate) fn remove_parents(folders: &[PathBuf]) {
+    for folder in folders {
+        // A cgroup has a link from each of those below (`kernfs_refresh_inode` of fs/kernfs/inode.c). To ask that is cheap;
+        // a removal, also one that is refused, waits for the lock of all cgroups.
+        let has_children = fs::metadata(folder).is_ok_and(|metadata| metadata.nlink() > 2);
+        if !has_children {
+            // Gone already, or used by somebody: both are fine.
+            let _ = fs::remove_dir(folder);
+        }
+    }
 }
 
 fn remove_tree(folder: &Path, deadline: Instant) -> Result<()> {

@@ -25,7 +25,7 @@ use crate::seccomp::listener;
 use crate::signal::SignalNumber;
 use crate::spec::network_of;
 use crate::state::{NetworkState, State, Status, now, process_stat, write_atomically};
-use crate::store::{Journal, JournalNetwork, LockedFolder, Store};
+use crate::store::{CONFIG, Journal, JournalNetwork, LockedFolder, Store};
 use crate::supervise::Supervised;
 use crate::sync::{self, FailureKind, Message, Report, Socket};
 use crate::syscall::{Cloned, clone3, mount_idmap, pidfd_send_signal};
@@ -112,7 +112,7 @@ impl Container {
     pub fn create(
         store: &Store,
         id: &ContainerId,
-        spec: &Spec,
+        spec: Spec,
         options: &CreateOptions,
     ) -> Result<Self> {
         Self::create_in(store, id, spec, options, None)
@@ -122,15 +122,15 @@ impl Container {
     pub(crate) fn create_in(
         store: &Store,
         id: &ContainerId,
-        spec: &Spec,
+        spec: Spec,
         options: &CreateOptions,
         existing: Option<LockedFolder>,
     ) -> Result<Self> {
-        let mut spec = with_default_devices(spec);
+        let mut own_spec = with_default_devices(spec);
         if existing.is_none() {
-            notify::announce(&mut spec);
+            notify::announce(&mut own_spec);
         }
-        let spec = &spec;
+        let spec = &own_spec;
         let folder = store.folder(id);
         let bundle = options.bundle.clone().unwrap_or_else(|| folder.clone());
         let network = requested_network(spec)?;
@@ -170,7 +170,7 @@ impl Container {
                 journal.write(folder.path())?;
                 folder
             }
-            None => store.reserve(id, &journal, &[("config.json", &config)])?,
+            None => store.reserve(id, &journal, &[(CONFIG, &config)])?,
         };
 
         let state = first_state(id, spec, options, &network, (bundle, &plan.root.path), creator);
@@ -188,7 +188,7 @@ impl Container {
             again,
             carried: None,
         };
-        creation.run(spec, folder)
+        creation.run(own_spec, folder)
     }
 
     /// Executes the program, and returns once the kernel has.
@@ -394,7 +394,7 @@ impl Container {
             });
             return Ok(());
         }
-        let released = teardown::release(&self.store, &self.id, folder.path());
+        let released = teardown::release(&self.store, &self.id, folder.path()).map(drop);
         // Others may have changed it meanwhile: its name, or whether it is to be started again.
         let mut state = State::read(folder.path())?.unwrap_or(self.state);
         state.status = Status::Stopped;
@@ -485,9 +485,9 @@ struct Creation<'a> {
 }
 
 impl Creation<'_> {
-    fn run(mut self, spec: &Spec, folder: LockedFolder) -> Result<Container> {
+    fn run(mut self, spec: Spec, folder: LockedFolder) -> Result<Container> {
         let mut process = None;
-        match self.make(spec, &folder, &mut process) {
+        match self.make(&spec, &folder, &mut process) {
             Ok(()) => {}
             Err(error) => {
                 if let Some(process) = process {
@@ -510,10 +510,10 @@ impl Creation<'_> {
             pidfd: process.pidfd,
             own_pid_namespace: self.plan.namespaces.has_new(CloneFlags::CLONE_NEWPID),
             ready: false,
-            spec: spec.clone(),
+            has_hooks: spec.hooks().is_some(),
+            spec,
             console_socket: self.options.console_socket.clone(),
             terminal: None,
-            has_hooks: spec.hooks().is_some(),
             log_output: self.options.log_output,
             log: None,
             again: self.again,
@@ -941,8 +941,7 @@ pub(crate) fn oci_state_of(spec: &Spec, id: &ContainerId, bundle: &Path) -> OciS
 
 /// A spec whose device rules allow what every container has (runtime-spec, "Default Devices"): a spec that denies all
 /// devices means all others.
-pub(crate) fn with_default_devices(spec: &Spec) -> Spec {
-    let mut spec = spec.clone();
+pub(crate) fn with_default_devices(mut spec: Spec) -> Spec {
     let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
     if let Some(rules) = resources.and_then(|resources| resources.devices_mut().as_mut())
         && !rules.is_empty()
@@ -995,7 +994,7 @@ pub(crate) fn run_late_hooks(spec: &Spec, kind: &str, state: impl FnOnce() -> Oc
 
 /// The spec of a container, as it was created.
 pub(crate) fn stored_spec(folder: &Path) -> Result<Spec> {
-    let path = folder.join("config.json");
+    let path = folder.join(CONFIG);
     let bytes = std::fs::read(&path).tried("read", &path)?;
     serde_json::from_slice(&bytes).map_err(|why| Error::Malformed { path, why })
 }

@@ -17,7 +17,7 @@ use std::path::Path;
 /// `config.json`: all that happens before the first thing is made. `bundle` has a folder `rootfs`.
 pub fn config(bytes: &[u8], bundle: &Path) {
     let Ok(spec) = serde_json::from_slice::<Spec>(bytes) else { return };
-    let spec = with_default_devices(&spec);
+    let spec = with_default_devices(spec);
     let id = ContainerId::new("fuzz").expect("it is a name");
     let network = requested_network(&spec);
     let _ = Details::of(&spec);

@@ -162,7 +162,7 @@ pub fn again(store: &Store, id: &ContainerId, restarts: u32, asked: bool) -> Res
         restart_count: restarts,
         ..CreateOptions::default()
     };
-    let mut container = Container::create_in(store, id, &spec, &options, Some(folder))?;
+    let mut container = Container::create_in(store, id, spec, &options, Some(folder))?;
     container.start()?;
     Ok(container)
 }

@@ -20,11 +20,15 @@ const NAME: &std::ffi::CStr = c"terrarium";
 
 /// Executes this program again, from where no container can write to it, unless that is so already.
 ///
-/// To be called before anything is done that must not be done twice.
-pub fn run_sealed() -> io::Result<()> {
+/// To be called before anything is done that must not be done twice. With `is_sealed` it is known to be so.
+pub fn run_sealed(is_sealed: bool) -> io::Result<()> {
+    if is_sealed {
+        rustix::thread::set_name(NAME)?;
+        return Ok(());
+    }
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let own = rustix::fs::openat(CWD, c"/proc/self/exe", flags, Mode::empty())?;
-    if is_sealed(&own)? {
+    if cannot_be_written(&own)? {
         rustix::thread::set_name(NAME)?;
         return Ok(());
     }
@@ -52,7 +56,7 @@ fn c_string(text: std::ffi::OsString) -> io::Result<CString> {
 }
 
 /// Whether the executable cannot be written to: it lies on a read-only mount, or is a sealed copy.
-fn is_sealed(own: &OwnedFd) -> io::Result<bool> {
+fn cannot_be_written(own: &OwnedFd) -> io::Result<bool> {
     if rustix::fs::fstatvfs(own)?.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(true);
     }

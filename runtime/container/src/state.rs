@@ -151,7 +151,7 @@ pub struct State {
 }
 
 /// File name in the container's folder.
-const FILE: &str = "state.json";
+pub(crate) const FILE: &str = "state.json";
 
 impl State {
     /// Reads the state in `folder`; none where the file does not exist.
@@ -216,17 +216,9 @@ impl ProcessStat {
 /// Reads a file whose text the kernel makes as it is read, and whose length it does not tell: in pieces as large as such
 /// a file mostly is, for each piece takes the kernel to where the last one ended.
 pub(crate) fn read_proc(path: &Path) -> io::Result<String> {
-    let mut file = fs::File::open(path)?;
     let mut text = Vec::with_capacity(PROC_BYTES);
-    let mut piece = [0; PROC_BYTES];
-    loop {
-        match file.read(&mut piece) {
-            Ok(0) => break,
-            Ok(length) => text.extend_from_slice(&piece[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
+    // A `File` itself would be asked for its length first, which is told as 0.
+    fs::File::open(path)?.take(u64::MAX).read_to_end(&mut text)?;
     String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 

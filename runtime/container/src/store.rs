@@ -7,7 +7,7 @@
 use crate::cgroup::CgroupDriver;
 use crate::error::{Error, Result, Tried};
 use crate::id::{ContainerId, random_hex};
-use crate::state::{State, process_stat, write_atomically};
+use crate::state::{self, State, process_stat, write_atomically};
 use crate::systemd::Unit;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,9 @@ use std::time::{Duration, Instant};
 
 /// Prefix of folders that are being filled.
 const NEW_PREFIX: &str = ".new-";
+
+/// The container's spec, in its folder.
+pub(crate) const CONFIG: &str = "config.json";
 
 /// How long to wait for another process that works on the same container.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,7 +126,13 @@ impl LockedFolder {
 
     /// Removes the folder and what is in it.
     pub(crate) fn remove(self) -> Result<()> {
-        remove_folder(&self.path)?;
+        // Mostly there is no more in it than these. The journal goes last: it says what else there is of the container.
+        for name in [state::FILE, CONFIG, Journal::FILE] {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+        if fs::remove_dir(&self.path).is_err() {
+            remove_folder(&self.path)?;
+        }
         drop(self.lock);
         Ok(())
     }
@@ -387,7 +396,7 @@ mod tests {
         let (_guard, store) = store();
         let id = ContainerId::new("a").unwrap();
         let journal = Journal { version: 1, cgroups: vec!["/c/a".into()], ..Journal::default() };
-        let folder = store.reserve(&id, &journal, &[("config.json", b"{}")]).unwrap();
+        let folder = store.reserve(&id, &journal, &[(CONFIG, b"{}")]).unwrap();
         assert_eq!(Journal::read(folder.path()).unwrap(), journal);
         assert!(matches!(
             store.reserve(&id, &journal, &[]),

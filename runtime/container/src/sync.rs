@@ -30,9 +30,10 @@
 
 use crate::explain::Step;
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recv,
+    recvmsg, sendmsg, socketpair,
 };
 use serde::{Deserialize, Serialize};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -128,15 +129,15 @@ impl Socket {
 
     /// Waits for a message; none at end of file.
     pub(crate) fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
-        let mut bytes = vec![0_u8; 2 * MAX];
+        // Most are of a few bytes: a buffer for the longest would touch pages that are the other process's as well, and so be
+        // copied.
+        let mut bytes = vec![0_u8; self.pending()?];
         let mut control = cmsg_space!(RawFd);
         let (length, fd) = loop {
             let mut slices = [IoSliceMut::new(&mut bytes)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut control), flags) {
-                // ECONNRESET comes once, ahead of what the peer has sent, where it went with messages unread
-                // (unix_release_sock in net/unix/af_unix.c): its failure stands behind, and then end of file.
-                Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => {}
+                Err(error) if is_passing(error) => {}
                 Err(error) => return Err(error.into()),
                 Ok(received) => {
                     let mut fd = None;
@@ -159,6 +160,24 @@ impl Socket {
         let message = serde_json::from_slice(&bytes[..length])?;
         Ok(Some((message, fd)))
     }
+
+    /// Waits for a message: how long it is, 0 at end of file.
+    fn pending(&self) -> io::Result<usize> {
+        loop {
+            // With MSG_TRUNC the answer is the length of the whole, see recv(2).
+            let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC;
+            match recv(self.0.as_raw_fd(), &mut [], flags) {
+                Err(error) if is_passing(error) => {}
+                result => return Ok(result?),
+            }
+        }
+    }
+}
+
+/// Whether to ask again. ECONNRESET comes once, ahead of what the peer has sent, where it went with messages unread
+/// (`unix_release_sock` in net/unix/af_unix.c): its failure stands behind, and then end of file.
+fn is_passing(error: Errno) -> bool {
+    matches!(error, Errno::EINTR | Errno::ECONNRESET)
 }
 
 impl From<OwnedFd> for Socket {

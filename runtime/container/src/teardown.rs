@@ -35,8 +35,8 @@ impl Failures {
     }
 }
 
-/// Releases what a container uses besides its folder: processes, network, cgroups.
-pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<()> {
+/// Releases what a container uses besides its folder: processes, network, cgroups. Gives the journal that said so.
+pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<Journal> {
     let mut failures = Failures::default();
     let journal = Journal::read(folder).unwrap_or_else(|error| {
         failures.note(Err(error));
@@ -47,7 +47,8 @@ pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<
         kill_first_process(state);
     }
     // Empty ones, the usual case, can be removed at once; the kernel keeps those that hold processes.
-    if !cgroup::remove_empty(&journal.cgroups) {
+    let are_gone = cgroup::remove_empty(&journal.cgroups);
+    if !are_gone {
         failures.note(cgroup::kill_all(&journal.cgroups));
     }
     network::userspace::end(folder);
@@ -61,15 +62,18 @@ pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<
             written.flatten().filter_map(|text| text.split('/').next()?.parse().ok()).collect();
         failures.note(network::release(store, id, place, &addresses));
     }
-    failures.note(cgroup::remove(&journal.cgroups, &journal.cgroup_parents));
-    failures.into_result(id)
+    if !are_gone {
+        failures.note(cgroup::remove(&journal.cgroups));
+    }
+    cgroup::remove_parents(&journal.cgroup_parents);
+    failures.into_result(id)?;
+    Ok(journal)
 }
 
 /// Releases everything and removes the folder; where something could not be released, the folder stays, for
 /// [`gc`] to try again.
 pub(crate) fn remove(store: &Store, id: &ContainerId, folder: LockedFolder) -> Result<()> {
-    release(store, id, folder.path())?;
-    remove_writable(&Journal::read(folder.path())?)?;
+    remove_writable(&release(store, id, folder.path())?)?;
     folder.remove()
 }
 
@@ -84,8 +88,7 @@ pub(crate) fn remove_thoroughly(
     id: &ContainerId,
     folder: LockedFolder,
 ) -> Result<()> {
-    let journal = Journal::read(folder.path()).unwrap_or_default();
-    release(store, id, folder.path())?;
+    let journal = release(store, id, folder.path())?;
     if let Some(place) = &journal.network {
         network::wait_for_end(&place.veth)?;
     }

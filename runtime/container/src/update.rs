@@ -5,7 +5,7 @@ use crate::container::{plan_cgroups, stored_spec};
 use crate::error::{Error, Result};
 use crate::id::ContainerId;
 use crate::state::{State, Status, write_atomically};
-use crate::store::{Journal, Store};
+use crate::store::{CONFIG, Journal, Store};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ pub fn update(store: &Store, id: &ContainerId, new: &LinuxResources) -> Result<(
         let pids = cgroup::processes(&journal.cgroups[0]);
         state.cgroups.extend(added.make(None)?);
         if let Err(error) = cgroups.apply(&new) {
-            let _ = cgroup::remove(&added.folders(), &[]);
+            let _ = cgroup::remove(&added.folders());
             return Err(restored(&cgroups, &old, &new, error));
         }
         added.adopt(&pids)?;
@@ -64,7 +64,7 @@ pub fn update(store: &Store, id: &ContainerId, new: &LinuxResources) -> Result<(
     linux.set_resources(Some(merged));
     spec.set_linux(Some(linux));
     let config = serde_json::to_vec(&spec).expect("a spec has no map with non-string keys");
-    write_atomically(&folder.path().join("config.json"), &config, 0o600)
+    write_atomically(&folder.path().join(CONFIG), &config, 0o600)
 }
 
 /// Sets what was set before, and gives back why that is.

@@ -5,7 +5,7 @@
 //! and the functions that any instruction was in are named, without what depends on the compiler's hashes. What is
 //! not found any more when the program has changed does no harm: it is laid where it was.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -48,18 +48,19 @@ pub fn run(write: bool) -> Result<()> {
     let runtime = terrarium.runtime.clone();
     let symbols = symbols(&runtime)?;
     let place = Place::make(&workspace, Programs { ..terrarium })?;
-    let mut executed = BTreeSet::new();
+    let mut executed = Executed::default();
     for scenario in SCENARIOS.iter().filter(|one| one.containers == 1 && one.takes(&RUNTIME)) {
         shell::note(&format!("{}, step by step", scenario.name));
         let words = scenario.commands(&place, &RUNTIME, 0);
         for words in words.split(|word| word == "++") {
             let mut command = Command::new(&words[0]);
-            executed.extend(step(command.args(&words[1..]))?);
+            step(command.args(&words[1..]), &mut executed)?;
         }
     }
-    let hot: BTreeSet<&Symbol> = executed.iter().filter_map(|at| find(&symbols, *at)).collect();
+    let hot: Vec<&Symbol> = executed.order.iter().filter_map(|at| find(&symbols, *at)).collect();
     let script = script(&symbols, &hot, &members()?);
-    println!("{} functions of {} are executed", hot.len(), symbols.len());
+    let count = hot.iter().collect::<BTreeSet<_>>().len();
+    println!("{count} functions of {} are executed", symbols.len());
     if write {
         let path = workspace.root.join(FILE);
         fs::write(&path, script).with_context(|| format!("write {}", path.display()))?;
@@ -93,9 +94,24 @@ fn find(symbols: &[Symbol], at: u64) -> Option<&Symbol> {
     symbols[..after].last().filter(|symbol| at < symbol.start + symbol.size)
 }
 
-/// Runs `command` to its end, and gives the addresses of all instructions that it and its children executed, but for what
+/// Addresses of instructions, in the order in which they were executed first.
+#[derive(Default)]
+struct Executed {
+    order: Vec<u64>,
+    known: HashSet<u64>,
+}
+
+impl Executed {
+    fn add(&mut self, at: u64) {
+        if self.known.insert(at) {
+            self.order.push(at);
+        }
+    }
+}
+
+/// Runs `command` to its end, and adds the addresses of all instructions that it and its children executed, but for what
 /// children executed in their turn.
-fn step(command: &mut Command) -> Result<BTreeSet<u64>> {
+fn step(command: &mut Command, executed: &mut Executed) -> Result<()> {
     use std::os::unix::process::CommandExt;
     // SAFETY: one system call.
     unsafe { command.pre_exec(|| Ok(ptrace::traceme()?)) };
@@ -110,7 +126,6 @@ fn step(command: &mut Command) -> Result<BTreeSet<u64>> {
         | Options::PTRACE_O_EXITKILL;
     ptrace::setoptions(first, follow)?;
     ptrace::step(first, None)?;
-    let mut executed = BTreeSet::new();
     loop {
         let stopped = waitpid(None, Some(WaitPidFlag::__WALL))?;
         let (pid, signal) = match stopped {
@@ -118,7 +133,7 @@ fn step(command: &mut Command) -> Result<BTreeSet<u64>> {
                 if code != 0 {
                     bail!("{} ended with {code}", shell::line(command));
                 }
-                return Ok(executed);
+                return Ok(());
             }
             WaitStatus::Signaled(pid, signal, _) if pid == first => {
                 bail!("{} was ended by {signal}", shell::line(command));
@@ -132,7 +147,7 @@ fn step(command: &mut Command) -> Result<BTreeSet<u64>> {
             }
             WaitStatus::Stopped(pid, Signal::SIGTRAP) => {
                 #[cfg(target_arch = "x86_64")]
-                executed.insert(ptrace::getregs(pid)?.rip);
+                executed.add(ptrace::getregs(pid)?.rip);
                 (pid, None)
             }
             // The second is how a new child begins.
@@ -167,33 +182,35 @@ fn members() -> Result<BTreeMap<String, String>> {
         .collect())
 }
 
-/// The linker script: a section of its own before the others', for what `hot` names.
-fn script(
-    symbols: &[Symbol],
-    hot: &BTreeSet<&Symbol>,
-    members: &BTreeMap<String, String>,
-) -> String {
+/// The linker script: a section of its own before the others', for what `hot` names, in that order: what one process executes lies
+/// together, whatever the next one does.
+fn script(symbols: &[Symbol], hot: &[&Symbol], members: &BTreeMap<String, String>) -> String {
     let (mut named, mut executed) = (BTreeMap::new(), BTreeMap::new());
     for symbol in symbols {
         *named.entry(pattern(&symbol.name)).or_insert(0) += symbol.size;
     }
-    for symbol in hot {
+    for symbol in hot.iter().collect::<BTreeSet<_>>() {
         *executed.entry(pattern(&symbol.name)).or_insert(0) += symbol.size;
     }
-    let objects: BTreeSet<&String> =
-        hot.iter().filter_map(|symbol| members.get(&symbol.name)).collect();
+    let mut objects = BTreeSet::new();
     let mut text = String::from(
         "/* The functions that a container's start executes, side by side: fewer pages are touched.\n   \
          Made by `cargo xtask bench hot --write`. */\nSECTIONS\n{\n  .text.hot_first :\n  {\n",
     );
-    for (pattern, size) in &executed {
+    for symbol in hot {
+        if let Some(object) = members.get(&symbol.name) {
+            if objects.insert(object) {
+                let _ = writeln!(text, "    *libc.a:{object}(.text .text.*)");
+            }
+            continue;
+        }
+        let pattern = pattern(&symbol.name);
+        // Each once.
+        let Some(size) = executed.remove(&pattern) else { continue };
         let is_rust = pattern.starts_with("_R") || pattern.starts_with("_ZN");
-        if is_rust && named[pattern] <= DILUTION * size {
+        if is_rust && named[&pattern] <= DILUTION * size {
             let _ = writeln!(text, "    *(.text.{pattern} .text.unlikely.{pattern})");
         }
-    }
-    for object in objects {
-        let _ = writeln!(text, "    *libc.a:{object}(.text .text.*)");
     }
     text.push_str("  }\n}\nINSERT BEFORE .text;\n");
     text
@@ -258,11 +275,13 @@ mod tests {
         assert_eq!(symbol("0000000000001000 t no_size"), None);
         assert_eq!(find(&symbols, 0x100f), Some(&symbols[0]));
         assert_eq!(find(&symbols, 0x1010), None);
-        let hot = [&symbols[0], &symbols[1], &symbols[3]].into();
+        let hot = [&symbols[3], &symbols[0], &symbols[1], &symbols[0]];
         let members = [("malloc".to_owned(), "malloc.o".to_owned())].into();
         let script = script(&symbols, &hot, &members);
         assert!(script.contains("(.text._ZN1a17h*E .text.unlikely._ZN1a17h*E)"), "{script}");
         assert!(!script.contains("_ZN1b"), "{script}");
-        assert!(script.contains("*libc.a:malloc.o(.text .text.*)"), "{script}");
+        let at = |text| script.find(text).unwrap();
+        assert!(at("*libc.a:malloc.o(.text .text.*)") < at("_ZN1a17h*E"), "{script}");
+        assert_eq!(script.matches("(.text._ZN1a").count(), 1, "{script}");
     }
 }

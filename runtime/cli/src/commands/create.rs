@@ -20,6 +20,6 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let (bundle, spec) = args.bundle.spec()?;
     let options = CreateOptions { leave: true, ..args.bundle.options(bundle, global)? };
     let store = Store::open(&global.root)?;
-    Container::create(&store, &id, &spec, &options)?.leave(options.pid_file.as_deref())?;
+    Container::create(&store, &id, spec, &options)?.leave(options.pid_file.as_deref())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -468,7 +468,7 @@ fn from_bundle(
     let options = args.bundle.options(bundle, global)?;
     if args.detach {
         let options = CreateOptions { leave: true, ..options };
-        Container::create(&store, &id, &spec, &options)?.leave(options.pid_file.as_deref())?;
+        Container::create(&store, &id, spec, &options)?.leave(options.pid_file.as_deref())?;
         let started = terrarium_container::start(&store, &id);
         if started.is_err() {
             // The first error is what the user needs; gc tries again what fails here.
@@ -479,7 +479,7 @@ fn from_bundle(
     }
     let options = CreateOptions { supervised: true, remove: !args.keep, ..options };
     let signals = Signals::block()?;
-    let mut container = Container::create(&store, &id, &spec, &options)?;
+    let mut container = Container::create(&store, &id, spec, &options)?;
     if let Some(path) = &options.pid_file {
         container.write_pid_file(path)?;
     }
@@ -582,7 +582,7 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         args.audit.observatory().map(|asked| Explanation::begin(format, asked, id.as_str()))
     };
     let mut explanation = args.explain.map(explain).transpose()?;
-    let mut container = Container::create(&store, &id, &spec, &options)?;
+    let mut container = Container::create(&store, &id, spec, &options)?;
     if let Some(path) = &args.bundle.pid_file {
         container.write_pid_file(path)?;
     }
