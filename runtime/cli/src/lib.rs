@@ -18,6 +18,7 @@ mod log;
 
 use anyhow::Context;
 use clap::Parser;
+use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -170,8 +171,8 @@ fn prepare() -> std::io::Result<()> {
         return Err(std::io::Error::last_os_error());
     }
     for one in standard.iter().filter(|one| one.revents & libc::POLLNVAL != 0) {
-        // The lowest number that is free is this one: those below are open by now.
-        let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+        // The lowest number that is free is this one: those below are open by now. It stays open in what is executed.
+        let null = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty())?;
         debug_assert_eq!(null.as_raw_fd(), one.fd);
         let _ = null.into_raw_fd();
     }

@@ -175,7 +175,7 @@ impl Socket {
 }
 
 /// Whether to ask again. ECONNRESET comes once, ahead of what the peer has sent, where it went with messages unread
-/// (`unix_release_sock` in net/unix/af_unix.c): its failure stands behind, and then end of file.
+/// (`unix_release_sock` in `net/unix/af_unix.c`): its failure stands behind, and then end of file.
 fn is_passing(error: Errno) -> bool {
     matches!(error, Errno::EINTR | Errno::ECONNRESET)
 }

@@ -1,6 +1,7 @@
 //! Bad input: one line that says what to do, the right exit code, and nothing left.
 
 use std::os::unix::process::CommandExt;
+use terrarium_tests::bundle::Bundle;
 use terrarium_tests::{Outcome, TestBed, binaries, process, require};
 
 /// Asserts that the program's last word is one line, that it contains each of `words`, and the exit code.
@@ -244,6 +245,29 @@ fn the_program_for_engines_leaves_the_rest_to_the_whole_one() {
     let outcome = alone(&["--root", &root, "state", "x"], std::path::Path::new("/no/such"));
     assert_eq!(outcome.code, 1, "{outcome:?}");
     assert!(!outcome.stderr.contains("find the program"), "{outcome:?}");
+}
+
+/// Whoever calls it without standard descriptors: none of its own files gets their numbers, nor of the container's program.
+#[test]
+fn standard_descriptors_that_are_closed_are_nobody_elses() {
+    let bed = TestBed::new();
+    let looks = "for n in 0 1 2; do test -c /proc/self/fd/$n || exit 3$n; done";
+    let bundle = Bundle::new(&bed, "closed", &["sh", "-c", looks]);
+    for program in [binaries::runtime(), binaries::terrarium()] {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" <&- >&- 2>&-"]).arg(program);
+        command.arg("--root").arg(bed.root()).args(["run", "--bundle"]);
+        let outcome = bed.finish(command.arg(bundle.folder()).arg(bundle.id()));
+        assert_eq!(outcome.code, 0, "{}: {outcome:?}", program.display());
+    }
+    // A reader that has gone is not the end by a signal (141): nobody wants the rest.
+    bundle.change(|spec| spec["process"]["args"] = serde_json::json!(["sleep", "1000"]));
+    bundle.create(&[]).success();
+    let mut command = std::process::Command::new("sh");
+    let into_nothing = "exec 3>&1; { sleep 0.2; \"$0\" \"$@\"; echo $? >&3; } | true";
+    command.args(["-c", into_nothing]).arg(binaries::runtime());
+    let outcome = bed.finish(command.arg("--root").arg(bed.root()).args(["state", bundle.id()]));
+    assert_eq!(outcome.stdout.trim(), "0", "{outcome:?}");
 }
 
 /// What an unprivileged user gets when they type `arguments`.
