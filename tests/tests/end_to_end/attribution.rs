@@ -53,6 +53,16 @@ impl<'a> Tree<'a> {
         procs.map(|procs| format!("echo $$ > {}; ", procs.display())).collect::<Vec<_>>().concat()
     }
 
+    /// `terrarium --root …`, to be completed, in these cgroups, which are the root of its cgroup namespace.
+    fn terrarium_in_own_namespace(&self, bed: &TestBed) -> Command {
+        let script = self.enter() + "exec unshare --cgroup \"$@\"";
+        let terrarium = bed.terrarium();
+        let mut command = Command::new("sh");
+        command.args(["-ec", &script, "sh"]).arg(terrarium.get_program());
+        command.args(terrarium.get_args());
+        command
+    }
+
     /// Runs a shell script in these cgroups to its end.
     fn run(&self, script: &str) {
         process::run(Command::new("sh").args(["-ec", &(self.enter() + script)])).success();
@@ -173,15 +183,42 @@ fn an_observatory_in_a_cgroup_namespace_of_its_own_sees_as_from_the_hosts() {
     require!(Root, CgroupV2, Btf, Program("busybox"), UtilLinux);
     let bed = TestBed::new();
     let tree = Tree::new(&bed, "inner");
-    let mut observe = Command::new("sh");
-    let script = tree.enter() + "exec unshare --cgroup \"$@\"";
-    let terrarium = bed.terrarium();
-    observe.args(["-ec", &script, "sh"]).arg(terrarium.get_program()).args(terrarium.get_args());
-    let observatory = Observatory::start_by(observe, &[]);
+    let observatory = Observatory::start_by(tree.terrarium_in_own_namespace(&bed), &[]);
     let container = bed.container("seen").with(["--memory", "64m"]).follow();
     let uses_memory = |c: &Value| c["memory"]["usage_bytes"].as_u64().is_some_and(|n| n > 0);
     listed(&observatory, |c| c["name"] == *container.name() && uses_memory(c));
     assert!(!observatory.output().contains("cgroup namespace"), "{}", observatory.output());
+}
+
+#[test]
+fn looks_from_a_cgroup_namespace_of_its_own_find_the_same() {
+    require!(Root, CgroupV2, Program("busybox"), UtilLinux);
+    let bed = TestBed::new();
+    let tree = Tree::new(&bed, "inner");
+    let container =
+        bed.container("seen").with(["--memory", "64m", "--cap-add", "SYS_ADMIN"]).follow();
+    let other = bed.container("other").follow();
+    let words: [&[&str]; 3] = [
+        &["leaks", container.name(), "--format", "json"],
+        &["namespaces", "--format", "json"],
+        &["diff", container.name(), other.name(), "--format", "json"],
+    ];
+    for words in words {
+        let outside = bed.run(words);
+        let inside = bed.finish(tree.terrarium_in_own_namespace(&bed).args(words));
+        assert_eq!(inside.code, outside.code, "{words:?}: {inside:?}");
+        let of_containers = |text: &str| {
+            let names = [container.name(), other.name()];
+            let lines = text.lines().filter(|line| names.iter().any(|name| line.contains(name)));
+            let mut checks: Vec<String> = lines
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .map(|line| format!("{} {} {}", line["check"], line["kind"], line["inode"]))
+                .collect();
+            checks.sort();
+            checks
+        };
+        assert_eq!(of_containers(&inside.stdout), of_containers(&outside.stdout), "{words:?}");
+    }
 }
 
 #[test]

@@ -47,7 +47,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let places = Places::live(&std::path::absolute(&global.root).context("find state folder")?);
+    let places = Places::of_host(&std::path::absolute(&global.root).context("find state folder")?);
     let of = |name: &str| -> anyhow::Result<Profile> {
         if Path::new(name).is_file() {
             let text = fs::read(name).with_context(|| format!("read {name}"))?;

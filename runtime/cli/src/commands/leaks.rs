@@ -105,7 +105,7 @@ pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let root = std::path::absolute(&global.root).context("find state folder")?;
     let chosen =
         |check: &Check| args.check.is_empty() || args.check.iter().any(|id| id == check.id);
-    let places = Places::live(&root);
+    let places = Places::of_host(&root);
     if let Some(format) = args.graph {
         let graph = graph(&places, &wanted, &crossings(args)?).map_err(with_code)?;
         super::print(&match format {

@@ -36,7 +36,7 @@ fn kind(text: &str) -> Result<&'static str, String> {
 /// Runs the command: exit code 1 where the namespace that was asked for is not there.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
     let root = std::path::absolute(&global.root).context("find state folder")?;
-    let mut all = namespaces::all(&Places::live(&root))?;
+    let mut all = namespaces::all(&Places::of_host(&root))?;
     all.retain(|namespace| {
         args.kind.is_none_or(|kind| kind == namespace.kind)
             && args.inode.is_none_or(|inode| inode == namespace.inode)

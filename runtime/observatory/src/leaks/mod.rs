@@ -38,6 +38,7 @@ pub use process::{Kind, Proc};
 pub use provenance::Place;
 pub use suggest::Suggestion;
 
+use crate::kernel::cgroup_namespace;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -47,6 +48,15 @@ use std::time::Duration;
 const SETTLE: Duration = Duration::from_millis(120);
 
 impl Places {
+    /// The running host as its own processes see it, with terrarium's containers below `root`. Takes this thread out of a cgroup
+    /// namespace of its own; where that cannot be, paths of cgroups stay relative to its root, and with the host's processes out of
+    /// sight that is as it should be.
+    pub fn of_host(root: &Path) -> Self {
+        let places = Self::live(root);
+        let _ = cgroup_namespace::enter_hosts(places.proc.root());
+        places
+    }
+
     /// The running host, with terrarium's containers below `root`.
     pub fn live(root: &Path) -> Self {
         Self { proc: Proc::live(), engines: EngineRoots::usual(root), sys: PathBuf::from("/sys") }

@@ -174,6 +174,11 @@ impl Proc {
         Self { root: root.into(), live: false }
     }
 
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Whether the kernel answers.
     pub fn is_live(&self) -> bool {
         self.live
