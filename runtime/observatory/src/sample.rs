@@ -69,14 +69,15 @@ impl Sample {
             (vec![Usage::default(); snapshots.len()], Usage::default())
         };
         drop(resources);
-        let mut buffer = Vec::new();
+        let memory: Vec<_> = snapshots.iter().map(|s| s.memory.as_slice()).collect();
+        let memory_events = shared.memory_events(&memory);
         let containers = snapshots
             .into_iter()
             .zip(usages)
-            .map(|(snapshot, usage)| {
+            .zip(memory_events)
+            .map(|((snapshot, usage), memory_events)| {
                 let subject = Subject::Container(snapshot.container.path.clone());
                 let row = totals.remove(&subject).unwrap_or_default();
-                let memory_events = shared.memory_events(&snapshot.memory, &mut buffer);
                 Observed { snapshot, row, usage, memory_events }
             })
             .collect();

@@ -10,7 +10,7 @@ use crate::memory_files::{MemoryEvents, MemoryFiles};
 use crate::metrics::Exemplar;
 use crate::probe::counts::{Counters, ProbeStats};
 use crate::probe::{HookReport, Probes, Programs};
-use crate::resources::{Budget, Resources};
+use crate::resources::{Budget, Resources, in_shares};
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -175,30 +175,32 @@ impl Shared {
     /// Reads the kernel's memory events of one container now.
     pub fn refresh_memory_events(&self, container: &str) {
         let places = self.registry().memory_of(container);
-        self.memory_events(&places, &mut Vec::new());
+        self.memory_events(&[&places]);
     }
 
-    /// The kernel's memory events of a container, summed over the cgroups that account its memory: read now, or,
-    /// where the files are gone, as last read. The files are read by way of `buffer`.
-    pub fn memory_events(
-        &self,
-        places: &[(Hierarchy, String)],
-        buffer: &mut Vec<u8>,
-    ) -> MemoryEvents {
+    /// The kernel's memory events of containers, each summed over the cgroups that account its memory, no two of which have one in
+    /// common: read now, or, where the files are gone, as last read.
+    pub fn memory_events(&self, containers: &[&[(Hierarchy, String)]]) -> Vec<MemoryEvents> {
         let mut all = self.memory_events.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sum = MemoryEvents::default();
-        for (hierarchy, path) in places {
-            let (known, files) = all.entry(path.clone()).or_insert_with(|| {
+        let mut take = |(hierarchy, path): &(Hierarchy, String)| {
+            all.remove_entry(path).unwrap_or_else(|| {
                 let files = MemoryFiles::new(&self.mounts, *hierarchy, path, &self.budget);
-                (MemoryEvents::default(), files)
-            });
-            // Numbers never go down for a cgroup that was made again under the same path.
-            if let Some(now) = files.as_mut().and_then(|files| files.read(buffer)) {
-                *known = known.followed_by(now);
-            }
-            sum = sum.and(known);
-        }
-        sum
+                (path.clone(), (MemoryEvents::default(), files))
+            })
+        };
+        let mut taken: Vec<Vec<_>> =
+            containers.iter().map(|places| places.iter().map(&mut take).collect()).collect();
+        let sums = in_shares(&mut taken, |places, buffer| {
+            places.iter_mut().fold(MemoryEvents::default(), |sum, (_, (known, files))| {
+                // Numbers never go down for a cgroup that was made again under the same path.
+                if let Some(now) = files.as_mut().and_then(|files| files.read(buffer)) {
+                    *known = known.followed_by(now);
+                }
+                sum.and(known)
+            })
+        });
+        all.extend(taken.into_iter().flatten());
+        sums
     }
 
     /// Forgets cgroups for which `keep` is false.

@@ -140,32 +140,8 @@ impl Resources {
             .map(|snapshot| (snapshot, before.remove(&snapshot.container.path)))
             .collect();
         drop(before);
-        let threads = available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-        let threads = threads.min(all.len().div_ceil(A_SHARE));
         let this = &*self;
-        let shares = Mutex::new(all.chunks_mut(A_SHARE).enumerate());
-        let read_shares = || {
-            let mut buffer = Vec::new();
-            let mut done: Vec<(usize, Vec<Usage>)> = Vec::new();
-            loop {
-                let next = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
-                let Some((n, share)) = next else { return done };
-                let read = share.iter_mut().map(|(of, kept)| this.read_one(of, kept, &mut buffer));
-                done.push((n, read.collect()));
-            }
-        };
-        let mut done = std::thread::scope(|scope| {
-            // Where no thread can be had, those that are there read its share.
-            let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, read_shares).ok();
-            let others: Vec<_> = (1..threads).filter_map(spawn).collect();
-            let mut done = read_shares();
-            for other in others {
-                done.extend(other.join().unwrap_or_else(|cause| resume_unwind(cause)));
-            }
-            done
-        });
-        done.sort_by_key(|(n, _)| *n);
-        let usages = done.into_iter().flat_map(|(_, usages)| usages).collect();
+        let usages = in_shares(&mut all, |(of, kept), buffer| this.read_one(of, kept, buffer));
         let kept =
             all.into_iter().filter_map(|(of, place)| Some((of.container.path.clone(), place?)));
         self.places = kept.collect();
@@ -232,6 +208,38 @@ impl Resources {
         let file = self.proc.join(pid.to_string()).join("net/dev");
         std::fs::read_to_string(file).map(|text| usage::interfaces(&text)).unwrap_or_default()
     }
+}
+
+/// What `read` gives for each of `all`, in their order, by several threads where there are many. A thread has a buffer for what it
+/// reads.
+pub fn in_shares<T: Send, R: Send>(
+    all: &mut [T],
+    read: impl Fn(&mut T, &mut Vec<u8>) -> R + Sync,
+) -> Vec<R> {
+    let threads = available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let threads = threads.min(all.len().div_ceil(A_SHARE));
+    let shares = Mutex::new(all.chunks_mut(A_SHARE).enumerate());
+    let read_shares = || {
+        let mut buffer = Vec::new();
+        let mut done: Vec<(usize, Vec<R>)> = Vec::new();
+        loop {
+            let next = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((n, share)) = next else { return done };
+            done.push((n, share.iter_mut().map(|one| read(one, &mut buffer)).collect()));
+        }
+    };
+    let mut done = std::thread::scope(|scope| {
+        // Where no thread can be had, those that are there read its share.
+        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, read_shares).ok();
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let mut done = read_shares();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|cause| resume_unwind(cause)));
+        }
+        done
+    });
+    done.sort_by_key(|(n, _)| *n);
+    done.into_iter().flat_map(|(_, read)| read).collect()
 }
 
 /// The inode of a process's network namespace.
