@@ -129,11 +129,15 @@ impl Socket {
 
     /// Waits for a message; none at end of file.
     pub(crate) fn receive(&self) -> io::Result<Option<(Message, Option<OwnedFd>)>> {
+        let length = self.pending()?;
+        if length == 0 {
+            return Ok(None);
+        }
         // Most are of a few bytes: a buffer for the longest would touch pages that are the other process's as well, and so be
         // copied.
-        let mut bytes = vec![0_u8; self.pending()?];
+        let mut bytes = vec![0_u8; length];
         let mut control = cmsg_space!(RawFd);
-        let (length, fd) = loop {
+        let fd = loop {
             let mut slices = [IoSliceMut::new(&mut bytes)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
             match recvmsg::<()>(self.0.as_raw_fd(), &mut slices, Some(&mut control), flags) {
@@ -150,14 +154,11 @@ impl Socket {
                             }
                         }
                     }
-                    break (received.bytes, fd);
+                    break fd;
                 }
             }
         };
-        if length == 0 {
-            return Ok(None);
-        }
-        let message = serde_json::from_slice(&bytes[..length])?;
+        let message = serde_json::from_slice(&bytes)?;
         Ok(Some((message, fd)))
     }
 

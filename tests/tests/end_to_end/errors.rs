@@ -250,6 +250,7 @@ fn the_program_for_engines_leaves_the_rest_to_the_whole_one() {
 /// Whoever calls it without standard descriptors: none of its own files gets their numbers, nor of the container's program.
 #[test]
 fn standard_descriptors_that_are_closed_are_nobody_elses() {
+    require!(Root, Program("busybox"));
     let bed = TestBed::new();
     let looks = "for n in 0 1 2; do test -c /proc/self/fd/$n || exit 3$n; done";
     let bundle = Bundle::new(&bed, "closed", &["sh", "-c", looks]);
