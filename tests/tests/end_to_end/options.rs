@@ -289,7 +289,9 @@ fn completions_and_man_pages_are_made() {
     assert!(bed.run(["completions", "bash"]).success().contains("_terrarium"));
     let folder = bed.folder().join("man");
     bed.run(["man", folder.to_str().unwrap()]).success();
-    assert!(fs::read_to_string(folder.join("terrarium-run.1")).unwrap().contains("memory"));
+    for (page, word) in [("terrarium-run.1", "memory"), ("terrarium-runtime.1", "podman")] {
+        assert!(fs::read_to_string(folder.join(page)).unwrap().contains(word), "{page}");
+    }
 }
 
 #[test]

@@ -98,11 +98,39 @@ fn with_containers(shell: clap_complete::Shell, script: String) -> String {
     }
 }
 
+/// The page of the program for engines, which takes the same command lines.
+const RUNTIME_PAGE: &str = concat!(
+    ".TH terrarium-runtime 1 \"\" \"terrarium ",
+    env!("CARGO_PKG_VERSION"),
+    "\"\n",
+    r".SH NAME
+terrarium\-runtime \- the OCI runtime that container engines call
+.SH SYNOPSIS
+\fBterrarium\-runtime\fR [\fIOPTIONS\fR] \fICOMMAND\fR [\fIARGUMENTS\fR]
+.SH DESCRIPTION
+Podman, containerd and others start this program for each container, and for each thing that they do to one. It knows what they
+call: \fBcreate\fR, \fBstart\fR, \fBstate\fR, \fBkill\fR, \fBdelete\fR, \fBrun \-\-bundle\fR and
+\fBexec \-\-process\fR, as the runtime specification of the OCI has them, with the options that runc has. Every other command
+line it leaves to \fBterrarium\fR(1), which has to lie in the same folder or in \fBPATH\fR, and which takes these as well: what
+differs is how long a start takes.
+.SH OPTIONS
+Those of \fBterrarium\fR(1).
+.SH EXAMPLES
+.nf
+podman \-\-runtime /usr/bin/terrarium\-runtime run \-\-rm alpine echo hello
+ctr run \-\-runc\-binary /usr/bin/terrarium\-runtime \-\-rm docker.io/library/alpine:latest hello echo hello
+.fi
+.SH SEE ALSO
+\fBterrarium\fR(1), \fBterrarium\-create\fR(1), \fBterrarium\-run\fR(1)
+"
+);
+
 /// Runs `man`.
 pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
     let folder = &args.folder;
     std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(crate::Cli::command(), folder))
+        .and_then(|()| std::fs::write(folder.join("terrarium-runtime.1"), RUNTIME_PAGE))
         .with_context(|| format!("write man pages into {}", folder.display()))?;
     Ok(ExitCode::SUCCESS)
 }
