@@ -142,10 +142,10 @@ fn a_thousand_containers_with_hostile_names_are_rows_of_text() {
         "all are known",
         "document.querySelector('.bar [role=status]').textContent === '1000 of 1000'",
     );
-    let rows = browser.value("document.querySelectorAll('.containers .rows-body .row').length");
-    assert!(
-        rows.as_u64().is_some_and(|rows| (10..80).contains(&rows)),
-        "only what is in sight exists: {rows}"
+    // They are drawn in the frame after that.
+    browser.wait(
+        "only what is in sight exists",
+        "((rows) => rows >= 10 && rows < 80)(document.querySelectorAll('.containers .rows-body .row').length)",
     );
     assert_eq!(
         browser.value("document.querySelector('.containers').getAttribute('aria-rowcount')"),
@@ -185,8 +185,10 @@ fn a_thousand_containers_with_hostile_names_are_rows_of_text() {
     // As many events as come: a bounded list, and rows for those in sight.
     browser.run("location.hash = '#/events'");
     browser.wait("they come", "/^([2-9]|[1-9][0-9]+)[0-9.]*k events/.test(document.querySelector('.bar .note').textContent)");
-    let rows = browser.value("document.querySelectorAll('.events .rows-body .row').length");
-    assert!(rows.as_u64().is_some_and(|rows| (10..100).contains(&rows)), "{rows}");
+    browser.wait(
+        "rows for those in sight",
+        "((rows) => rows >= 10 && rows < 100)(document.querySelectorAll('.events .rows-body .row').length)",
+    );
     let kept =
         browser.value("Number(document.querySelector('.events').getAttribute('aria-rowcount'))");
     assert!(kept.as_u64().is_some_and(|kept| kept <= 12_001), "{kept}");
