@@ -4,7 +4,7 @@
 //! this crate is the only one that knows both.
 //!
 //! There are two programs. `terrarium` is all of it. `terrarium-runtime` is what engines call for every container and
-//! nothing else, a third of the size, which is executed the faster for it and takes less memory; what it does not know it
+//! nothing else, two fifths of the size, which is executed the faster for it and takes less memory; what it does not know it
 //! leaves to the `terrarium` beside it.
 
 mod commands;

@@ -1,7 +1,7 @@
 //! The program `terrarium-runtime`: see the library.
 //!
 //! The C library calls `main` itself. Rust's own would read `/proc/self/maps` first and set up a second stack, to have a word for an
-//! overflow of the first: thirty system calls for each command of an engine.
+//! overflow of the first: seventeen system calls for each command of an engine.
 
 #![no_main]
 

@@ -212,7 +212,9 @@ fn looks_from_a_cgroup_namespace_of_its_own_find_the_same() {
             let lines = text.lines().filter(|line| names.iter().any(|name| line.contains(name)));
             let mut checks: Vec<String> = lines
                 .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-                .map(|line| format!("{} {} {}", line["check"], line["kind"], line["inode"]))
+                .map(|line| {
+                    ["check", "kind", "inode", "walls"].map(|key| line[key].to_string()).concat()
+                })
                 .collect();
             checks.sort();
             checks

@@ -26,10 +26,6 @@ use crate::workspace::Workspace;
 /// The file, below the workspace.
 const FILE: &str = "runtime/cli/hot.ld";
 
-/// A pattern stays out if it names more than this many times the code that is executed: those of generic functions name
-/// each of their instances.
-const DILUTION: u64 = 5;
-
 /// A function of the program.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Symbol {
@@ -58,7 +54,7 @@ pub fn run(write: bool) -> Result<()> {
         }
     }
     let hot: Vec<&Symbol> = executed.order.iter().filter_map(|at| find(&symbols, *at)).collect();
-    let script = script(&symbols, &hot, &members()?);
+    let script = script(&hot, &members()?);
     let count = hot.iter().collect::<BTreeSet<_>>().len();
     println!("{count} functions of {} are executed", symbols.len());
     if write {
@@ -184,49 +180,35 @@ fn members() -> Result<BTreeMap<String, String>> {
 
 /// The linker script: a section of its own before the others', for what `hot` names, in that order: what one process executes lies
 /// together, whatever the next one does.
-fn script(symbols: &[Symbol], hot: &[&Symbol], members: &BTreeMap<String, String>) -> String {
-    let (mut named, mut executed) = (BTreeMap::new(), BTreeMap::new());
-    for symbol in symbols {
-        *named.entry(pattern(&symbol.name)).or_insert(0) += symbol.size;
-    }
-    for symbol in hot.iter().collect::<BTreeSet<_>>() {
-        *executed.entry(pattern(&symbol.name)).or_insert(0) += symbol.size;
-    }
-    let mut objects = BTreeSet::new();
+fn script(hot: &[&Symbol], members: &BTreeMap<String, String>) -> String {
+    let mut laid = BTreeSet::new();
     let mut text = String::from(
         "/* The functions that a container's start executes, side by side: fewer pages are touched.\n   \
          Made by `cargo xtask bench hot --write`. */\nSECTIONS\n{\n  .text.hot_first :\n  {\n",
     );
     for symbol in hot {
-        if let Some(object) = members.get(&symbol.name) {
-            if objects.insert(object) {
-                let _ = writeln!(text, "    *libc.a:{object}(.text .text.*)");
+        let sections = match members.get(&symbol.name) {
+            Some(object) => format!("*libc.a:{object}(.text .text.*)"),
+            None if symbol.name.starts_with("_R") => {
+                let pattern = pattern(&symbol.name);
+                format!("*(.text.{pattern} .text.unlikely.{pattern})")
             }
-            continue;
-        }
-        let pattern = pattern(&symbol.name);
-        // Each once.
-        let Some(size) = executed.remove(&pattern) else { continue };
-        let is_rust = pattern.starts_with("_R") || pattern.starts_with("_ZN");
-        if is_rust && named[&pattern] <= DILUTION * size {
-            let _ = writeln!(text, "    *(.text.{pattern} .text.unlikely.{pattern})");
+            None => continue,
+        };
+        if !laid.contains(&sections) {
+            let _ = writeln!(text, "    {sections}");
+            laid.insert(sections);
         }
     }
     text.push_str("  }\n}\nINSERT BEFORE .text;\n");
     text
 }
 
-/// What names the same function in the next build as well: a symbol without the hashes of the two manglings.
+/// What names the same function in the next build as well: a Rust symbol of version 0 without its crates' hashes.
 fn pattern(name: &str) -> String {
     // What is promoted across modules has its number behind this.
     if let Some((name, _)) = name.split_once(".llvm.") {
         return pattern(name) + "*";
-    }
-    if let Some((path, _)) = name.split_once("17h").filter(|_| name.starts_with("_ZN")) {
-        return format!("{path}17h*E");
-    }
-    if !name.starts_with("_R") {
-        return name.to_owned();
     }
     // A crate's disambiguator: `Cs`, letters and digits, `_` (Rust's RFC 2603).
     let mut result = String::new();
@@ -252,36 +234,33 @@ mod tests {
     #[test]
     fn a_name_keeps_what_does_not_change() {
         assert_eq!(
-            pattern("_ZN19terrarium_container6cgroup4plan17h0123456789abcdefE"),
-            "_ZN19terrarium_container6cgroup4plan17h*E"
-        );
-        assert_eq!(
             pattern("_RNvMNtCslNYArtu3iFV_5alloc6stringNtB2_6String15from_utf8_lossy"),
             "_RNvMNtCs*_5alloc6stringNtB2_6String15from_utf8_lossy"
         );
         assert_eq!(pattern("_RNvCsAb_3Cs1"), "_RNvCsAb_3Cs1");
-        assert_eq!(pattern("malloc"), "malloc");
+        assert_eq!(pattern("_RNvCsAb_3a.llvm.123"), "_RNvCsAb_3a*");
     }
 
     #[test]
-    fn what_names_far_more_than_is_executed_stays_out() {
+    fn what_is_executed_is_laid_in_that_order() {
         let line = |text| symbol(text).unwrap();
         let symbols = vec![
-            line("0000000000001000 0000000000000010 t _ZN1a17h0000000000000001E"),
-            line("0000000000002000 0000000000000010 t _ZN1b17h0000000000000001E"),
-            line("0000000000003000 0000000000000100 t _ZN1b17h0000000000000002E"),
+            line("0000000000001000 0000000000000010 t _RNvCslNYArtu3iFV_1a"),
+            line("0000000000002000 0000000000000010 t _RNvCsgEmfK2I1SDS_1a"),
+            line("0000000000003000 0000000000000010 t terrarium_entry"),
             line("0000000000004000 0000000000000010 T malloc"),
         ];
         assert_eq!(symbol("0000000000001000 t no_size"), None);
         assert_eq!(find(&symbols, 0x100f), Some(&symbols[0]));
         assert_eq!(find(&symbols, 0x1010), None);
-        let hot = [&symbols[3], &symbols[0], &symbols[1], &symbols[0]];
+        let hot = [&symbols[2], &symbols[3], &symbols[0], &symbols[1], &symbols[3]];
         let members = [("malloc".to_owned(), "malloc.o".to_owned())].into();
-        let script = script(&symbols, &hot, &members);
-        assert!(script.contains("(.text._ZN1a17h*E .text.unlikely._ZN1a17h*E)"), "{script}");
-        assert!(!script.contains("_ZN1b"), "{script}");
-        let at = |text| script.find(text).unwrap();
-        assert!(at("*libc.a:malloc.o(.text .text.*)") < at("_ZN1a17h*E"), "{script}");
-        assert_eq!(script.matches("(.text._ZN1a").count(), 1, "{script}");
+        let script = script(&hot, &members);
+        let lines: Vec<&str> = script.lines().filter(|line| line.contains("(.text")).collect();
+        let expected = [
+            "    *libc.a:malloc.o(.text .text.*)",
+            "    *(.text._RNvCs*_1a .text.unlikely._RNvCs*_1a)",
+        ];
+        assert_eq!(lines, expected, "{script}");
     }
 }

@@ -110,7 +110,7 @@ terrarium\-runtime \- the OCI runtime that container engines call
 .SH DESCRIPTION
 Podman, containerd and others start this program for each container, and for each thing that they do to one. It knows what they
 call: \fBcreate\fR, \fBstart\fR, \fBstate\fR, \fBkill\fR, \fBdelete\fR, \fBrun \-\-bundle\fR and
-\fBexec \-\-process\fR, as the runtime specification of the OCI has them, with the options that runc has. Every other command
+\fBexec \-\-process\fR, as the runtime specification of the OCI has them, with the options that engines pass. Every other command
 line it leaves to \fBterrarium\fR(1), which has to lie in the same folder or in \fBPATH\fR, and which takes these as well: what
 differs is how long a start takes.
 .SH OPTIONS

@@ -212,7 +212,7 @@ impl Resources {
 
 /// What `read` gives for each of `all`, in their order, by several threads where there are many. A thread has a buffer for what it
 /// reads.
-pub fn in_shares<T: Send, R: Send>(
+pub(crate) fn in_shares<T: Send, R: Send>(
     all: &mut [T],
     read: impl Fn(&mut T, &mut Vec<u8>) -> R + Sync,
 ) -> Vec<R> {
