@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 // The stack holds argc, argv, envp (System V ABI, AMD64 supplement, "Initial Stack and Register State"); rdx belongs
 // to the C library. At a function call the stack is aligned to 16 bytes.
 core::arch::global_asm!(
+    ".pushsection .text.terrarium_entry, \"ax\", @progbits",
     ".globl terrarium_entry",
     ".type terrarium_entry, @function",
     "terrarium_entry:",
@@ -27,6 +28,7 @@ core::arch::global_asm!(
     "xor ebp, ebp",
     "jmp _start",
     ".size terrarium_entry, . - terrarium_entry",
+    ".popsection",
     seal = sym seal,
 );
 

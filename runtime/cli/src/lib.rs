@@ -156,8 +156,10 @@ pub fn runtime_alone() -> ! {
         Ok(()) => runtime(),
         Err(error) => exit::report(&anyhow::Error::new(error).context("open /dev/null")),
     };
-    // Writes what is left of standard output, too.
-    std::process::exit(exit::number(code))
+    // Who prints has flushed it. What the C library and Rust would clean up is memory, and pages that lie as
+    // they did before the clone would be copied for it.
+    // SAFETY: nobody has registered anything that is to be done before a process of this program ends.
+    unsafe { libc::_exit(exit::number(code)) }
 }
 
 /// What Rust does before its own `main` (`library/std/src/sys/pal/unix/mod.rs`): descriptors 0 to 2 are open, for what would be opened in

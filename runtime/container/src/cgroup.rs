@@ -1113,6 +1113,7 @@ fn is_removed(result: io::Result<()>) -> bool {
 }
 
 /// Kills every process in the cgroups `folders` and below, and waits until they are gone.
+#[inline(never)]
 pub(crate) fn kill_all(folders: &[PathBuf]) -> Result<()> {
     crate::freeze::thaw_for_kill(folders);
     let deadline = Instant::now() + REMOVE_TIMEOUT;

@@ -30,7 +30,7 @@ use crate::supervise::Supervised;
 use crate::sync::{self, FailureKind, Message, Report, Socket};
 use crate::syscall::{Cloned, clone3, mount_idmap, pidfd_send_signal};
 use crate::systemd::Scope;
-use crate::teardown;
+use crate::teardown::{self, First};
 use nix::sched::CloneFlags;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -94,7 +94,7 @@ pub struct Container {
     pidfd: OwnedFd,
     own_pid_namespace: bool,
     ready: bool,
-    spec: Spec,
+    spec: Box<Spec>,
     console_socket: Option<PathBuf>,
     terminal: Option<Relay>,
     has_hooks: bool,
@@ -108,11 +108,12 @@ pub struct Container {
 impl Container {
     /// Creates container `id` from `spec`: everything is made, and its program waits for [`Container::start`].
     ///
-    /// The caller must have one thread only. On failure nothing is left behind.
+    /// The caller must have one thread only. On failure nothing is left behind. A spec is large: where it lies is passed on, so that the
+    /// stack does not grow by a copy of it with each call.
     pub fn create(
         store: &Store,
         id: &ContainerId,
-        spec: Spec,
+        spec: Box<Spec>,
         options: &CreateOptions,
     ) -> Result<Self> {
         Self::create_in(store, id, spec, options, None)
@@ -122,15 +123,16 @@ impl Container {
     pub(crate) fn create_in(
         store: &Store,
         id: &ContainerId,
-        spec: Spec,
+        mut spec: Box<Spec>,
         options: &CreateOptions,
         existing: Option<LockedFolder>,
     ) -> Result<Self> {
-        let mut own_spec = with_default_devices(spec);
+        add_default_devices(&mut spec);
         if existing.is_none() {
-            notify::announce(&mut own_spec);
+            notify::announce(&mut spec);
         }
-        let spec = &own_spec;
+        let own_spec = spec;
+        let spec = &*own_spec;
         let folder = store.folder(id);
         let bundle = options.bundle.clone().unwrap_or_else(|| folder.clone());
         let network = requested_network(spec)?;
@@ -228,7 +230,9 @@ impl Container {
             }
         }
         self.state.status = Status::Running;
-        if let Some(folder) = &self.folder {
+        // What has ended by now runs no more: its end is what is written next.
+        let is_running = self.reap(WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)?.is_none();
+        if let (Some(folder), true) = (&self.folder, is_running) {
             self.state.write(folder.path())?;
         }
         // From here on others may signal and remove the container.
@@ -386,7 +390,7 @@ impl Container {
             Err(error) => return Err(error),
         };
         if self.state.remove {
-            teardown::remove(&self.store, &self.id, folder)?;
+            teardown::remove(&self.store, &self.id, folder, First::Reaped)?;
             run_late_hooks(&self.spec, "poststop", || OciState {
                 status: "stopped",
                 pid: 0,
@@ -394,7 +398,8 @@ impl Container {
             });
             return Ok(());
         }
-        let released = teardown::release(&self.store, &self.id, folder.path()).map(drop);
+        let released =
+            teardown::release(&self.store, &self.id, folder.path(), First::Reaped).map(drop);
         // Others may have changed it meanwhile: its name, or whether it is to be started again.
         let mut state = State::read(folder.path())?.unwrap_or(self.state);
         state.status = Status::Stopped;
@@ -412,10 +417,10 @@ impl Container {
 /// gc.
 fn give_up(store: &Store, id: &ContainerId, folder: LockedFolder, state: &mut State, again: bool) {
     if !again {
-        let _ = teardown::remove(store, id, folder);
+        let _ = teardown::remove(store, id, folder, First::Unknown);
         return;
     }
-    let _ = teardown::release(store, id, folder.path());
+    let _ = teardown::release(store, id, folder.path(), First::Unknown);
     state.status = Status::Stopped;
     state.pid = 0;
     state.exit_code = Some(OWN_FAILURE);
@@ -485,7 +490,7 @@ struct Creation<'a> {
 }
 
 impl Creation<'_> {
-    fn run(mut self, spec: Spec, folder: LockedFolder) -> Result<Container> {
+    fn run(mut self, spec: Box<Spec>, folder: LockedFolder) -> Result<Container> {
         let mut process = None;
         match self.make(&spec, &folder, &mut process) {
             Ok(()) => {}
@@ -939,9 +944,9 @@ pub(crate) fn oci_state_of(spec: &Spec, id: &ContainerId, bundle: &Path) -> OciS
     }
 }
 
-/// A spec whose device rules allow what every container has (runtime-spec, "Default Devices"): a spec that denies all
-/// devices means all others.
-pub(crate) fn with_default_devices(mut spec: Spec) -> Spec {
+/// Device rules that allow what every container has (runtime-spec, "Default Devices"): a spec that denies all devices means
+/// all others.
+pub(crate) fn add_default_devices(spec: &mut Spec) {
     let resources = spec.linux_mut().as_mut().and_then(|linux| linux.resources_mut().as_mut());
     if let Some(rules) = resources.and_then(|resources| resources.devices_mut().as_mut())
         && !rules.is_empty()
@@ -952,7 +957,6 @@ pub(crate) fn with_default_devices(mut spec: Spec) -> Spec {
             .collect();
         rules.extend(missing);
     }
-    spec
 }
 
 /// What the specification calls the state of a container, now.
@@ -993,7 +997,7 @@ pub(crate) fn run_late_hooks(spec: &Spec, kind: &str, state: impl FnOnce() -> Oc
 }
 
 /// The spec of a container, as it was created.
-pub(crate) fn stored_spec(folder: &Path) -> Result<Spec> {
+pub(crate) fn stored_spec(folder: &Path) -> Result<Box<Spec>> {
     let path = folder.join(CONFIG);
     let bytes = std::fs::read(&path).tried("read", &path)?;
     serde_json::from_slice(&bytes).map_err(|why| Error::Malformed { path, why })
@@ -1054,7 +1058,7 @@ fn follow_start(socket: &Socket, folder: &Path, state: &State) -> Result<()> {
         match socket.receive().tried("read from", "the container's first process")? {
             Some((Message::Failed(report), _)) => return Err(failure(report)),
             Some((Message::Listener, Some(fd))) => {
-                hand_over(&stored_spec(folder)?, &oci_state(state), fd.as_fd())?;
+                hand_over(&*stored_spec(folder)?, &oci_state(state), fd.as_fd())?;
             }
             Some(_) => {}
             None => return Ok(()),
@@ -1102,7 +1106,7 @@ pub(crate) fn failure(report: Report) -> Error {
 }
 
 /// The spec that container `id` was made from.
-pub fn spec_of(store: &Store, id: &ContainerId) -> Result<Spec> {
+pub fn spec_of(store: &Store, id: &ContainerId) -> Result<Box<Spec>> {
     store.state(id)?;
     stored_spec(&store.folder(id))
 }

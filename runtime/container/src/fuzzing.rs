@@ -2,7 +2,7 @@
 //! (`tests/fuzz`) and for the short run of the unit tests. Nothing here may panic, whatever the bytes are.
 
 use crate::cgroup::{Cgroups, Hierarchies};
-use crate::container::{cgroup_path, oci_state_of, requested_network, with_default_devices};
+use crate::container::{add_default_devices, cgroup_path, oci_state_of, requested_network};
 use crate::id::ContainerId;
 use crate::id_maps;
 use crate::network::{self, Details, NetworkOptions, NetworkRequest, Subnet};
@@ -16,8 +16,8 @@ use std::path::Path;
 
 /// `config.json`: all that happens before the first thing is made. `bundle` has a folder `rootfs`.
 pub fn config(bytes: &[u8], bundle: &Path) {
-    let Ok(spec) = serde_json::from_slice::<Spec>(bytes) else { return };
-    let spec = with_default_devices(spec);
+    let Ok(mut spec) = serde_json::from_slice::<Spec>(bytes) else { return };
+    add_default_devices(&mut spec);
     let id = ContainerId::new("fuzz").expect("it is a name");
     let network = requested_network(&spec);
     let _ = Details::of(&spec);

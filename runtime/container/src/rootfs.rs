@@ -18,9 +18,11 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::MountAttrFlags;
 use std::cell::OnceCell;
-use std::ffi::{CString, OsStr};
+use std::collections::VecDeque;
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 /// What `/sys/fs/cgroup` shows inside.
@@ -117,32 +119,17 @@ impl Root {
             Err(Errno::NOENT) => {}
             result => return result,
         }
-        let mut current = self.open(Path::new("/"), ResolveFlags::empty())?;
-        let mut so_far = PathBuf::from("/");
-        for component in path.components() {
-            match component {
-                Component::Normal(name) => {
-                    so_far.push(name);
-                    current = match self.open(&so_far, extra) {
-                        Err(Errno::NOENT) => {
-                            match rustix::fs::mkdirat(current.as_fd(), name, 0o755.into()) {
-                                // EEXIST: somebody else made it, or a dangling symlink lies there.
-                                Ok(()) | Err(Errno::EXIST) => {}
-                                Err(error) => return Err(error),
-                            }
-                            self.open(&so_far, extra | ResolveFlags::NO_SYMLINKS)?
-                        }
-                        result => result?,
-                    };
-                }
-                Component::ParentDir => {
-                    so_far.pop();
-                    current = self.open(&so_far, extra)?;
-                }
-                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-            }
+        // Most often the last name alone is missing.
+        if let (Some(folder), Some(name)) = (path.parent(), path.file_name())
+            && let Ok(folder) = self.open(folder, extra)
+            && rustix::fs::mkdirat(folder.as_fd(), name, 0o755.into()).is_ok()
+        {
+            return open_in(folder.as_fd(), name);
         }
-        Ok(current)
+        match self.missing(path, extra)? {
+            (folder, None) => Ok(folder),
+            (folder, Some(name)) => make_folder(folder.as_fd(), &name),
+        }
     }
 
     /// Opens the file `path`, making an empty one where nothing is.
@@ -151,10 +138,59 @@ impl Root {
             Err(Errno::NOENT) => {}
             result => return result,
         }
-        let (folder, name) = self.parent(path)?;
+        let (folder, name) = self.missing(path, ResolveFlags::empty())?;
+        let name = name.ok_or(Errno::ISDIR)?;
         let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-        drop(rustix::fs::openat(folder.as_fd(), name, flags, 0o644.into())?);
-        self.open(path, ResolveFlags::NO_SYMLINKS)
+        drop(rustix::fs::openat(folder.as_fd(), &name, flags, 0o644.into())?);
+        open_in(folder.as_fd(), &name)
+    }
+
+    /// Where `path`, which is not there, is to be made: a folder, and the name in it; no name where the path leads to a
+    /// folder after all.
+    ///
+    /// It is walked name by name, each from the folder before it, as `path_resolution(7)` has it: links are followed, those
+    /// that lead nowhere too (`/etc/resolv.conf` of many images), and folders on the way are made. `..` at the root stays there, and an
+    /// absolute link begins there.
+    fn missing(
+        &self,
+        path: &Path,
+        extra: ResolveFlags,
+    ) -> rustix::io::Result<(OwnedFd, Option<OsString>)> {
+        let mut folders = vec![self.open(Path::new("/"), ResolveFlags::empty())?];
+        let mut rest: VecDeque<OsString> = names(path).collect();
+        let mut links = 0;
+        while let Some(name) = rest.pop_front() {
+            if name == ".." {
+                folders.truncate((folders.len() - 1).max(1));
+                continue;
+            }
+            let folder = folders.last().expect("the root stays").as_fd();
+            match rustix::fs::readlinkat(folder, &name, Vec::new()) {
+                Ok(target) => {
+                    links += 1;
+                    if links > MAX_LINKS || extra.contains(ResolveFlags::NO_SYMLINKS) {
+                        return Err(Errno::LOOP);
+                    }
+                    let target = Path::new(OsStr::from_bytes(target.as_bytes()));
+                    if target.is_absolute() {
+                        folders.truncate(1);
+                    }
+                    for name in names(target).collect::<Vec<_>>().into_iter().rev() {
+                        rest.push_front(name);
+                    }
+                }
+                // It is there and no link, or it is not there.
+                Err(Errno::INVAL | Errno::NOENT) if rest.is_empty() => {
+                    return Ok((folders.pop().expect("the root stays"), Some(name)));
+                }
+                Err(Errno::INVAL | Errno::NOENT) => {
+                    let next = make_folder(folder, &name)?;
+                    folders.push(next);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((folders.pop().expect("the root stays"), None))
     }
 
     /// The folder that holds `path`, made if missing, and the last name.
@@ -162,6 +198,33 @@ impl Root {
         let name = path.file_name().ok_or(Errno::INVAL)?;
         let folder = path.parent().unwrap_or(Path::new("/"));
         Ok((self.ensure_folder(folder, ResolveFlags::empty())?, name))
+    }
+}
+
+/// How many links lead to one file at most (`MAXSYMLINKS`, include/linux/namei.h).
+const MAX_LINKS: u32 = 40;
+
+/// The names of a path, `..` among them.
+fn names(path: &Path) -> impl Iterator<Item = OsString> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    })
+}
+
+/// Opens what is called `name` in `folder`, and is no link.
+fn open_in(folder: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(folder, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+}
+
+/// Makes a folder, unless there is one, and opens it.
+fn make_folder(folder: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    match rustix::fs::mkdirat(folder, name, 0o755.into()) {
+        // What else lies there is found out by what is done with it.
+        Ok(()) | Err(Errno::EXIST) => open_in(folder, name),
+        Err(error) => Err(error),
     }
 }
 
@@ -661,5 +724,88 @@ fn move_root(root: &Root) -> Result<(), Failure> {
 impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    /// What is made for `path` in a root where `link` leads to `target`.
+    fn made(link: &str, target: &str, path: &str, is_file: bool) -> Result<Vec<String>, Errno> {
+        let place = tempfile::tempdir().unwrap();
+        let top = place.path().join("root");
+        fs::create_dir_all(top.join("var")).unwrap();
+        fs::create_dir(top.join("run")).unwrap();
+        symlink(target, top.join(link)).unwrap();
+        let open = |path: &Path| fs::File::open(path).unwrap().into();
+        let root = Root { fd: open(&top), covers_slash: false, old: open(Path::new("/")) };
+        let path = Path::new(path);
+        let opened = if is_file {
+            root.ensure_file(path)?
+        } else {
+            root.ensure_folder(path, ResolveFlags::empty())?
+        };
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(opened)?.st_mode);
+        assert_eq!(kind == FileType::RegularFile, is_file);
+        let mut found = Vec::new();
+        let mut folders = vec![place.path().to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+                let path = entry.path();
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(path.clone());
+                }
+                let below = path.strip_prefix(place.path()).unwrap().to_str().unwrap().to_owned();
+                if !["root", "root/var", "root/run"].contains(&below.as_str())
+                    && path != top.join(link)
+                {
+                    found.push(below);
+                }
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+
+    #[test]
+    fn what_is_missing_is_made_where_links_lead() {
+        let made = |link, target, path| made(link, target, path, false).unwrap();
+        // As Debian has it, and as Kubernetes mounts its tokens.
+        let token = made("var/run", "/run", "/var/run/secrets/token");
+        assert_eq!(token, ["root/run/secrets", "root/run/secrets/token"]);
+        assert_eq!(made("var/run", "../run", "/var/run/lock"), ["root/run/lock"]);
+        // To what is not there.
+        let lock = made("var/lock", "/run/lock", "/var/lock/one");
+        assert_eq!(lock, ["root/run/lock", "root/run/lock/one"]);
+        assert_eq!(made("var/lock", "/run/lock", "/var/lock"), ["root/run/lock"]);
+        // The parent of where a link leads, not of the link.
+        assert_eq!(made("var/run", "../run", "/var/run/../one"), ["root/one"]);
+        assert_eq!(
+            made("var/run", "../run", "/none/../var/run/one"),
+            ["root/none", "root/run/one"]
+        );
+    }
+
+    #[test]
+    fn a_file_is_made_where_its_link_leads() {
+        let resolv =
+            made("resolv.conf", "../run/systemd/resolve/stub.conf", "/resolv.conf", true).unwrap();
+        let folder = "root/run/systemd";
+        let resolve = format!("{folder}/resolve");
+        assert_eq!(resolv, [folder, &resolve, &format!("{resolve}/stub.conf")]);
+        assert_eq!(made("var/run", "/run", "/var/run/a", true).unwrap(), ["root/run/a"]);
+        assert_eq!(made("var/run", "/run", "/none/..", true), Err(Errno::ISDIR));
+    }
+
+    #[test]
+    fn no_link_leads_out_of_the_root() {
+        let made = |target, path| made("link", target, path, false);
+        assert_eq!(made("../../../../etc2/x", "/link").unwrap(), ["root/etc2", "root/etc2/x"]);
+        assert_eq!(made("/../..", "/link/etc2").unwrap(), ["root/etc2"]);
+        assert_eq!(made("link", "/link"), Err(Errno::LOOP));
+        assert_eq!(made("run/../link", "/link/one"), Err(Errno::LOOP));
     }
 }

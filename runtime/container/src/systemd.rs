@@ -189,6 +189,7 @@ impl Unit {
     }
 
     /// Stops it, which kills what is in it. One that is gone, as with its last process, is stopped.
+    #[inline(never)]
     pub(crate) fn stop(&self) -> Result<()> {
         if !self.manager.is_running() {
             return Ok(());

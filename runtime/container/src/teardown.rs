@@ -8,7 +8,7 @@ use crate::layers;
 use crate::network;
 use crate::signal::SignalNumber;
 use crate::state::{State, Status};
-use crate::store::{Journal, LockedFolder, Store};
+use crate::store::{Journal, JournalNetwork, LockedFolder, Store};
 use crate::syscall::pidfd_send_signal;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use std::os::fd::AsFd;
@@ -35,16 +35,29 @@ impl Failures {
     }
 }
 
+/// What is known of a container's first process when the container goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum First {
+    /// Its end was waited for.
+    Reaped,
+    /// It may live: its state says who it is.
+    Unknown,
+}
+
 /// Releases what a container uses besides its folder: processes, network, cgroups. Gives the journal that said so.
-pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<Journal> {
+pub(crate) fn release(
+    store: &Store,
+    id: &ContainerId,
+    folder: &Path,
+    first: First,
+) -> Result<Journal> {
     let mut failures = Failures::default();
     let journal = Journal::read(folder).unwrap_or_else(|error| {
         failures.note(Err(error));
         Journal::default()
     });
-    let state = State::read(folder).ok().flatten();
-    if let Some(state) = &state {
-        kill_first_process(state);
+    if first == First::Unknown {
+        kill_first_process(folder);
     }
     // Empty ones, the usual case, can be removed at once; the kernel keeps those that hold processes.
     let are_gone = cgroup::remove_empty(&journal.cgroups);
@@ -56,11 +69,7 @@ pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<
         failures.note(scope.stop());
     }
     if let Some(place) = &journal.network {
-        let network = state.and_then(|state| state.network);
-        let written = network.iter().flat_map(|network| [&network.address, &network.address6]);
-        let addresses: Vec<_> =
-            written.flatten().filter_map(|text| text.split('/').next()?.parse().ok()).collect();
-        failures.note(network::release(store, id, place, &addresses));
+        failures.note(release_network(store, id, folder, place));
     }
     if !are_gone {
         failures.note(cgroup::remove(&journal.cgroups));
@@ -72,8 +81,13 @@ pub(crate) fn release(store: &Store, id: &ContainerId, folder: &Path) -> Result<
 
 /// Releases everything and removes the folder; where something could not be released, the folder stays, for
 /// [`gc`] to try again.
-pub(crate) fn remove(store: &Store, id: &ContainerId, folder: LockedFolder) -> Result<()> {
-    remove_writable(&release(store, id, folder.path())?)?;
+pub(crate) fn remove(
+    store: &Store,
+    id: &ContainerId,
+    folder: LockedFolder,
+    first: First,
+) -> Result<()> {
+    remove_writable(&release(store, id, folder.path(), first)?)?;
     folder.remove()
 }
 
@@ -88,7 +102,7 @@ pub(crate) fn remove_thoroughly(
     id: &ContainerId,
     folder: LockedFolder,
 ) -> Result<()> {
-    let journal = release(store, id, folder.path())?;
+    let journal = release(store, id, folder.path(), First::Unknown)?;
     if let Some(place) = &journal.network {
         network::wait_for_end(&place.veth)?;
     }
@@ -96,8 +110,26 @@ pub(crate) fn remove_thoroughly(
     folder.remove()
 }
 
+/// Gives back its place in a network, and its addresses. Not inlined, like all here that few containers have: what is on the stack of
+/// the others' last steps would lie pages deeper.
+#[inline(never)]
+fn release_network(
+    store: &Store,
+    id: &ContainerId,
+    folder: &Path,
+    place: &JournalNetwork,
+) -> Result<()> {
+    let network = State::read(folder).ok().flatten().and_then(|state| state.network);
+    let written = network.iter().flat_map(|network| [&network.address, &network.address6]);
+    let addresses: Vec<_> =
+        written.flatten().filter_map(|text| text.split('/').next()?.parse().ok()).collect();
+    network::release(store, id, place, &addresses)
+}
+
 /// Kills the first process, and with it every process of its pid namespace.
-fn kill_first_process(state: &State) {
+#[inline(never)]
+fn kill_first_process(folder: &Path) {
+    let Ok(Some(state)) = State::read(folder) else { return };
     let Some(pid) = Pid::from_raw(state.pid) else { return };
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
     // Only if the pid is still the container's; the descriptor keeps it from being reused now.

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use terrarium_tests::bundle::Bundle;
 use terrarium_tests::terminal::Terminal;
 use terrarium_tests::{TestBed, eventually, kernel_state, require};
@@ -104,6 +106,33 @@ fn a_program_that_cannot_be_executed_is_told_to_the_engine() {
     assert!(outcome.code == 1 && message.contains("Exec format error"), "{outcome:?}");
     assert_eq!(text.state()["status"], "stopped");
     text.call("delete", &[]).success();
+}
+
+/// As Kubernetes mounts its tokens below `/var/run`, a link in most images, and engines their `resolv.conf` on a link that leads
+/// nowhere.
+#[test]
+fn mount_points_that_are_missing_are_made_where_links_lead() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    for folder in ["var", "run", "etc"] {
+        fs::create_dir_all(bed.rootfs().join(folder)).unwrap();
+    }
+    symlink("/run", bed.rootfs().join("var/run")).unwrap();
+    symlink("../run/systemd/resolve/stub.conf", bed.rootfs().join("etc/resolv.conf")).unwrap();
+    let volume = bed.folder().join("volume");
+    fs::create_dir(&volume).unwrap();
+    fs::write(volume.join("token"), "secret").unwrap();
+    let bundle = Bundle::new(&bed, "links", &["cat", "/run/secrets/kube/token", "/run/one"]);
+    bundle.change(|spec| {
+        let bind = |on: &str, source: &Path| json!({ "destination": on, "type": "bind", "source": source, "options": ["bind", "ro"] });
+        let mounts = spec["mounts"].as_array_mut().unwrap();
+        mounts.push(bind("/var/run/secrets/kube", &volume));
+        mounts.push(bind("/var/run/one", &volume.join("token")));
+        mounts.push(bind("/etc/resolv.conf", &volume.join("token")));
+        spec["process"]["args"].as_array_mut().unwrap().push("/etc/resolv.conf".into());
+    });
+    assert_eq!(bundle.run().success(), "secretsecretsecret");
+    assert!(bed.rootfs().join("run/systemd/resolve/stub.conf").is_file());
 }
 
 #[test]
@@ -266,7 +295,7 @@ fn the_console_socket_gets_the_terminal() {
     // Longer than a socket address can be.
     let folder = bed.folder().join("x".repeat(120));
     fs::create_dir(&folder).expect("the test's folder is writable");
-    let short = std::path::Path::new("/proc/self/fd")
+    let short = Path::new("/proc/self/fd")
         .join(File::open(&folder).map(Box::new).map(Box::leak).unwrap().as_raw_fd().to_string());
     let listener = UnixListener::bind(short.join("s")).unwrap();
     let socket = folder.join("s");

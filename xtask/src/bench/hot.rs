@@ -26,6 +26,12 @@ use crate::workspace::Workspace;
 /// The file, below the workspace.
 const FILE: &str = "runtime/cli/hot.ld";
 
+/// The crates whose code a start executes.
+const HOT_CRATES: [&str; 9] = [
+    "terrarium_cli", "terrarium_container", "serde_json", "oci_spec", "core", "alloc", "std",
+    "nix", "rustix",
+];
+
 /// A function of the program.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Symbol {
@@ -53,9 +59,9 @@ pub fn run(write: bool) -> Result<()> {
             step(command.args(&words[1..]), &mut executed)?;
         }
     }
-    let hot: Vec<&Symbol> = executed.order.iter().filter_map(|at| find(&symbols, *at)).collect();
+    let hot: Vec<&Symbol> = executed.order.iter().flat_map(|at| find(&symbols, *at)).collect();
     let script = script(&hot, &members()?);
-    let count = hot.iter().collect::<BTreeSet<_>>().len();
+    let count = hot.iter().map(|symbol| symbol.start).collect::<BTreeSet<_>>().len();
     println!("{count} functions of {} are executed", symbols.len());
     if write {
         let path = workspace.root.join(FILE);
@@ -85,9 +91,13 @@ fn symbol(line: &str) -> Option<Symbol> {
     is_code.then_some(Symbol { start: number(start)?, size: number(size)?, name: name.to_owned() })
 }
 
-fn find(symbols: &[Symbol], at: u64) -> Option<&Symbol> {
+/// The function that `at` lies in, by all its names: LLVM merges equal functions into one, whose section has the name of one of
+/// them.
+fn find(symbols: &[Symbol], at: u64) -> &[Symbol] {
     let after = symbols.partition_point(|symbol| symbol.start <= at);
-    symbols[..after].last().filter(|symbol| at < symbol.start + symbol.size)
+    let Some(last) = symbols[..after].last() else { return &[] };
+    let first = symbols.partition_point(|symbol| symbol.start < last.start);
+    if at < last.start + last.size { &symbols[first..after] } else { &[] }
 }
 
 /// Addresses of instructions, in the order in which they were executed first.
@@ -161,39 +171,53 @@ fn step(command: &mut Command, executed: &mut Executed) -> Result<()> {
     }
 }
 
-/// Which object of the C library defines a function.
+/// Which object of the C library defines a function: the object, and the pattern for the archive that has it. Of the mathematical
+/// one it is what chooses between variants that is executed.
 fn members() -> Result<BTreeMap<String, String>> {
     let archive = shell::output(Command::new("gcc").arg("--print-file-name=libc.a"))
         .context("find libc.a")?;
-    let text = shell::output(
-        Command::new("nm").args(["--print-file-name", "--defined-only"]).arg(archive.trim()),
-    )?;
-    Ok(text
-        .lines()
-        .filter_map(|line| {
-            let (_, rest) = line.split_once("libc.a:")?;
+    let libc = Path::new(archive.trim());
+    let folder = libc.parent().context("libc.a lies in no folder")?;
+    let mut archives = vec![(libc.to_owned(), "libc.a")];
+    // On Debian libm.a names it, with the version of the C library.
+    for entry in fs::read_dir(folder).context("list the C library's folder")? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("libm-") && name.ends_with(".a") {
+            archives.push((path, "libm-*.a"));
+        }
+    }
+    let mut members = BTreeMap::new();
+    for (path, pattern) in archives {
+        let text = shell::output(
+            Command::new("nm").args(["--print-file-name", "--defined-only"]).arg(&path),
+        )?;
+        members.extend(text.lines().filter_map(|line| {
+            let (_, rest) = line.split_once(".a:")?;
             let (member, rest) = rest.split_once(':')?;
-            Some((rest.rsplit(' ').next()?.to_owned(), member.to_owned()))
-        })
-        .collect())
+            Some((rest.rsplit(' ').next()?.to_owned(), format!("{pattern}:{member}")))
+        }));
+    }
+    Ok(members)
 }
 
 /// The linker script: a section of its own before the others', for what `hot` names, in that order: what one process executes lies
-/// together, whatever the next one does.
+/// together, whatever the next one does. Before it what leads to the C library's variants for this processor.
 fn script(hot: &[&Symbol], members: &BTreeMap<String, String>) -> String {
     let mut laid = BTreeSet::new();
     let mut text = String::from(
         "/* The functions that a container's start executes, side by side: fewer pages are touched.\n   \
-         Made by `cargo xtask bench hot --write`. */\nSECTIONS\n{\n  .text.hot_first :\n  {\n",
+         Made by `cargo xtask bench hot --write`. */\nSECTIONS\n{\n  .text.hot_first :\n  {\n    *(.iplt)\n",
     );
     for symbol in hot {
         let sections = match members.get(&symbol.name) {
-            Some(object) => format!("*libc.a:{object}(.text .text.*)"),
+            Some(object) => format!("*{object}(.text .text.*)"),
             None if symbol.name.starts_with("_R") => {
                 let pattern = pattern(&symbol.name);
                 format!("*(.text.{pattern} .text.unlikely.{pattern})")
             }
-            None => continue,
+            None if symbol.name == "_start" => "*crt1.o(.text)".to_owned(),
+            None => format!("*(.text.{})", symbol.name),
         };
         if !laid.contains(&sections) {
             let _ = writeln!(text, "    {sections}");
@@ -201,6 +225,12 @@ fn script(hot: &[&Symbol], members: &BTreeMap<String, String>) -> String {
         }
     }
     text.push_str("  }\n}\nINSERT BEFORE .text;\n");
+    // What code reads has no names that stay: it lies together by who wrote it, and what is for netlink, D-Bus or regular expressions apart.
+    text.push_str("SECTIONS\n{\n  .rodata.hot_first :\n  {\n    *libc.a:*(.rodata .rodata.*)\n");
+    for name in HOT_CRATES {
+        let _ = writeln!(text, "    *.{name}.*(.rodata .rodata.*)");
+    }
+    text.push_str("  }\n}\nINSERT BEFORE .rodata;\n");
     text
 }
 
@@ -246,20 +276,23 @@ mod tests {
         let line = |text| symbol(text).unwrap();
         let symbols = vec![
             line("0000000000001000 0000000000000010 t _RNvCslNYArtu3iFV_1a"),
+            line("0000000000001000 0000000000000010 t _RNvCslNYArtu3iFV_1b"),
             line("0000000000002000 0000000000000010 t _RNvCsgEmfK2I1SDS_1a"),
             line("0000000000003000 0000000000000010 t terrarium_entry"),
             line("0000000000004000 0000000000000010 T malloc"),
         ];
         assert_eq!(symbol("0000000000001000 t no_size"), None);
-        assert_eq!(find(&symbols, 0x100f), Some(&symbols[0]));
-        assert_eq!(find(&symbols, 0x1010), None);
-        let hot = [&symbols[2], &symbols[3], &symbols[0], &symbols[1], &symbols[3]];
-        let members = [("malloc".to_owned(), "malloc.o".to_owned())].into();
+        assert_eq!(find(&symbols, 0x100f), &symbols[..2]);
+        assert_eq!(find(&symbols, 0x1010), []);
+        let hot = [&symbols[3], &symbols[4], &symbols[0], &symbols[1], &symbols[2], &symbols[4]];
+        let members = [("malloc".to_owned(), "libc.a:malloc.o".to_owned())].into();
         let script = script(&hot, &members);
         let lines: Vec<&str> = script.lines().filter(|line| line.contains("(.text")).collect();
         let expected = [
+            "    *(.text.terrarium_entry)",
             "    *libc.a:malloc.o(.text .text.*)",
             "    *(.text._RNvCs*_1a .text.unlikely._RNvCs*_1a)",
+            "    *(.text._RNvCs*_1b .text.unlikely._RNvCs*_1b)",
         ];
         assert_eq!(lines, expected, "{script}");
     }

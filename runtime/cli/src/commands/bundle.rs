@@ -34,7 +34,7 @@ pub struct BundleArgs {
 
 impl BundleArgs {
     /// Reads the bundle's spec.
-    pub fn spec(&self) -> anyhow::Result<(PathBuf, OciSpec)> {
+    pub fn spec(&self) -> anyhow::Result<(PathBuf, Box<OciSpec>)> {
         let bundle = self.bundle.as_deref().unwrap_or(Path::new("."));
         let bundle =
             bundle.canonicalize().with_context(|| format!("find bundle: {}", bundle.display()))?;

@@ -582,7 +582,7 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
         args.audit.observatory().map(|asked| Explanation::begin(format, asked, id.as_str()))
     };
     let mut explanation = args.explain.map(explain).transpose()?;
-    let mut container = Container::create(&store, &id, spec, &options)?;
+    let mut container = Container::create(&store, &id, Box::new(spec), &options)?;
     if let Some(path) = &args.bundle.pid_file {
         container.write_pid_file(path)?;
     }
