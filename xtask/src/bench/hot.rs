@@ -183,7 +183,7 @@ fn members() -> Result<BTreeMap<String, String>> {
     for entry in fs::read_dir(folder).context("list the C library's folder")? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if name.starts_with("libm-") && name.ends_with(".a") {
+        if name.strip_prefix("libm-").and_then(|rest| rest.strip_suffix(".a")).is_some() {
             archives.push((path, "libm-*.a"));
         }
     }
