@@ -233,6 +233,9 @@ impl Container {
         // What has ended by now runs no more: its end is what is written next.
         let is_running = self.reap(WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT)?.is_none();
         if let (Some(folder), true) = (&self.folder, is_running) {
+            if self.state.pid_start_ticks == 0 {
+                look_at_first_process(&mut self.state);
+            }
             self.state.write(folder.path())?;
         }
         // From here on others may signal and remove the container.
@@ -411,6 +414,12 @@ impl Container {
     }
 }
 
+/// What is remembered of the first process, besides its pid.
+fn look_at_first_process(state: &mut State) {
+    state.pid_start_ticks = process_stat(state.pid).map_or(0, |stat| stat.start_ticks);
+    state.namespaces = namespaces::inodes(state.pid);
+}
+
 /// Takes away what was made for a container that could not be started. One that had run before stays, stopped.
 ///
 /// Failures are not told: the first error is what the user needs, and what could not be removed stays in the journal for
@@ -587,9 +596,22 @@ impl Creation<'_> {
         }
         drop(keeper);
         self.state.pid = first.pid;
-        self.state.pid_start_ticks = process_stat(first.pid).map_or(0, |stat| stat.start_ticks);
-        self.state.namespaces = namespaces::inodes(first.pid);
+        if self.is_told_once(spec) {
+            return Ok(());
+        }
+        look_at_first_process(&mut self.state);
         self.state.write(folder)
+    }
+
+    /// Whether the state is written with the first process's pid only when its program runs, and not before, too. Nobody needs
+    /// it before who cannot do without: hooks are told it; after a crash of this process the kernel kills the first process, or `gc` does by
+    /// its cgroups; and what it had is nobody's to know when it goes with its state.
+    fn is_told_once(&self, spec: &Spec) -> bool {
+        self.options.supervised
+            && self.options.remove
+            && !self.state.cgroups.is_empty()
+            && spec.hooks().is_none()
+            && !self.plan.namespaces.has_user_namespace()
     }
 
     /// Gets an address on the bridge, which is made if need be, and writes the files that tell the container of it.
