@@ -1,13 +1,14 @@
 //! Device nodes in `/dev`, and what a container may do with devices.
 
 use crate::init::{Failure, Step};
-use crate::mount::{attach, clone_tree};
+use crate::mount::{attach, change_mount, clone_tree};
 use crate::rootfs::Root;
+use crate::syscall::MountChange;
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Uid, makedev};
 use rustix::io::Errno;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// A device node.
@@ -158,7 +159,40 @@ fn bind_node(folder: BorrowedFd<'_>, name: &OsStr, device: &Device) -> Result<()
     )
     .step("open", on)?;
     let node = clone_tree(CWD, on, false).step("bind the host's device", on)?;
-    attach(node.as_fd(), target.as_fd()).step("bind on", on)
+    attach(node.as_fd(), target.as_fd()).step("bind on", on)?;
+    // The host's root may be a user of the container's.
+    change_mount(node.as_fd(), MountChange::READ_ONLY).step("make read-only", on)
+}
+
+/// Standard descriptors that are the host's `/dev/null` (a detached container's input, what engines give) become the container's own:
+/// by fchmod(2) root inside could take the host's users' right to it. They stay where the container has none.
+pub(crate) fn use_own_null() {
+    let is_null = |fd: BorrowedFd<'_>| {
+        rustix::fs::fstat(fd).is_ok_and(|stat| {
+            FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice
+                && stat.st_rdev == makedev(1, 3)
+        })
+    };
+    let standard = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    let are_null = standard.map(is_null);
+    if are_null == [false; 3] {
+        return;
+    }
+    // A program of the container's may have put anything there; opened so, nothing waits for anybody.
+    let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let Ok(own) = rustix::fs::open(c"/dev/null", flags, Mode::empty()) else { return };
+    if !is_null(own.as_fd()) {
+        return;
+    }
+    let replace: [fn(&OwnedFd) -> rustix::io::Result<()>; 3] = [
+        |own| rustix::stdio::dup2_stdin(own),
+        |own| rustix::stdio::dup2_stdout(own),
+        |own| rustix::stdio::dup2_stderr(own),
+    ];
+    for (replace, _) in replace.into_iter().zip(are_null).filter(|(_, is_null)| *is_null) {
+        // It cannot fail: both are open.
+        let _ = replace(&own);
+    }
 }
 
 /// What makes the same nodes in a shell, below `root`.

@@ -3,6 +3,7 @@
 use crate::attributes::Attributes;
 use crate::capabilities::Sets;
 use crate::console::TerminalPlan;
+use crate::devices;
 use crate::explain;
 use crate::hooks::{self, InitHooks, OciState};
 use crate::lsm::{Labels, OpenLabels};
@@ -493,6 +494,7 @@ pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<Vec<
         let home = format!("HOME={}", crate::user::home_of(process.uid));
         env.extend(CString::new(home));
     }
+    devices::use_own_null();
     process.attributes.apply()?;
     if !process.no_new_privileges {
         // Without no_new_privs a filter may be loaded by CAP_SYS_ADMIN only, which goes away below.

@@ -313,7 +313,7 @@ pub(crate) fn restrict(root: &Root, plan: &RootPlan) -> Result<(), Failure> {
     mask(root, &plan.masked)?;
     if !plan.masked.is_empty() {
         let command =
-            |path: &PathBuf| format!("mount --bind /dev/null {}", below(&plan.path, path));
+            |path: &PathBuf| format!("mount -o bind,ro /dev/null {}", below(&plan.path, path));
         timer.note("mask", || plan.masked.iter().map(command).collect::<Vec<_>>().join("; "));
     }
     let timer = explain::timer();
@@ -571,8 +571,8 @@ fn cgroups(root: &Root, mount: &Mount, view: &CgroupView) -> Result<(), Failure>
 
 /// Hides `paths`: a file under the host's /dev/null, a folder under an empty read-only tmpfs.
 fn mask(root: &Root, paths: &[PathBuf]) -> Result<(), Failure> {
-    // One empty folder serves all.
-    let empty = OnceCell::new();
+    // One empty folder serves all, and one node.
+    let (empty, null) = (OnceCell::new(), OnceCell::new());
     for path in paths {
         let target = match root.open(path, ResolveFlags::empty()) {
             Ok(target) => target,
@@ -584,7 +584,7 @@ fn mask(root: &Root, paths: &[PathBuf]) -> Result<(), Failure> {
         if FileType::from_raw_mode(mode) != FileType::Directory {
             // The host's node, not the container's: an image could have put anything at /dev/null
             // (CVE-2025-31133).
-            mask_file(target.as_fd()).step("mask", path.as_path())?;
+            mask_file(root, path, target.as_fd(), &null).step("mask", path.as_path())?;
             continue;
         }
         mask_folder(target.as_fd(), &empty).step("mask", path.as_path())?;
@@ -592,13 +592,30 @@ fn mask(root: &Root, paths: &[PathBuf]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn mask_file(target: BorrowedFd<'_>) -> io::Result<()> {
+/// Read-only, for the node is the host's: whoever is root inside could take everybody's right to write to it.
+fn mask_file(
+    root: &Root,
+    path: &Path,
+    target: BorrowedFd<'_>,
+    null: &OnceCell<OwnedFd>,
+) -> io::Result<()> {
+    if let Some(null) = null.get() {
+        let copy = clone_tree(null.as_fd(), c"", false)?;
+        return Ok(attach(copy.as_fd(), target)?);
+    }
     match clone_tree(CWD, c"/dev/null", false) {
-        Ok(null) => Ok(attach(null.as_fd(), target)?),
+        Ok(new) => {
+            attach(new.as_fd(), target)?;
+            change_mount(new.as_fd(), MountChange::READ_ONLY)?;
+            let _ = null.set(new);
+            Ok(())
+        }
         Err(Errno::NOSYS) => {
             let none: Option<&str> = None;
             nix::mount::mount(Some("/dev/null"), &fd_path(target), none, MsFlags::MS_BIND, none)?;
-            Ok(())
+            // The descriptor is of what lies below it.
+            let new = root.open(path, ResolveFlags::empty())?;
+            change_mount(new.as_fd(), MountChange::READ_ONLY)
         }
         Err(error) => Err(error.into()),
     }
@@ -636,10 +653,7 @@ fn make_readonly(root: &Root, path: &Path) -> Result<(), Failure> {
         Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => return Ok(()),
         Err(error) => return Err(error).step("open to make read-only", path),
     };
-    let change = MountChange {
-        set: u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
-        ..MountChange::default()
-    };
+    let change = MountChange::READ_ONLY;
     match clone_tree(target.as_fd(), c"", true) {
         Ok(copy) => {
             let all = MountChange { recursive: true, ..change };

@@ -99,6 +99,10 @@ pub(crate) struct MountChange {
 }
 
 impl MountChange {
+    /// Nothing is written through this mount any more. Nodes of devices are opened for writing all the same; their modes and owners stay.
+    pub(crate) const READ_ONLY: Self =
+        Self { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, recursive: false };
+
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
         self.set == 0 && self.clear == 0 && self.propagation == 0

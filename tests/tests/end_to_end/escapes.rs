@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::process::Command;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use terrarium_tests::bundle::Bundle;
-use terrarium_tests::{Outcome, TestBed, binaries, eventually, require};
+use terrarium_tests::{Outcome, TestBed, binaries, eventually, require, turn};
 
 /// `terrarium run` with descriptors of the host left open by whoever calls it: 3 is the host's root, 9 a file.
 fn run_with_open_descriptors(bed: &TestBed, bundle: &Bundle<'_>) -> Outcome {
@@ -273,6 +273,58 @@ fn the_default_rights_do_not_reach_the_host() {
     let lines: Vec<_> = outcome.lines().collect();
     assert_eq!(lines, [format!("CapInh:\t{none}"), format!("CapAmb:\t{none}"), "0".to_owned()]);
     bundle.call("delete", &["--force"]).success();
+}
+
+/// What hides a file is the host's own `/dev/null`, and so are the devices of a container with a user namespace: root inside, who is
+/// the host's root there, could take everybody's right to use them.
+#[test]
+fn modes_and_owners_of_the_hosts_devices_stay() {
+    require!(Root, Program("busybox"));
+    // It maps the host's ids, as no other container should beside those whose findings are counted.
+    let _turn = turn::take();
+    let bed = TestBed::new();
+    let changes = ["busybox chmod 1666", "busybox chown 0:0", "busybox touch -c"];
+    let script = |path: &str| {
+        let tried = changes.map(|change| format!("{change} {path} 2>/dev/null && echo {change}; "));
+        // They can be used as before.
+        format!("{}echo x > {path} && echo y >> {path} && cat {path} && echo end", tried.concat())
+    };
+    // The sticky bit means nothing on a device; it is taken back should it ever get there.
+    let null = || {
+        let about = fs::metadata("/dev/null").expect("it is there");
+        let mode = about.mode();
+        if mode & 0o1000 != 0 {
+            fs::set_permissions("/dev/null", fs::Permissions::from_mode(mode & !0o1000)).unwrap();
+        }
+        (mode, about.uid(), about.gid())
+    };
+    let before = null();
+    assert_eq!(before.0 & 0o7777, 0o666);
+    let masked = Bundle::new(&bed, "masked", &["sh", "-c", &script("/proc/timer_list")]);
+    assert_eq!(masked.run().success(), "end\n");
+    let mapped = Bundle::new(&bed, "mapped", &["sh", "-c", &script("/dev/null")]);
+    mapped.change(|spec| {
+        spec["linux"]["namespaces"].as_array_mut().expect("a list").push(json!({ "type": "user" }));
+        for ids in ["uidMappings", "gidMappings"] {
+            spec["linux"][ids] = json!([{ "containerID": 0, "hostID": 0, "size": 1000 }]);
+        }
+    });
+    assert_eq!(mapped.run().success(), "end\n");
+    assert_eq!(null(), before);
+    // What a process has as its input, of a detached container and of exec.
+    let waits = "busybox chmod 1666 /proc/self/fd/0 && echo up; exec sleep 1000";
+    let id = bed.unique("detached");
+    let mut command = bed.terrarium();
+    command.args(["run", "--detach", "--name", &id]).arg(bed.rootfs()).args(["sh", "-c", waits]);
+    bed.finish(&mut command).success();
+    eventually("the program is up", || {
+        let said = bed.finish(bed.terrarium().args(["logs", &id])).stdout;
+        if said == "up\n" { Ok(()) } else { Err(said) }
+    });
+    let chmod = ["exec", &id, "busybox", "chmod", "1666", "/proc/self/fd/0"];
+    bed.finish(bed.terrarium().args(chmod).stdin(Stdio::null())).success();
+    assert_eq!(null(), before);
+    bed.finish(bed.terrarium().args(["delete", "--force", &id])).success();
 }
 
 /// CVE-2022-0492: who may make user namespaces makes one, mounts cgroup v1 in it and has the kernel run a program.
