@@ -310,6 +310,8 @@ fn set_up_and_execute(
         let master = crate::console::open(terminal, Some(&root))?;
         tell(socket, &Message::Terminal, Some(&master))?;
     }
+    // By root, and before the root filesystem is read-only. Where it cannot be made, entering it says so.
+    let _ = rootfs::make_working_folder(&root, &plan.process.cwd);
     rootfs::restrict(&root, &plan.root)?;
     if plan.hooks.stop_before_pivot() {
         tell(socket, &Message::Mounted, None)?;
@@ -571,13 +573,12 @@ fn load_filter(process: &ProcessPlan, socket: &Socket) -> Result<(), Failure> {
 
 /// Enters the working folder, as the user that will work there.
 fn enter_cwd(cwd: &Path) -> Result<(), Failure> {
-    match rustix::process::chdir(cwd) {
-        Err(rustix::io::Errno::NOENT) => {
-            std::fs::create_dir_all(cwd).step("make working folder", cwd)?;
-            rustix::process::chdir(cwd).step("enter working folder", cwd)?;
-        }
-        result => result.step("enter working folder", cwd)?,
-    }
+    let entered = rustix::process::chdir(cwd);
+    let hint = match entered {
+        Err(rustix::io::Errno::NOENT) => "make it first, or name another; exec makes none",
+        _ => "",
+    };
+    entered.step_hint("enter working folder", cwd, hint)?;
     // A working folder reached through a leaked descriptor lies outside the root (CVE-2024-21626); the kernel
     // then has no absolute path for it.
     match rustix::process::getcwd(Vec::new()) {

@@ -252,11 +252,10 @@ impl Mount {
             let Some(source) = mount.source() else {
                 return refuse("", "a bind mount needs a source");
             };
-            if let Some(option) = options.first() {
-                let name = match option {
-                    FsOption::Flag(name) | FsOption::Value(name, _) => name.to_string_lossy(),
-                };
-                return refuse(&name, "unknown mount option");
+            for option in &options {
+                // As with the other runtimes; it may be of tomorrow.
+                let on = destination.display();
+                eprintln!("terrarium: warning: mount on {on}: unknown option of a bind: {option}");
             }
             Kind::Bind { source: bundle.join(source), recursive }
         } else if typ == "cgroup" || typ == "cgroup2" {

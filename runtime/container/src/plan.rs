@@ -61,7 +61,7 @@ pub(crate) fn plan(spec: &Spec, context: &PlanContext<'_>) -> Result<InitPlan> {
         root: root(spec, linux, &namespaces, context)?,
         hostname: spec.hostname().clone(),
         domainname: spec.domainname().clone(),
-        sysctl: sysctl(linux, &namespaces)?,
+        sysctl: sysctl(spec, linux, &namespaces)?,
         wants_netlink: context.wants_netlink,
         dies_with_runtime: context.dies_with_runtime,
         process: program(process, linux)?,
@@ -180,7 +180,11 @@ fn complete_idmap(mount: &mut Mount, linux: &Linux) -> Result<()> {
 }
 
 /// Kernel parameters that belong to a namespace: others would change the host.
-fn sysctl(linux: &Linux, namespaces: &NamespacePlan) -> Result<Vec<(PathBuf, String)>> {
+fn sysctl(
+    spec: &Spec,
+    linux: &Linux,
+    namespaces: &NamespacePlan,
+) -> Result<Vec<(PathBuf, String)>> {
     const IPC: [&str; 9] = [
         "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
         "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced", "fs.mqueue.",
@@ -206,6 +210,14 @@ fn sysctl(linux: &Linux, namespaces: &NamespacePlan) -> Result<Vec<(PathBuf, Str
                 key,
                 "only parameters of a namespace that the container does not share with the host can be set",
             ));
+        }
+        let is_said = match key_dots.as_str() {
+            "kernel.hostname" => spec.hostname().is_some(),
+            "kernel.domainname" => spec.domainname().is_some(),
+            _ => false,
+        };
+        if is_said {
+            return Err(Error::invalid("sysctl", key, "the spec has a field of that name, too"));
         }
         // An interface name with a dot is written with slashes between the other parts.
         let path = if key.contains('/') { key.clone() } else { key.replace('.', "/") };

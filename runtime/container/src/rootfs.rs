@@ -307,6 +307,14 @@ pub(crate) fn enter(
     Ok(root)
 }
 
+/// Makes the working folder, where it is missing.
+pub(crate) fn make_working_folder(root: &Root, cwd: &Path) -> rustix::io::Result<()> {
+    if cwd == Path::new("/") {
+        return Ok(());
+    }
+    root.ensure_folder(cwd, ResolveFlags::empty()).map(drop)
+}
+
 /// Hides and protects what the spec wants hidden and protected. After everything that writes there.
 pub(crate) fn restrict(root: &Root, plan: &RootPlan) -> Result<(), Failure> {
     let timer = explain::timer();

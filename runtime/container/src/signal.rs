@@ -11,6 +11,8 @@ pub struct SignalNumber(i32);
 impl SignalNumber {
     /// SIGKILL
     pub const KILL: Self = Self(libc::SIGKILL);
+    /// None: nothing is sent, and whether it could be is told (kill(2)).
+    pub const NONE: Self = Self(0);
     /// SIGTERM
     pub const TERM: Self = Self(libc::SIGTERM);
 

@@ -135,6 +135,47 @@ fn mount_points_that_are_missing_are_made_where_links_lead() {
     assert!(bed.rootfs().join("run/systemd/resolve/stub.conf").is_file());
 }
 
+/// Where runc and crun agree, so does terrarium.
+#[test]
+fn what_the_other_runtimes_agree_on_is_so_here() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    // A working folder that is missing is made by root, also where the root filesystem is read-only afterwards.
+    let folder = Bundle::new(&bed, "folder", &["pwd"]);
+    folder.change(|spec| {
+        spec["process"]["cwd"] = json!("/new/folder");
+        spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+        spec["root"]["readonly"] = json!(true);
+    });
+    assert_eq!(folder.run().success(), "/new/folder\n");
+    // What the kernel would not read is no error, but told.
+    let bind = Bundle::new(&bed, "bind", &["test", "-d", "/volume"]);
+    bind.change(|spec| {
+        let options = json!(["bind", "frobnicate", "level=9"]);
+        let mount = json!({ "destination": "/volume", "source": "/tmp", "options": options });
+        spec["mounts"].as_array_mut().unwrap().push(mount);
+    });
+    let outcome = bind.run();
+    assert!(outcome.code == 0 && outcome.stderr.contains("frobnicate"), "{outcome:?}");
+    // Two fields that may say different things.
+    let twice = Bundle::new(&bed, "twice", &["true"]);
+    twice.change(|spec| {
+        spec["hostname"] = json!("one");
+        spec["linux"]["sysctl"] = json!({ "kernel.hostname": "other" });
+    });
+    let outcome = twice.run();
+    assert!(outcome.code == 2 && outcome.stderr.contains("kernel.hostname"), "{outcome:?}");
+    let running = Bundle::new(&bed, "running", &["sh", "-c", WAIT]);
+    running.create(&[]).success();
+    running.call("start", &[]).success();
+    up(&running);
+    running.call("kill", &["0"]).success();
+    let missing = bed.finish(bed.runtime().args(["exec", "--cwd", "/none", running.id(), "pwd"]));
+    assert!(missing.code != 0 && missing.stderr.contains("/none"), "{missing:?}");
+    running.call("delete", &["--force"]).success();
+    assert_ne!(running.call("kill", &["0"]).code, 0);
+}
+
 #[test]
 fn hooks_run_in_order_and_in_the_right_namespace() {
     require!(Root, Program("busybox"));

@@ -18,14 +18,17 @@ pub struct Args {
     pub(super) regex: bool,
     /// The container
     pub(super) id: String,
-    /// Name or number, such as TERM, SIGUSR1, 9, RTMIN+3
+    /// Name or number, such as TERM, SIGUSR1, 9, RTMIN+3; 0 asks whether it runs
     #[arg(default_value = "TERM")]
     pub(super) signal: String,
 }
 
 /// Runs the command.
 pub fn run(args: &Args, global: &Global) -> anyhow::Result<ExitCode> {
-    let signal = super::usage(SignalNumber::parse(&args.signal))?;
+    let signal = match args.signal.as_str() {
+        "0" => SignalNumber::NONE,
+        text => super::usage(SignalNumber::parse(text))?,
+    };
     let store = Store::open(&global.root)?;
     let kill = |id: &ContainerId| {
         if args.all {
