@@ -603,9 +603,9 @@ impl Creation<'_> {
         self.state.write(folder)
     }
 
-    /// Whether the state is written with the first process's pid only when its program runs, and not before, too. Nobody needs
-    /// it before who cannot do without: hooks are told it; after a crash of this process the kernel kills the first process, or `gc` does by
-    /// its cgroups; and what it had is nobody's to know when it goes with its state.
+    /// Whether the state gets the first process's pid, its start and its namespaces not before its program runs, and never where that has ended
+    /// at once. Hooks may look them up, so there are none; after a crash of this process they are not needed, for the kernel
+    /// kills the first process (PDEATHSIG), or `gc` does by its cgroups; and the state goes with the container.
     fn is_told_once(&self, spec: &Spec) -> bool {
         self.options.supervised
             && self.options.remove
