@@ -1,5 +1,8 @@
 //! The programs under test.
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::statvfs::FsFlags;
+use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -77,4 +80,17 @@ fn cargo(command: &mut Command) {
     command.env_remove("CARGO_ENCODED_RUSTFLAGS").arg("--quiet").current_dir(repository());
     let status = command.status().expect("cargo runs, since it runs this test");
     assert!(status.success(), "{command:?} failed with {status}");
+}
+
+/// The executable of process `pid` can never be written to: it lies on a read-only mount, or, before Linux 5.12, is a copy in
+/// memory that is sealed.
+pub fn assert_sealed(pid: Pid) {
+    let own = format!("/proc/{pid}/exe");
+    let mount = nix::sys::statvfs::statvfs(own.as_str()).expect("it runs");
+    if mount.flags().contains(FsFlags::ST_RDONLY) {
+        return;
+    }
+    let file = std::fs::File::open(&own).expect("it runs");
+    let seals = fcntl(&file, FcntlArg::F_GET_SEALS).unwrap_or(0);
+    assert!(SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_WRITE), "{own}");
 }

@@ -1,10 +1,9 @@
 //! `run --restart`, `--init`, `restart`, `start` and `rename`: the life of a container beyond its first end.
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::statvfs::FsFlags;
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::fs;
-use terrarium_tests::{TestBed, eventually, require};
+use terrarium_tests::{TestBed, binaries, eventually, require};
 
 fn inspect(bed: &TestBed, id: &str) -> Value {
     let text = bed.run(["inspect", id]).success();
@@ -20,15 +19,8 @@ fn detach(bed: &TestBed, id: &str, options: &[&str], script: &str) {
 
 /// CVE-2019-5736: the runtime that makes a container anew cannot be written to by it either.
 fn assert_supervisor_is_sealed(state: &Value) {
-    let own = format!("/proc/{}/exe", state["supervisor_pid"]);
-    let mount = nix::sys::statvfs::statvfs(own.as_str()).expect("it runs");
-    if mount.flags().contains(FsFlags::ST_RDONLY) {
-        return;
-    }
-    // Before Linux 5.12 it is a copy in memory that nobody can change.
-    let file = fs::File::open(&own).expect("it runs");
-    let seals = fcntl(&file, FcntlArg::F_GET_SEALS).unwrap_or(0);
-    assert!(SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_WRITE), "{state}");
+    let pid = state["supervisor_pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    binaries::assert_sealed(Pid::from_raw(pid.expect("it has one")));
 }
 
 #[test]
