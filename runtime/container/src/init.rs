@@ -11,7 +11,7 @@ use crate::namespaces::{Join, NamespacePlan};
 use crate::rootfs::{self, RootPlan};
 use crate::seccomp::{self, SeccompError};
 use crate::sync::{FailureKind, Message, Report, Socket};
-use crate::syscall::{Cloned, clone3_sibling, close_on_exec_from};
+use crate::syscall::{Cloned, clone3_sibling, close_on_exec_from, new_session_keyring};
 use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::resource::Resource;
@@ -149,6 +149,8 @@ pub(crate) struct ProcessPlan {
     pub seccomp: Option<seccomp::Filter>,
     /// Labels of security modules.
     pub labels: Labels,
+    /// Whether it gets a session keyring of its own.
+    pub new_keyring: bool,
 }
 
 /// Descriptors that the runtime opened for the first process.
@@ -497,6 +499,9 @@ pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<Vec<
         env.extend(CString::new(home));
     }
     devices::use_own_null();
+    if process.new_keyring {
+        leave_keyring()?;
+    }
     process.attributes.apply()?;
     if !process.no_new_privileges {
         // Without no_new_privs a filter may be loaded by CAP_SYS_ADMIN only, which goes away below.
@@ -568,6 +573,20 @@ fn load_filter(process: &ProcessPlan, socket: &Socket) -> Result<(), Failure> {
             Err(source).step_hint("load", "seccomp filter", hint)
         }
         Err(_) => Err(Errno::EINVAL).step("load", "seccomp filter"),
+    }
+}
+
+/// Keys of the session that the runtime was called in (`session-keyring(7)`) are not for the container, nor its keys for who runs
+/// `exec`.
+fn leave_keyring() -> Result<(), Failure> {
+    match new_session_keyring() {
+        // The kernel has no keys, or a filter around the runtime keeps all in it away from them.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => Ok(()),
+        result => result.step_hint(
+            "join",
+            "a new session keyring",
+            "a user's keys have a quota (/proc/sys/kernel/keys); --no-new-keyring leaves the caller's to the container",
+        ),
     }
 }
 

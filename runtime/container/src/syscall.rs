@@ -1,4 +1,4 @@
-//! System calls that neither nix nor rustix wrap: `clone3`, `mount_setattr`, `close_range`.
+//! System calls that neither nix nor rustix wrap: `clone3`, `mount_setattr`, `close_range`, `keyctl`.
 
 use rustix::mount::MountAttrFlags;
 use std::io;
@@ -151,6 +151,15 @@ fn mount_setattr_raw(mount: BorrowedFd<'_>, recursive: bool, attr: &MountAttr) -
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Gives this process a session keyring of its own (`keyctl_join_session_keyring(3)` without a name), and what it executes.
+pub(crate) fn new_session_keyring() -> io::Result<()> {
+    let no_name: *const libc::c_char = std::ptr::null();
+    // SAFETY: a null name is allowed and asks for a new keyring; nothing else is read.
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, no_name) };
+    if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Marks every descriptor from `first` on close-on-exec.

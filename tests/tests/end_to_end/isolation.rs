@@ -1,7 +1,10 @@
 //! Neither container sees what is the other's or the host's.
 
-use serde_json::Value;
-use terrarium_tests::{Running, TestBed, require};
+use serde_json::{Value, json};
+use std::process::Command;
+use terrarium_tests::bundle::Bundle;
+use terrarium_tests::rootfs::WORKLOAD;
+use terrarium_tests::{Outcome, Running, TestBed, binaries, require};
 
 /// `CAP_SYS_ADMIN`, `CAP_SYS_MODULE`, `CAP_SYS_RAWIO`, `CAP_SYS_PTRACE`, `CAP_SYS_BOOT`, `CAP_SYS_TIME`, `CAP_BPF`: capability(7).
 const DANGEROUS: u64 = 1 << 21 | 1 << 16 | 1 << 17 | 1 << 19 | 1 << 22 | 1 << 25 | 1 << 39;
@@ -109,6 +112,35 @@ fn every_namespace_is_private() {
         assert_ne!(format!("{kind}:[{a}]"), own_namespace(kind), "{kind} is the host's");
         assert_eq!(&one.state()["namespaces"][kind], a, "state.json knows the {kind} namespace");
     }
+}
+
+/// Keys of whoever calls the runtime (tickets, passwords of file systems) are in his session's keyring, which programs inherit.
+#[test]
+fn the_keys_of_the_callers_session_stay_his() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let serial = |outcome: Outcome| {
+        let answer: Value = serde_json::from_str(&outcome.stdout).expect("it answers in JSON");
+        answer["session"].as_u64()
+    };
+    let command = [WORKLOAD, "keyring"];
+    let own = serial(bed.finish(Command::new(binaries::workload()).arg("keyring")));
+    if own.is_none() {
+        // A kernel without keys has none to take.
+        return;
+    }
+    let bundle = Bundle::new(&bed, "keys", &command);
+    let inside = serial(bundle.run());
+    assert!(inside.is_some() && inside != own, "{inside:?} inside, {own:?} outside");
+    let mut asked = bed.runtime();
+    asked.args(["run", "--no-new-keyring", "--bundle"]).arg(bundle.folder()).arg(bundle.id());
+    assert_eq!(serial(bed.finish(&mut asked)), own);
+    bundle.change(|spec| spec["process"]["args"] = json!(["sleep", "1000"]));
+    bundle.create(&[]).success();
+    bundle.call("start", &[]).success();
+    let joined = serial(bundle.call("exec", &command));
+    assert!(joined.is_some() && joined != own, "{joined:?} by exec, {own:?} outside");
+    bundle.call("delete", &["--force"]).success();
 }
 
 #[test]

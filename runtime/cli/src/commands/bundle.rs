@@ -27,7 +27,7 @@ pub struct BundleArgs {
     /// Taken for other runtimes' sake: chroot is used where the kernel cannot pivot
     #[arg(long)]
     pub no_pivot: bool,
-    /// Leave the session keyring as it is
+    /// Let the container have the caller's session keyring
     #[arg(long)]
     pub no_new_keyring: bool,
 }
@@ -54,6 +54,7 @@ impl BundleArgs {
             console_socket: self.console_socket.clone(),
             preserve_fds: preserved(self.preserve_fds),
             pid_file: self.pid_file.clone(),
+            keeps_keyring: self.no_new_keyring,
             ..CreateOptions::default()
         })
     }

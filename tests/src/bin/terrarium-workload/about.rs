@@ -1,6 +1,8 @@
 //! What the process can see of itself and its surroundings.
 
 use crate::Answer;
+use nix::errno::Errno;
+use nix::libc;
 use nix::unistd::{gethostname, getpid, getuid};
 use serde_json::{Map, Value, json};
 use std::fs;
@@ -18,6 +20,21 @@ pub(crate) fn about(_: &[&str]) -> Answer {
         "mounts": text("/proc/self/mountinfo")?,
         "pids": pids()?,
     }))
+}
+
+/// `keyring`: the serial number of the session keyring (keyctl(2), `KEYCTL_GET_KEYRING_ID`).
+pub(crate) fn keyring(_: &[&str]) -> Answer {
+    // SAFETY: all arguments are numbers.
+    let serial = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_GET_KEYRING_ID,
+            libc::KEY_SPEC_SESSION_KEYRING,
+            0,
+        )
+    };
+    let serial = Errno::result(serial).map_err(|errno| format!("session keyring: {errno}"))?;
+    Ok(json!({"session": serial}))
 }
 
 /// `read PATH`: the text of a file, or why it cannot be read.

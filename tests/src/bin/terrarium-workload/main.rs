@@ -52,6 +52,7 @@ const INSTRUCTIONS: &[(&str, Instruction)] = &[
     ("receive", ipc::receive),
     ("notify", ipc::notify),
     ("ipc-list", ipc::list),
+    ("keyring", about::keyring),
     ("listen-abstract", network::listen_abstract),
     ("mount", mount::mount),
     ("nap", task::nap),
