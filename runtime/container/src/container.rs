@@ -102,6 +102,7 @@ pub struct Container {
     has_hooks: bool,
     log_output: bool,
     log: Option<Log>,
+    output: Option<OwnedFd>,
     again: bool,
     carried: Option<Carried>,
     notified: Option<Beside>,
@@ -211,7 +212,8 @@ impl Container {
         }
         // A terminal's relay has it already.
         if self.log_output && self.terminal.is_none() {
-            self.log = Some(self.open_log()?);
+            let output = self.output.take();
+            self.log = Some(self.open_log(output)?);
         }
         if let Some(notifications) = Notifications::open(&self.store.folder(&self.id))? {
             self.notified = Some(notifications.follow()?);
@@ -268,9 +270,9 @@ impl Container {
         Ok(())
     }
 
-    fn open_log(&self) -> Result<Log> {
+    fn open_log(&self, output: Option<OwnedFd>) -> Result<Log> {
         let keep = self.state.log_bytes.unwrap_or(LOG_BYTES);
-        Log::open(&self.store.folder(&self.id).join(LOG), keep)
+        Log::open(&self.store.folder(&self.id).join(LOG), keep, output)
     }
 
     /// Does what a message of the first process asks for.
@@ -281,7 +283,7 @@ impl Container {
             (Message::Terminal, Some(master)) => match &self.console_socket {
                 Some(path) => console::send(path, master.as_fd())?,
                 None if self.log_output => {
-                    self.terminal = Some(Relay::into(master, self.open_log()?)?);
+                    self.terminal = Some(Relay::into(master, self.open_log(None)?)?);
                 }
                 None => self.terminal = Some(Relay::start(master)?),
             },
@@ -387,6 +389,9 @@ impl Container {
     pub fn finish(mut self, exit_code: i32) -> Result<()> {
         if let Some(terminal) = self.terminal.take() {
             terminal.finish();
+        }
+        if let Some(log) = self.log.take() {
+            log.drain();
         }
         drop((self.carried.take(), self.notified.take()));
         let folder = match self.store.lock(&self.id) {
@@ -508,7 +513,7 @@ impl Creation<'_> {
             Ok(()) => {}
             Err(error) => {
                 if let Some(process) = process {
-                    let FirstProcess { pid: _, pidfd, socket: _ } = process;
+                    let FirstProcess { pid: _, pidfd, socket: _, output: _ } = process;
                     let _ = pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
                     let _ = waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED);
                 }
@@ -533,6 +538,7 @@ impl Creation<'_> {
             terminal: None,
             log_output: self.options.log_output,
             log: None,
+            output: process.output,
             again: self.again,
             carried: self.carried,
             notified: None,
@@ -673,7 +679,7 @@ impl Creation<'_> {
         // What is new belongs to the user namespace, and is made inside.
         let inside = self.plan.namespaces.join_user.is_some();
         let flags = if inside { 0 } else { self.plan.namespaces.clone_flags() };
-        let stdio = self.options.log_output.then(|| open_log(&folder.join(LOG))).transpose()?;
+        let (output, stdio) = self.options.log_output.then(logged_stdio).transpose()?.unzip();
         let listener = self.options.leave.then(|| listen(folder)).transpose()?;
         let unified = self.cgroups.open_unified()?;
         let mut joins = self.cgroups.open_joins(false)?;
@@ -711,9 +717,11 @@ impl Creation<'_> {
                 }
                 Cloned::Parent { pid: _, pidfd } if inside => {
                     drop(theirs);
-                    FirstProcess::behind(&pidfd, ours)
+                    Ok(FirstProcess { output, ..FirstProcess::behind(&pidfd, ours)? })
                 }
-                Cloned::Parent { pid, pidfd } => Ok(FirstProcess { pid, pidfd, socket: ours }),
+                Cloned::Parent { pid, pidfd } => {
+                    Ok(FirstProcess { pid, pidfd, socket: ours, output })
+                }
             }
         })
     }
@@ -737,6 +745,8 @@ struct FirstProcess {
     pid: i32,
     pidfd: OwnedFd,
     socket: Socket,
+    /// What it writes, where that goes into a log.
+    output: Option<OwnedFd>,
 }
 
 impl FirstProcess {
@@ -759,7 +769,7 @@ impl FirstProcess {
                 // -1 of one that has ended.
                 let pid = pid.and_then(|pid| pid.trim().parse().ok()).filter(|pid| *pid > 0);
                 let pid = pid.ok_or_else(|| Error::InitDied { how: "early".to_owned() })?;
-                Ok(Self { pid, pidfd, socket })
+                Ok(Self { pid, pidfd, socket, output: None })
             }
             Some((Message::Failed(report), _)) => Err(failure(report)),
             _ => Err(Error::InitDied { how: "early".to_owned() }),
@@ -1100,11 +1110,12 @@ fn hand_over(spec: &Spec, state: &OciState, fd: BorrowedFd<'_>) -> Result<()> {
 /// The file that holds the output of a detached container, in its folder.
 pub const LOG: &str = "container.log";
 
-fn open_log(path: &Path) -> Result<[OwnedFd; 3]> {
+/// What is read of a container with a log, and its standard descriptors.
+fn logged_stdio() -> Result<(OwnedFd, [OwnedFd; 3])> {
     let null = File::open("/dev/null").tried("open", "/dev/null")?;
-    let log = log::open(path)?;
-    let again = log.try_clone().tried("duplicate", path)?;
-    Ok([null.into(), log.into(), again.into()])
+    let (ours, theirs) = log::pipe()?;
+    let again = theirs.try_clone().tried("duplicate", "pipe")?;
+    Ok((ours, [null.into(), theirs, again]))
 }
 
 /// A failure that the first process told.

@@ -499,6 +499,7 @@ pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<Vec<
         env.extend(CString::new(home));
     }
     devices::use_own_null();
+    give_output_to(process.uid);
     if process.new_keyring {
         leave_keyring()?;
     }
@@ -573,6 +574,18 @@ fn load_filter(process: &ProcessPlan, socket: &Socket) -> Result<(), Failure> {
             Err(source).step_hint("load", "seccomp filter", hint)
         }
         Err(_) => Err(Errno::EINVAL).step("load", "seccomp filter"),
+    }
+}
+
+/// Makes the user the owner of the pipes and sockets that the program has as its input and output, so that it can open `/dev/stdout` anew; the
+/// other runtimes do that, too, but with files as well, which are somebody's. What cannot be given away stays.
+fn give_output_to(user: u32) {
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        let Ok(stat) = rustix::fs::fstat(fd) else { continue };
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if stat.st_uid != user && matches!(kind, FileType::Fifo | FileType::Socket) {
+            let _ = rustix::fs::fchown(fd, Some(Uid::from_raw(user)), None);
+        }
     }
 }
 

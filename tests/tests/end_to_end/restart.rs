@@ -1,8 +1,10 @@
 //! `run --restart`, `--init`, `restart`, `start` and `rename`: the life of a container beyond its first end.
 
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
+use std::process::Stdio;
+use terrarium_tests::bundle::Bundle;
 use terrarium_tests::{TestBed, binaries, eventually, require};
 
 fn inspect(bed: &TestBed, id: &str) -> Value {
@@ -21,6 +23,32 @@ fn detach(bed: &TestBed, id: &str, options: &[&str], script: &str) {
 fn assert_supervisor_is_sealed(state: &Value) {
     let pid = state["supervisor_pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
     binaries::assert_sealed(Pid::from_raw(pid.expect("it has one")));
+}
+
+/// As `> /proc/1/fd/1` in a crontab, or a server that logs to `/dev/stdout` as a user of its own.
+#[test]
+fn nothing_of_a_log_is_lost_when_the_output_is_opened_anew() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let script = "echo one; echo two > /dev/stdout; echo three > /proc/1/fd/2; echo four";
+    let expected = "one\ntwo\nthree\nfour\n";
+    for options in [&[][..], &["--user", "1000:1000"]] {
+        let id = bed.unique("anew");
+        detach(&bed, &id, options, script);
+        eventually("it has ended", || {
+            let status = inspect(&bed, &id)["status"].clone();
+            if status == "stopped" { Ok(()) } else { Err(status.to_string()) }
+        });
+        assert_eq!(bed.run(["logs", &id]).success(), expected, "{options:?}");
+        bed.run(["delete", &id]).success();
+    }
+    // The same by a bundle, whose output is a pipe of the test's.
+    let bundle = Bundle::new(&bed, "pipe", &["sh", "-c", script]);
+    bundle.change(|spec| spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 }));
+    let mut command = bed.runtime();
+    command.args(["run", "--bundle"]).arg(bundle.folder()).arg(bundle.id());
+    let output = command.stderr(Stdio::null()).output().expect("it starts");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\nfour\n");
 }
 
 #[test]
