@@ -72,6 +72,8 @@ pub struct CreateOptions {
     pub console_socket: Option<PathBuf>,
     /// Descriptors from 3 on that the program gets.
     pub preserve_fds: u32,
+    /// How many of them are of socket activation, which the program is told of (`sd_listen_fds(3)`).
+    pub listen_fds: u32,
     /// The caller's session keyring is the container's, too (`--no-new-keyring`).
     pub keeps_keyring: bool,
     /// File for the host pid of the first process.
@@ -156,6 +158,7 @@ impl Container {
                 dies_with_runtime: options.supervised,
                 oci_state: oci_state_of(spec, id, &bundle),
                 preserve_fds: options.preserve_fds,
+                listen_fds: options.listen_fds,
                 keeps_keyring: options.keeps_keyring,
                 layers: options.layers.as_ref(),
                 wants_netlink: matches!(network, NetworkRequest::Bridge { .. })

@@ -34,6 +34,8 @@ pub struct ExecOptions {
     pub pid_file: Option<PathBuf>,
     /// Descriptors from 3 on that the program gets.
     pub preserve_fds: u32,
+    /// How many of them are of socket activation (`sd_listen_fds(3)`).
+    pub listen_fds: u32,
     /// Nobody waits for the process.
     pub detach: bool,
     /// Go on although the container is frozen: the process starts when it is thawed.
@@ -310,7 +312,7 @@ fn plan(
         namespaces.push((flag(kind), file.into()));
     }
     Ok(ExecPlan {
-        process: plan::program(&process, &linux)?,
+        process: ProcessPlan { listen_fds: options.listen_fds, ..plan::program(&process, &linux)? },
         preserve_fds: options.preserve_fds,
         profile: linux.seccomp().clone(),
         cgroups,

@@ -36,6 +36,7 @@ pub fn config(bytes: &[u8], bundle: &Path) {
                 dies_with_runtime: true,
                 oci_state: oci_state_of(&spec, &id, bundle),
                 preserve_fds: 0,
+                listen_fds: 0,
                 keeps_keyring: false,
                 layers: None,
                 wants_netlink: matches!(network, Ok(NetworkRequest::Bridge { .. })),

@@ -151,6 +151,8 @@ pub(crate) struct ProcessPlan {
     pub labels: Labels,
     /// Whether it gets a session keyring of its own.
     pub new_keyring: bool,
+    /// How many descriptors from 3 on are of socket activation.
+    pub listen_fds: u32,
 }
 
 /// Descriptors that the runtime opened for the first process.
@@ -497,6 +499,17 @@ pub(crate) fn become_user(process: &ProcessPlan, socket: &Socket) -> Result<Vec<
     if !env.iter().any(|variable| variable.as_bytes().starts_with(b"HOME=")) {
         let home = format!("HOME={}", crate::user::home_of(process.uid));
         env.extend(CString::new(home));
+    }
+    if process.listen_fds > 0 {
+        let said = [
+            ("LISTEN_FDS=", process.listen_fds),
+            // As the program sees itself.
+            ("LISTEN_PID=", std::process::id()),
+        ];
+        for (name, value) in said {
+            env.retain(|variable| !variable.as_bytes().starts_with(name.as_bytes()));
+            env.extend(CString::new(format!("{name}{value}")));
+        }
     }
     devices::use_own_null();
     give_output_to(process.uid);

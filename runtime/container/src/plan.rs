@@ -37,6 +37,8 @@ pub(crate) struct PlanContext<'a> {
     pub oci_state: OciState,
     /// Descriptors from 3 on that the program gets.
     pub preserve_fds: u32,
+    /// How many of them are of socket activation.
+    pub listen_fds: u32,
     /// Whether the caller's session keyring is the container's, too.
     pub keeps_keyring: bool,
     /// What the root filesystem is made of, where it is not a folder.
@@ -66,7 +68,11 @@ pub(crate) fn plan(spec: &Spec, context: &PlanContext<'_>) -> Result<InitPlan> {
         sysctl: sysctl(spec, linux, &namespaces)?,
         wants_netlink: context.wants_netlink,
         dies_with_runtime: context.dies_with_runtime,
-        process: ProcessPlan { new_keyring: !context.keeps_keyring, ..program(process, linux)? },
+        process: ProcessPlan {
+            new_keyring: !context.keeps_keyring,
+            listen_fds: context.listen_fds,
+            ..program(process, linux)?
+        },
         hooks: InitHooks::from_spec(spec)?,
         oci_state: context.oci_state.clone(),
         preserve_fds: context.preserve_fds,
@@ -270,6 +276,7 @@ pub(crate) fn program(process: &Process, linux: &Linux) -> Result<ProcessPlan> {
         labels: Labels::from_spec(process)?,
         seccomp: linux.seccomp().as_ref().map(filter).transpose()?,
         new_keyring: true,
+        listen_fds: 0,
     })
 }
 

@@ -321,6 +321,21 @@ fn preserved_descriptors_arrive_and_others_do_not() {
     assert_eq!(run("1").success(), "given\n5\n");
     let outcome = run("2");
     assert!(outcome.stderr.contains("descriptor 4 is not open"), "{outcome:?}");
+    // Of socket activation: the program is told, by its own pid.
+    bundle.change(|spec| {
+        let script = "cat <&3; echo $LISTEN_FDS of $LISTEN_PID, which is $$";
+        spec["process"]["args"] = json!(["sh", "-c", script]);
+    });
+    let script = format!(
+        "exec 3<{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec {} --root {} run -b {} {}",
+        file.display(),
+        bed.runtime().get_program().display(),
+        bed.root().display(),
+        bundle.folder().display(),
+        bundle.id()
+    );
+    let outcome = bed.finish(std::process::Command::new("sh").args(["-c", &script]));
+    assert_eq!(outcome.success(), "given\n1 of 1, which is 1\n");
 }
 
 #[test]

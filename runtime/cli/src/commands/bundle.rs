@@ -52,7 +52,8 @@ impl BundleArgs {
             cgroups: global.cgroup_driver()?,
             bundle: Some(bundle),
             console_socket: self.console_socket.clone(),
-            preserve_fds: preserved(self.preserve_fds),
+            preserve_fds: self.preserve_fds + listening(),
+            listen_fds: listening(),
             pid_file: self.pid_file.clone(),
             keeps_keyring: self.no_new_keyring,
             ..CreateOptions::default()
@@ -90,9 +91,9 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], capabilities: &str) -> serde_jso
     Ok(document)
 }
 
-/// `--preserve-fds`, and what socket activation (`sd_listen_fds(3)`) passes.
-pub fn preserved(asked: u32) -> u32 {
+/// How many descriptors socket activation (`sd_listen_fds(3)`) passes, from 3 on; those of `--preserve-fds` are behind them.
+pub fn listening() -> u32 {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
     let mine = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
-    asked + number("LISTEN_FDS").filter(|_| mine).unwrap_or(0)
+    number("LISTEN_FDS").filter(|_| mine).unwrap_or(0)
 }

@@ -1,5 +1,6 @@
 //! `terrarium exec`: one more process in a running container.
 
+use super::bundle::listening;
 use crate::Global;
 use crate::exit::WithCode;
 use anyhow::Context;
@@ -101,7 +102,8 @@ fn execute(args: &Args, global: &Global) -> anyhow::Result<u8> {
     let options = ExecOptions {
         console_socket: args.console_socket.clone(),
         pid_file: args.pid_file.clone(),
-        preserve_fds: super::bundle::preserved(args.preserve_fds),
+        preserve_fds: args.preserve_fds + listening(),
+        listen_fds: listening(),
         detach: args.detach,
         ignore_paused: args.ignore_paused,
         cgroup: args.cgroup.clone(),
