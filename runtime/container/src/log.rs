@@ -24,6 +24,10 @@ pub const LOG_BYTES: u64 = 16 << 20;
 /// Holes end at a multiple of this: of the pages and blocks of every usual filesystem.
 const STEP: u64 = 64 << 10;
 
+/// How much is read at once, and how much a pipe may hold for who is not root (`/proc/sys/fs/pipe-max-size`, pipe(7)).
+const PIECE: usize = 16 << 10;
+const MOST_IN_PIPE: usize = 1 << 20;
+
 /// The log of a container that this process waits for.
 #[derive(Debug)]
 pub struct Log {
@@ -71,16 +75,19 @@ impl Log {
         }
     }
 
-    /// Writes what the container has said and nobody has read yet. Whoever it left behind may say more; nobody waits for that.
+    /// Writes what the container has said and nobody has read yet. Whom it left behind may say more, without end; nobody waits for that.
     pub(crate) fn drain(&self) {
-        while self.take() {}
+        let mut left = MOST_IN_PIPE / PIECE;
+        while left > 0 && self.take() {
+            left -= 1;
+        }
     }
 
     /// Writes a piece of it; whether there was any.
     fn take(&self) -> bool {
         let mut output = self.output.borrow_mut();
         let Some(fd) = &*output else { return false };
-        let mut bytes = [0; 16 << 10];
+        let mut bytes = [0; PIECE];
         match rustix::io::read(fd, &mut bytes) {
             Ok(length @ 1..) => {
                 // Where there is no space the container need not wait for some.
