@@ -500,19 +500,17 @@ mod tests {
     }
 
     #[test]
-    fn binds_take_attributes_propagation_and_recursion_and_nothing_else() {
+    fn binds_take_attributes_propagation_and_recursion_and_pass_over_the_rest() {
         let mount = parse("", "data", &["rbind", "rro", "rslave"]).unwrap();
         assert_eq!(mount.kind, Kind::Bind { source: "/bundle/data".into(), recursive: true });
         assert_eq!(mount.tree_change.set, bits(MountAttrFlags::MOUNT_ATTR_RDONLY));
         assert_eq!(mount.tree_change.propagation, MsFlags::MS_SLAVE.bits());
         let mount = parse("bind", "/data", &[]).unwrap();
         assert_eq!(mount.kind, Kind::Bind { source: "/data".into(), recursive: false });
-        for (typ, source, options) in [
-            ("bind", "/data", &["size=1"][..]),
-            ("bind", "", &[]),
-            ("", "/data", &[]),
-            ("none", "/data", &["rrrr"]),
-        ] {
+        assert_eq!(parse("bind", "/data", &["size=1", "later"]).unwrap(), mount);
+        for (typ, source, options) in
+            [("bind", "", &[][..]), ("", "/data", &[]), ("none", "/data", &["rrrr"])]
+        {
             assert!(parse(typ, source, options).is_err(), "{typ} {source} {options:?}");
         }
     }
