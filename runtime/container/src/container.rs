@@ -926,7 +926,7 @@ fn seqpacket() -> nix::Result<OwnedFd> {
 
 /// Descriptors 3 to 2 + `count` must be there to be given.
 pub(crate) fn check_descriptors(count: u32) -> Result<()> {
-    for fd in 3..3 + count {
+    for fd in 3..3 + u64::from(count) {
         if !Path::new(&format!("/proc/self/fd/{fd}")).exists() {
             return Err(Error::invalid(
                 "--preserve-fds",

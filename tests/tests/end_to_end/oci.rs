@@ -319,8 +319,11 @@ fn preserved_descriptors_arrive_and_others_do_not() {
         bed.finish(std::process::Command::new("sh").args(["-c", &script]))
     };
     assert_eq!(run("1").success(), "given\n5\n");
-    let outcome = run("2");
-    assert!(outcome.stderr.contains("descriptor 4 is not open"), "{outcome:?}");
+    for count in ["2", "4294967295"] {
+        let outcome = run(count);
+        let is_told = outcome.stderr.contains("descriptor 4 is not open");
+        assert!(outcome.code == 2 && is_told, "{count}: {outcome:?}");
+    }
     // Of socket activation: the program is told, by its own pid.
     bundle.change(|spec| {
         let script = "cat <&3; echo $LISTEN_FDS of $LISTEN_PID, which is $$";

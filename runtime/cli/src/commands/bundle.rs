@@ -52,7 +52,7 @@ impl BundleArgs {
             cgroups: global.cgroup_driver()?,
             bundle: Some(bundle),
             console_socket: self.console_socket.clone(),
-            preserve_fds: self.preserve_fds + listening(),
+            preserve_fds: self.preserve_fds.saturating_add(listening()),
             listen_fds: listening(),
             pid_file: self.pid_file.clone(),
             keeps_keyring: self.no_new_keyring,

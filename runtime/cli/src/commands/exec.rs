@@ -102,7 +102,7 @@ fn execute(args: &Args, global: &Global) -> anyhow::Result<u8> {
     let options = ExecOptions {
         console_socket: args.console_socket.clone(),
         pid_file: args.pid_file.clone(),
-        preserve_fds: args.preserve_fds + listening(),
+        preserve_fds: args.preserve_fds.saturating_add(listening()),
         listen_fds: listening(),
         detach: args.detach,
         ignore_paused: args.ignore_paused,
