@@ -813,11 +813,11 @@ mod tests {
 
     #[test]
     fn a_file_is_made_where_its_link_leads() {
-        let resolv =
-            made("resolv.conf", "../run/systemd/resolve/stub.conf", "/resolv.conf", true).unwrap();
-        let folder = "root/run/systemd";
-        let resolve = format!("{folder}/resolve");
-        assert_eq!(resolv, [folder, &resolve, &format!("{resolve}/stub.conf")]);
+        let target = "../run/resolvconf/interface/resolv.conf";
+        let resolv = made("resolv.conf", target, "/resolv.conf", true).unwrap();
+        let folder = "root/run/resolvconf";
+        let interface = format!("{folder}/interface");
+        assert_eq!(resolv, [folder, &interface, &format!("{interface}/resolv.conf")]);
         assert_eq!(made("var/run", "/run", "/var/run/a", true).unwrap(), ["root/run/a"]);
         assert_eq!(made("var/run", "/run", "/none/..", true), Err(Errno::ISDIR));
     }

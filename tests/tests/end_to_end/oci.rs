@@ -118,7 +118,7 @@ fn mount_points_that_are_missing_are_made_where_links_lead() {
         fs::create_dir_all(bed.rootfs().join(folder)).unwrap();
     }
     symlink("/run", bed.rootfs().join("var/run")).unwrap();
-    symlink("../run/systemd/resolve/stub.conf", bed.rootfs().join("etc/resolv.conf")).unwrap();
+    symlink("../run/resolvconf/resolv.conf", bed.rootfs().join("etc/resolv.conf")).unwrap();
     let volume = bed.folder().join("volume");
     fs::create_dir(&volume).unwrap();
     fs::write(volume.join("token"), "secret").unwrap();
@@ -132,7 +132,7 @@ fn mount_points_that_are_missing_are_made_where_links_lead() {
         spec["process"]["args"].as_array_mut().unwrap().push("/etc/resolv.conf".into());
     });
     assert_eq!(bundle.run().success(), "secretsecretsecret");
-    assert!(bed.rootfs().join("run/systemd/resolve/stub.conf").is_file());
+    assert!(bed.rootfs().join("run/resolvconf/resolv.conf").is_file());
 }
 
 /// Where runc and crun agree, so does terrarium.
@@ -307,9 +307,9 @@ fn preserved_descriptors_arrive_and_others_do_not() {
     let file = bed.folder().join("given");
     fs::write(&file, "given\n").unwrap();
     // A shell opens the descriptors: 3 is passed on, 7 is not.
-    let run = |count: &str| {
+    let run = |before: &str, option: &str| {
         let script = format!(
-            "exec 3<{0} 7<{0}; exec {1} --root {2} run --preserve-fds {count} -b {3} {4}",
+            "exec 3<{0} 7<{0}; {before} exec {1} --root {2} run {option} -b {3} {4}",
             file.display(),
             bed.runtime().get_program().display(),
             bed.root().display(),
@@ -318,9 +318,9 @@ fn preserved_descriptors_arrive_and_others_do_not() {
         );
         bed.finish(std::process::Command::new("sh").args(["-c", &script]))
     };
-    assert_eq!(run("1").success(), "given\n5\n");
+    assert_eq!(run("", "--preserve-fds 1").success(), "given\n5\n");
     for count in ["2", "4294967295"] {
-        let outcome = run(count);
+        let outcome = run("", &format!("--preserve-fds {count}"));
         let is_told = outcome.stderr.contains("descriptor 4 is not open");
         assert!(outcome.code == 2 && is_told, "{count}: {outcome:?}");
     }
@@ -329,15 +329,7 @@ fn preserved_descriptors_arrive_and_others_do_not() {
         let script = "cat <&3; echo $LISTEN_FDS of $LISTEN_PID, which is $$";
         spec["process"]["args"] = json!(["sh", "-c", script]);
     });
-    let script = format!(
-        "exec 3<{}; export LISTEN_FDS=1 LISTEN_PID=$$; exec {} --root {} run -b {} {}",
-        file.display(),
-        bed.runtime().get_program().display(),
-        bed.root().display(),
-        bundle.folder().display(),
-        bundle.id()
-    );
-    let outcome = bed.finish(std::process::Command::new("sh").args(["-c", &script]));
+    let outcome = run("export LISTEN_FDS=1 LISTEN_PID=$$;", "");
     assert_eq!(outcome.success(), "given\n1 of 1, which is 1\n");
 }
 
