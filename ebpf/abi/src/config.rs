@@ -48,9 +48,50 @@ macro_rules! config {
     };
 }
 
+// What every counted event needs comes first: it lies in one or two lines of the processor's cache.
 config! {
     /// `task_struct.cgroups`
     task_cgroups,
+    /// `css_set.dfl_cgrp`
+    css_set_dfl_cgrp,
+    /// `cgroup.kn`
+    cgroup_kn,
+    /// `kernfs_node.id`
+    kernfs_id,
+    /// 1: the memory controller is in a v1 hierarchy.
+    memory_is_v1,
+    /// `css_set.subsys`, the element of the memory controller
+    css_set_memory,
+    /// `cgroup_subsys_state.cgroup`
+    css_cgroup,
+    /// 1: only cgroups in the map `WATCHED` are counted and reported.
+    watch,
+    /// Bits of the probes whose records are written to the ring buffer: bit `n` stands for the [`crate::Probe`] with number `n`.
+    events,
+    /// 1: the kernel has the helper `bpf_get_current_task_btf` (5.11).
+    typed_current_task,
+    /// 1: the kernel has the helper `bpf_task_pt_regs` (5.15).
+    task_registers,
+    /// `task_struct.signal`
+    task_signal,
+    /// 1: `sched_process_exit` tells as its second argument whether the last thread ended.
+    exit_tells_group_dead,
+    /// `signal_struct.flags`
+    signal_flags,
+    /// `signal_struct.group_exit_code`
+    signal_group_exit_code,
+    /// `task_struct.group_leader`
+    task_group_leader,
+    /// `task_struct.exit_code`
+    task_exit_code,
+    /// `signal_struct.oom_mm`
+    signal_oom_mm,
+    /// `signal_struct.live`
+    signal_live,
+    /// `signal_struct.nr_threads`
+    signal_nr_threads,
+    /// How many records a cgroup may write in 2^30 nanoseconds; 0 sets no limit.
+    event_rate,
     /// `task_struct.nsproxy`
     task_nsproxy,
     /// `task_struct.cred`
@@ -59,8 +100,6 @@ config! {
     task_real_parent,
     /// `task_struct.flags`
     task_flags,
-    /// `task_struct.group_leader`
-    task_group_leader,
     /// `task_struct.pid`
     task_pid,
     /// `task_struct.tgid`
@@ -71,10 +110,6 @@ config! {
     task_start,
     /// `task_struct.thread_pid`
     task_thread_pid,
-    /// `task_struct.signal`
-    task_signal,
-    /// `task_struct.exit_code`
-    task_exit_code,
     /// `task_struct.mm`
     task_mm,
     /// `mm_struct.arg_start`
@@ -95,16 +130,8 @@ config! {
     pid_numbers,
     /// Size of struct upid.
     upid_size,
-    /// `css_set.dfl_cgrp`
-    css_set_dfl_cgrp,
-    /// `css_set.subsys`, the element of the memory controller
-    css_set_memory,
-    /// `cgroup_subsys_state.cgroup`
-    css_cgroup,
     /// `cgroup_subsys_state.parent`
     css_parent,
-    /// `cgroup.kn`
-    cgroup_kn,
     /// `cgroup.self`
     cgroup_self,
     /// `cgroup.root`
@@ -113,18 +140,6 @@ config! {
     cgroup_level,
     /// `cgroup_root.hierarchy_id`
     root_hierarchy_id,
-    /// `kernfs_node.id`
-    kernfs_id,
-    /// `signal_struct.live`
-    signal_live,
-    /// `signal_struct.nr_threads`
-    signal_nr_threads,
-    /// `signal_struct.flags`
-    signal_flags,
-    /// `signal_struct.group_exit_code`
-    signal_group_exit_code,
-    /// `signal_struct.oom_mm`
-    signal_oom_mm,
     /// `linux_binprm.filename`
     binprm_filename,
     /// `files_struct.fdt`
@@ -173,28 +188,14 @@ config! {
     memcg_high,
     /// `mem_cgroup.memory_events_local`, the element of OOM kills
     memcg_oom_kills,
-    /// 1: the memory controller is in a v1 hierarchy.
-    memory_is_v1,
     /// Number of the hierarchy of the memory controller; 0 is the unified one.
     memory_hierarchy,
-    /// 1: `sched_process_exit` tells as its second argument whether the last thread ended.
-    exit_tells_group_dead,
     /// 1: the probe of memory limits is wanted.
     memory_probe,
-    /// Bits of the probes whose records are written to the ring buffer: bit `n` stands for the [`crate::Probe`] with number `n`.
-    events,
-    /// How many records a cgroup may write in 2^30 nanoseconds; 0 sets no limit.
-    event_rate,
-    /// 1: only cgroups in the map `WATCHED` are counted and reported.
-    watch,
     /// 1: a cgroup `/terrarium` that is made is watched, with all that is below it.
     watch_terrarium,
     /// 1: records of exec carry the arguments.
     argv,
-    /// 1: the kernel has the helper `bpf_get_current_task_btf` (5.11).
-    typed_current_task,
-    /// 1: the kernel has the helper `bpf_task_pt_regs` (5.15).
-    task_registers,
 }
 
 const _: () = assert!(size_of::<Config>() == 4 * FIELDS + 12 * NS_KINDS);

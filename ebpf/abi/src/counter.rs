@@ -3,7 +3,7 @@
 use crate::{GuardEvent, MountOp, NsKind, NsTarget, Via};
 use core::mem::{offset_of, size_of};
 
-/// Key of one counter in `COUNTS`.
+/// Key of one counter in `COUNTS`, or of one [`Timed`] in `TIMES`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(C)]
 pub struct CounterKey {
@@ -20,7 +20,42 @@ pub struct CounterKey {
 
 const _: () = assert!(size_of::<CounterKey>() == 24 && offset_of!(CounterKey, kind) == 16);
 
-crate::pod!(CounterKey);
+/// What `TIMES` holds for operations of one kind whose durations are in one bucket: one cell, found once an operation, for what
+/// would be three counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Timed {
+    /// How many there were.
+    pub count: u64,
+    /// How long they took together, nanoseconds.
+    pub ns: u64,
+}
+
+const _: () = assert!(size_of::<Timed>() == 16 && offset_of!(Timed, ns) == 8);
+
+impl Timed {
+    /// Under which kinds the cell of `kind` is told, and what is added to each: for a mount operation its count, its bucket and
+    /// the sum of times, for reclaim the bucket and the sum.
+    pub fn told(self, kind: Kind) -> impl Iterator<Item = (Kind, u64)> {
+        let (family, [a, bucket, b]) = kind.parts();
+        let told = match family {
+            family::MOUNT => [
+                Some((Kind::new(family::MOUNT, [a, 0, b]), self.count)),
+                Some((Kind::new(family::MOUNT_TIME, [bucket, 0, 0]), self.count)),
+                Some((Kind::new(family::MOUNT_TIME_SUM, [0, 0, 0]), self.ns)),
+            ],
+            family::MEMORY_STALL => [
+                Some((Kind::new(family::MEMORY_STALL, [bucket, 0, 0]), self.count)),
+                Some((Kind::new(family::MEMORY_STALL_SUM, [0, 0, 0]), self.ns)),
+                None,
+            ],
+            _ => [None; 3],
+        };
+        told.into_iter().flatten()
+    }
+}
+
+crate::pod!(CounterKey, Timed);
 
 /// What a counter counts: one byte for the family and three for its labels, highest byte first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,6 +106,12 @@ impl Kind {
     #[inline]
     pub const fn new(family: u8, labels: [u8; 3]) -> Self {
         Self(u32::from_be_bytes([family, labels[0], labels[1], labels[2]]))
+    }
+
+    /// The same with the bucket of a duration as label 1, as keys of `TIMES` have it.
+    #[inline]
+    pub const fn lasting(self, ns: u64) -> Self {
+        Self(self.0 | (bucket(ns) as u32) << 8)
     }
 
     /// The family and the labels.
@@ -211,6 +252,24 @@ mod tests {
     fn kind_keeps_family_and_labels_apart() {
         let kind = Kind::ns_create(NsKind::User, Via::Unshare, true);
         assert_eq!(kind.parts(), (family::NS_CREATE, [NsKind::User as u8, Via::Unshare as u8, 1]));
+    }
+
+    #[test]
+    fn a_timed_cell_is_told_as_the_counters_it_stands_for() {
+        let timed = Timed { count: 3, ns: 700 };
+        let kind = Kind::mount(MountOp::Umount, true);
+        let told: [_; 3] = [
+            (kind, 3),
+            (Kind::new(family::MOUNT_TIME, [8, 0, 0]), 3),
+            (Kind::new(family::MOUNT_TIME_SUM, [0, 0, 0]), 700),
+        ];
+        assert!(timed.told(kind.lasting(233)).eq(told));
+        let stall = Kind::new(family::MEMORY_STALL, [0, 0, 0]).lasting(u64::MAX);
+        let told = [
+            (Kind::new(family::MEMORY_STALL, [64, 0, 0]), 3),
+            (Kind::new(family::MEMORY_STALL_SUM, [0, 0, 0]), 700),
+        ];
+        assert!(timed.told(stall).eq(told));
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub mod task;
 
 pub use cgroup::{CgroupAttach, CgroupEvent, CgroupInfo, CgroupKey};
 pub use config::{ABSENT, Config, NsFields};
-pub use counter::{CounterKey, Kind, Loss, Probe, Stat};
+pub use counter::{CounterKey, Kind, Loss, Probe, Stat, Timed};
 pub use guard::{Guard, GuardCall, GuardEvent};
 pub use header::{Header, RecordType};
 pub use memory::{Oom, Reclaim};
@@ -33,6 +33,8 @@ pub const WATCH_V1: u64 = 1 << 63;
 pub mod names {
     /// Per-CPU hash: [`crate::CounterKey`] to `u64`.
     pub const COUNTS: &str = "COUNTS";
+    /// Per-CPU hash: [`crate::CounterKey`] to [`crate::Timed`], label 1 of the kind being the bucket of the durations.
+    pub const TIMES: &str = "TIMES";
     /// Per-CPU array of `u64`, indexed by [`crate::Stat`].
     pub const STATS: &str = "STATS";
     /// Ring buffer of records, each starting with [`crate::Header`].

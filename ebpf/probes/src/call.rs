@@ -158,13 +158,33 @@ impl Call {
     /// Remembers the call until [`Call::ends`].
     #[inline(always)]
     pub fn remember(self, probe: Probe) {
+        self.remember_by(probe, |room| {
+            // SAFETY: a live map value, which this thread holds.
+            unsafe { room.write(self) };
+        });
+    }
+
+    /// Remembers a call of which nothing but its arguments and its beginning is asked at its end, with half as much to write.
+    #[inline(always)]
+    pub fn remember_arguments(arguments: Arguments, probe: Probe) {
+        let call = Self::begins(arguments);
+        call.remember_by(probe, |room| {
+            // SAFETY: a live map value, which this thread holds.
+            unsafe { (&raw mut (*room).start_ns).write(call.start_ns) };
+            // SAFETY: as above.
+            unsafe { (&raw mut (*room).arguments).write(arguments) };
+        });
+    }
+
+    /// Remembers the call, by `write` where the thread gets its slot.
+    #[inline(always)]
+    fn remember_by(self, probe: Probe, write: impl FnOnce(*mut Self)) {
         let thread = bpf_get_current_pid_tgid();
         let Some(slot) = slot_of(thread) else { return };
         if claim(slot, thread) {
             // SAFETY: a live map value, which this thread holds.
             unsafe { field::<u64>(slot, offset_of!(Slot, thread)).write(thread) };
-            // SAFETY: as above.
-            unsafe { field::<Self>(slot, offset_of!(Slot, call)).write(self) };
+            write(field(slot, offset_of!(Slot, call)));
             return;
         }
         if CALLS.insert(thread, self, 0).is_ok() {

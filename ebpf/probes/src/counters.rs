@@ -4,12 +4,17 @@ use crate::kernel::CgroupIds;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{PerCpuArray, PerCpuHashMap};
-use terrarium_abi::{CounterKey, Kind, Loss, Probe, Stat};
+use core::mem::offset_of;
+use terrarium_abi::{CounterKey, Kind, Loss, Probe, Stat, Timed};
 
 /// A cell per cgroup and kind. Never LRU: eviction would forget in silence; user space deletes the cells of
 /// removed cgroups. Preallocated, because counting happens where memory is short. The loader sets the size.
 #[map]
 static COUNTS: PerCpuHashMap<CounterKey, u64> = PerCpuHashMap::with_max_entries(65_536, 0);
+
+/// The same for operations whose durations are told: a cell per cgroup, kind and bucket.
+#[map]
+static TIMES: PerCpuHashMap<CounterKey, Timed> = PerCpuHashMap::with_max_entries(16_384, 0);
 
 /// The probes' own counters, see [`Stat`].
 #[map]
@@ -21,8 +26,7 @@ pub fn add(cgroups: CgroupIds, kind: Kind, n: u64) {
     if !cgroups.watched {
         return;
     }
-    let key =
-        CounterKey { cgroup_id: cgroups.unified, memory_cgroup_id: cgroups.memory, kind, pad: 0 };
+    let key = key(cgroups, kind);
     if let Some(cell) = COUNTS.get_ptr_mut(key) {
         return bump(cell, n);
     }
@@ -34,6 +38,37 @@ pub fn add(cgroups: CgroupIds, kind: Kind, n: u64) {
         Some(cell) => bump(cell, n),
         None => stat(Stat::CountsLost),
     }
+}
+
+/// Counts an operation of `kind` that took `ns` nanoseconds, and how long it took.
+#[inline(always)]
+pub fn time(cgroups: CgroupIds, kind: Kind, ns: u64) {
+    if !cgroups.watched {
+        return;
+    }
+    let key = key(cgroups, kind.lasting(ns));
+    if let Some(cell) = TIMES.get_ptr_mut(key) {
+        return bump_timed(cell, ns);
+    }
+    if TIMES.insert(key, Timed { count: 1, ns }, u64::from(BPF_NOEXIST)).is_ok() {
+        return;
+    }
+    match TIMES.get_ptr_mut(key) {
+        Some(cell) => bump_timed(cell, ns),
+        None => stat(Stat::CountsLost),
+    }
+}
+
+#[inline(always)]
+fn bump_timed(cell: *mut Timed, ns: u64) {
+    let field = |offset| cell.cast::<u8>().wrapping_add(offset).cast();
+    bump(field(offset_of!(Timed, count)), 1);
+    bump(field(offset_of!(Timed, ns)), ns);
+}
+
+#[inline(always)]
+fn key(cgroups: CgroupIds, kind: Kind) -> CounterKey {
+    CounterKey { cgroup_id: cgroups.unified, memory_cgroup_id: cgroups.memory, kind, pad: 0 }
 }
 
 /// Counts one for the cgroup.

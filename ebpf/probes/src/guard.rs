@@ -15,7 +15,7 @@ use crate::counters::count;
 use crate::events::emit_in_place;
 use crate::files::{self, ShortName, short};
 use crate::kernel::{
-    Probed, Ptr, argument, config, current_task, pointer_argument, task_cgroups, tracepoint,
+    Access, Probed, Ptr, argument, config, current_task, pointer_argument, task_cgroups, tracepoint,
 };
 use crate::text::{read_kernel_text, read_user_text};
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
@@ -33,7 +33,7 @@ macro_rules! guarded {
             $count,
             |arguments: Arguments| {
                 if ($wanted)(&arguments) {
-                    Call::begins(arguments).remember(Probe::Guard);
+                    Call::remember_arguments(arguments, Probe::Guard);
                 }
             },
             |result| ends(GuardCall::$call as u32, result),
@@ -406,7 +406,7 @@ fn read_user<T: Copy>(out: &mut T, address: u64) -> bool {
     result == 0
 }
 
-tracepoint!(tp_btf_signal_generate, raw_tp_signal_generate, untyped signal_generated);
+tracepoint!(tp_btf_signal_generate, raw_tp_signal_generate, signal_generated);
 
 /// Where `si_code` is in `struct siginfo` (asm-generic/siginfo.h): after the signal and the errno.
 const SI_CODE: u32 = 8;
@@ -414,7 +414,7 @@ const SI_CODE: u32 = 8;
 /// A signal is queued. The kernel's own are left: whoever runs when a timer fires, a terminal hangs up or a child ends has not
 /// sent it.
 #[inline(always)]
-fn signal_generated(ctx: *mut c_void) {
+fn signal_generated<A: Access>(ctx: *mut c_void) {
     /// `SEND_SIG_NOINFO` (linux/sched/signal.h): from the task that runs, without more about it.
     const NO_INFO: u64 = 0;
     /// `SEND_SIG_PRIV`: from the kernel.
@@ -426,7 +426,7 @@ fn signal_generated(ctx: *mut c_void) {
         return;
     }
     if info != NO_INFO {
-        let code = pointer_argument(ctx, 1).field::<Probed, i32>(SI_CODE);
+        let code = pointer_argument(ctx, 1).field::<A, i32>(SI_CODE);
         if !FROM_A_TASK.contains(&code) {
             return;
         }

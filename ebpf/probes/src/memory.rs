@@ -9,7 +9,7 @@
 //! These programs run rarely and in slow paths, so all of them read through the helper: a plain load could not go from
 //! a css to the memory cgroup around it anyhow.
 
-use crate::counters::{add, count};
+use crate::counters::{add, count, time};
 use crate::events::{emit_in_place, now};
 use crate::kernel::{
     CgroupIds, Probed, Ptr, argument, cgroup_id, config, current_task, pointer_argument,
@@ -22,7 +22,7 @@ use aya_ebpf::maps::{HashMap, LruHashMap};
 use aya_ebpf::programs::{FEntryContext, ProbeContext};
 use aya_log_ebpf::info;
 use core::ffi::c_void;
-use terrarium_abi::counter::{bucket, family};
+use terrarium_abi::counter::family;
 use terrarium_abi::memory::{LEVEL_GLOBAL, LEVEL_UNKNOWN, LIMIT_HIGH, LIMIT_MAX};
 use terrarium_abi::{ABSENT, Kind, Oom, Probe, Reclaim, RecordType};
 
@@ -143,8 +143,7 @@ fn reclaim_ends(ctx: *mut c_void) {
     let reclaimed_pages = argument(ctx, 0);
     let task = current_task();
     let cgroups = task_cgroups::<Probed>(task);
-    count(cgroups, Kind::new(family::MEMORY_STALL, [bucket(duration_ns), 0, 0]));
-    add(cgroups, Kind::new(family::MEMORY_STALL_SUM, [0, 0, 0]), duration_ns);
+    time(cgroups, Kind::new(family::MEMORY_STALL, [0, 0, 0]), duration_ns);
     add(cgroups, Kind::new(family::RECLAIMED_PAGES, [0, 0, 0]), reclaimed_pages);
     // Here and not where the record is filled, which the compiler makes a function of: before Linux 6.4 the verifier knows
     // less of two states being alike there, and follows each way through the loop.

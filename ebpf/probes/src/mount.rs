@@ -5,17 +5,16 @@
 //! Mounts that the kernel makes by itself, or takes away with a namespace, are not calls and are not seen.
 
 use crate::call::{Arguments, Call, restarts, system_call};
-use crate::counters::{add, count};
+use crate::counters::time;
 use crate::events::emit_in_place;
 use crate::kernel::{Access, Ptr, for_current_task, task_cgroups};
 use crate::text::read_user_text;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
-use terrarium_abi::counter::{bucket, family};
 use terrarium_abi::{Kind, Mount, MountOp, Probe, RecordType};
 
 #[inline(always)]
 fn begins(arguments: Arguments) {
-    Call::begins(arguments).remember(Probe::Mount);
+    Call::remember_arguments(arguments, Probe::Mount);
 }
 
 /// `open_tree_attr(fd, path, flags, attributes, size)`, since 6.15
@@ -217,9 +216,7 @@ fn ended<A: Access>(task: Ptr, shape: &Shape, result: i64) {
         MountOp::Mount => MountOp::of_mount_flags(flags),
         op => op,
     };
-    count(cgroups, Kind::mount(op, result < 0));
-    count(cgroups, Kind::new(family::MOUNT_TIME, [bucket(duration_ns), 0, 0]));
-    add(cgroups, Kind::new(family::MOUNT_TIME_SUM, [0, 0, 0]), duration_ns);
+    time(cgroups, Kind::mount(op, result < 0), duration_ns);
     emit_in_place::<A, Mount>(Probe::Mount, RecordType::Mount, task, cgroups, |record| {
         record.flags = flags;
         record.duration_ns = duration_ns;

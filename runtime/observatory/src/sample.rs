@@ -23,8 +23,6 @@ pub struct Sample {
     pub unknown: Row,
     /// How often each outcome of an attribution came.
     pub outcomes: HashMap<Outcome, u64>,
-    /// Entries in the kernel's map of counters.
-    pub entries: usize,
 }
 
 /// A container.
@@ -87,6 +85,6 @@ impl Sample {
         for (kind, count) in totals.into_values().flatten() {
             *unknown.entry(kind).or_default() += count;
         }
-        Self { containers, host, machine, unknown, outcomes, entries: counts.len() }
+        Self { containers, host, machine, unknown, outcomes }
     }
 }

@@ -8,7 +8,7 @@ use crate::leaks::events::Log;
 use crate::lives::{Lives, StartTimes};
 use crate::memory_files::{MemoryEvents, MemoryFiles};
 use crate::metrics::Exemplar;
-use crate::probe::counts::{Counters, ProbeStats};
+use crate::probe::counts::{Counters, Fill, ProbeStats};
 use crate::probe::{HookReport, Probes, Programs};
 use crate::resources::{Budget, Resources, in_shares};
 use std::collections::HashMap;
@@ -139,9 +139,9 @@ impl Shared {
         })
     }
 
-    /// How many counters fit.
-    pub fn counter_capacity(&self) -> u32 {
-        self.counters().capacity()
+    /// How full the kernel's maps of counters were when they were last read.
+    pub fn counters_fill(&self) -> [Fill; 2] {
+        self.counters().fill()
     }
 
     /// Removes counters from the kernel's map.
@@ -149,11 +149,8 @@ impl Shared {
         if keys.is_empty() {
             return;
         }
-        let mut counters = self.counters();
-        for key in keys {
-            if let Err(error) = counters.remove(key) {
-                tracing::warn!(%error, ?key, "cannot remove a counter");
-            }
+        if let Err(error) = self.counters().remove(keys) {
+            tracing::warn!(%error, "cannot remove the counters of removed cgroups");
         }
     }
 

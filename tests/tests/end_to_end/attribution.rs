@@ -109,6 +109,35 @@ fn trees_as_engines_make_them_are_told_by_their_paths_and_nested_ones_fold() {
 }
 
 #[test]
+fn the_kernels_maps_forget_the_counters_of_a_removed_cgroup_and_their_sums_stay() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let id = "c0de".repeat(16);
+    let tree = Tree::new(&bed, &format!("docker/{id}"));
+    let path = format!("/{}", bed.unique("tree"));
+    let observatory = Observatory::start(&bed, &["--watch", &path]);
+    let held = |map: &str| observatory.metrics().count("terrarium_map_entries", &[("map", map)]);
+    assert_eq!((held("counts"), held("times")), (0, 0));
+
+    let mounts = "for n in 1 2 3; do busybox mount -t tmpfs none /tmp; busybox umount /tmp; done";
+    tree.run(&format!("busybox unshare -m busybox sh -ec '{mounts}'"));
+    let own = format!("{path}/docker/{id}");
+    let told = |metric: &str| observatory.metrics().count(metric, &[("id", &own)]);
+    let (operations, duration) =
+        ("terrarium_mount_operations_total", "terrarium_mount_duration_seconds_count");
+    // One more makes all mounts private.
+    assert_eq!((told(operations), told(duration)), (7, 7));
+    assert!(held("counts") > 0 && held("times") > 0);
+
+    drop(tree);
+    eventually("no counter is left in the kernel", || {
+        let left = (held("counts"), held("times"));
+        if left == (0, 0) { Ok(()) } else { Err(format!("{left:?}")) }
+    });
+    assert_eq!((told(operations), told(duration)), (7, 7));
+}
+
+#[test]
 fn a_bare_container_of_runc_has_its_name_its_labels_and_its_counts() {
     require!(Root, CgroupV2, Btf, Program("busybox"), Program("runc"));
     let bed = TestBed::new();

@@ -173,7 +173,6 @@ impl Metrics {
         {
             let mut about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
             about.outcomes = sample.outcomes;
-            about.entries = sample.entries;
             about.series = page.series;
             about.series_dropped += page.left_out;
             about.cadvisor_names = self.shown.cadvisor_names;

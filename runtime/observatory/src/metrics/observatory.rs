@@ -92,8 +92,6 @@ pub const FAMILIES: [&Family; 20] = [
 pub struct About {
     /// How often each outcome of an attribution came.
     pub outcomes: HashMap<Outcome, u64>,
-    /// Entries in the map of counters.
-    pub entries: usize,
     /// Series in this answer.
     pub series: usize,
     /// Series left out of all answers so far.
@@ -107,9 +105,10 @@ fn fill_about(out: &mut Builder, shared: &Shared, about: &About) {
         let count = about.outcomes.get(&outcome).copied().unwrap_or(0);
         out.counter(ATTRIBUTION.name, &[("outcome", outcome.name())], count);
     }
-    out.gauge(MAP_ENTRIES.name, &[("map", "counts")], about.entries as u64);
-    let capacity = u64::from(shared.counter_capacity());
-    out.gauge(MAP_CAPACITY.name, &[("map", "counts")], capacity);
+    for fill in shared.counters_fill() {
+        out.gauge(MAP_ENTRIES.name, &[("map", fill.map)], fill.entries as u64);
+        out.gauge(MAP_CAPACITY.name, &[("map", fill.map)], u64::from(fill.capacity));
+    }
     out.gauge(SERIES.name, &[], about.series as u64);
     out.counter(SERIES_DROPPED.name, &[], about.series_dropped as u64);
     if about.cadvisor_names {

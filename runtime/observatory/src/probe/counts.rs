@@ -1,19 +1,28 @@
 //! Reading the counters that the programs keep.
 
 use crate::probe::map_batch;
+use aya::Pod;
 use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use terrarium_abi::{CounterKey, Loss, Probe, Stat, names};
+use terrarium_abi::{CounterKey, Kind, Loss, Probe, Stat, Timed, names};
 
 /// The counters in the kernel.
 pub struct Counters {
-    /// A second descriptor of `counts`, for reading in batches.
-    batch: OwnedFd,
-    counts: PerCpuHashMap<MapData, CounterKey, u64>,
+    counts: Cells<u64>,
+    times: Cells<Timed>,
     stats: PerCpuArray<MapData, u64>,
-    cpus: usize,
-    capacity: u32,
+}
+
+/// How full a map of counters was when it was last read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fill {
+    /// The map's name in `/metrics`.
+    pub map: &'static str,
+    /// The counters in it.
+    pub entries: usize,
+    /// The counters that fit.
+    pub capacity: u32,
 }
 
 /// What the probes count about themselves.
@@ -32,61 +41,55 @@ pub struct ProbeStats {
 }
 
 impl Counters {
-    /// Takes the two maps over. `capacity` is the number of counters that fit.
+    /// Takes the maps over: `COUNTS`, `TIMES` and `STATS`.
     pub fn new(
         counts: Map,
+        times: Map,
         stats: PerCpuArray<MapData, u64>,
-        capacity: u32,
     ) -> Result<Self, MapError> {
-        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
-        let Map::PerCpuHashMap(data) = &counts else {
-            return Err(MapError::InvalidName { name: names::COUNTS.to_owned() });
-        };
-        let batch = data.fd().as_fd().try_clone_to_owned()?;
-        let counts = PerCpuHashMap::try_from(counts)?;
-        Ok(Self { batch, counts, stats, cpus, capacity })
+        Ok(Self {
+            counts: Cells::new(counts, names::COUNTS)?,
+            times: Cells::new(times, names::TIMES)?,
+            stats,
+        })
     }
 
-    /// The number of counters that fit.
-    pub fn capacity(&self) -> u32 {
-        self.capacity
+    /// How full the maps were when they were last read.
+    pub fn fill(&self) -> [Fill; 2] {
+        [
+            Fill { map: "counts", entries: self.counts.entries, capacity: self.counts.capacity },
+            Fill { map: "times", entries: self.times.entries, capacity: self.times.capacity },
+        ]
     }
 
-    /// All counters.
-    pub fn read(&self) -> Result<HashMap<CounterKey, u64>, MapError> {
-        // A map, not a list: a key may be seen twice when others are removed while reading.
-        let mut all = HashMap::new();
-        let result = map_batch::read_sums(self.batch.as_fd(), self.cpus, &mut |key, sum| {
-            all.insert(key, sum);
-        });
-        if result.is_ok() {
-            return Ok(all);
-        }
-        all.clear();
-        for entry in &self.counts {
-            match entry {
-                Ok((key, values)) => {
-                    all.insert(key, values.iter().sum());
-                }
-                // The key was removed between being listed and being read.
-                Err(MapError::KeyNotFound) => {}
-                Err(error) => return Err(error),
+    /// All counters, those that a [`Timed`] stands for as if each had a cell.
+    pub fn read(&mut self) -> Result<HashMap<CounterKey, u64>, MapError> {
+        let mut all: HashMap<CounterKey, u64> =
+            self.counts.read()?.into_iter().map(|(key, [count])| (key, count)).collect();
+        for (key, [count, ns]) in self.times.read()? {
+            for (kind, more) in (Timed { count, ns }).told(key.kind) {
+                *all.entry(CounterKey { kind, ..key }).or_default() += more;
             }
         }
         Ok(all)
     }
 
-    /// Removes a counter; one that is not there is fine.
-    pub fn remove(&mut self, key: &CounterKey) -> Result<(), MapError> {
-        match self.counts.remove(key) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(MapError::SyscallError(error))
-                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(error),
+    /// Removes counters, of cgroups that are no more; one that is not there is fine.
+    pub fn remove(&mut self, keys: &[CounterKey]) -> Result<(), MapError> {
+        let cgroups = |key: &CounterKey| (key.cgroup_id, key.memory_cgroup_id);
+        let timed: HashSet<(u64, u64)> =
+            keys.iter().filter(|key| is_timed(key.kind)).map(cgroups).collect();
+        for key in keys.iter().filter(|key| !is_timed(key.kind)) {
+            self.counts.remove(key)?;
         }
+        if timed.is_empty() {
+            return Ok(());
+        }
+        let cells = self.times.read()?;
+        for key in cells.keys().filter(|key| timed.contains(&cgroups(key))) {
+            self.times.remove(key)?;
+        }
+        Ok(())
     }
 
     /// Records that were lost in the kernel, by any probe for any reason.
@@ -108,5 +111,94 @@ impl Counters {
             stats.produced[n] = cell(Stat::Produced(probe))?;
         }
         Ok(stats)
+    }
+}
+
+/// Whether a counter of this kind is read from a [`Timed`].
+fn is_timed(kind: Kind) -> bool {
+    use terrarium_abi::counter::family::{
+        MEMORY_STALL, MEMORY_STALL_SUM, MOUNT, MOUNT_TIME, MOUNT_TIME_SUM,
+    };
+    let (family, _) = kind.parts();
+    matches!(family, MOUNT | MOUNT_TIME | MOUNT_TIME_SUM | MEMORY_STALL | MEMORY_STALL_SUM)
+}
+
+/// A per-CPU hash of counters.
+struct Cells<V: Pod> {
+    map: PerCpuHashMap<MapData, CounterKey, V>,
+    /// A second descriptor of it, for reading in batches.
+    batch: OwnedFd,
+    cpus: usize,
+    capacity: u32,
+    /// How many there were when they were last read.
+    entries: usize,
+}
+
+impl<V: Pod> Cells<V> {
+    fn new(map: Map, name: &str) -> Result<Self, MapError> {
+        let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
+        let Map::PerCpuHashMap(data) = &map else {
+            return Err(MapError::InvalidName { name: name.to_owned() });
+        };
+        let batch = data.fd().as_fd().try_clone_to_owned()?;
+        let capacity = data.info()?.max_entries();
+        Ok(Self { map: PerCpuHashMap::try_from(map)?, batch, cpus, capacity, entries: 0 })
+    }
+
+    /// All of them, each word summed over the CPUs.
+    fn read<const WORDS: usize>(&mut self) -> Result<HashMap<CounterKey, [u64; WORDS]>, MapError>
+    where
+        V: Words<WORDS>,
+    {
+        // A map, not a list: a key may be seen twice when others are removed while reading.
+        let mut all = HashMap::new();
+        let result = map_batch::read_sums(self.batch.as_fd(), self.cpus, &mut |key, sums| {
+            all.insert(key, sums);
+        });
+        if result.is_err() {
+            all.clear();
+            for entry in &self.map {
+                match entry {
+                    Ok((key, values)) => {
+                        let words: Vec<_> = values.iter().map(|value| value.words()).collect();
+                        all.insert(key, map_batch::sum_words(&words));
+                    }
+                    // The key was removed between being listed and being read.
+                    Err(MapError::KeyNotFound) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.entries = all.len();
+        Ok(all)
+    }
+
+    fn remove(&mut self, key: &CounterKey) -> Result<(), MapError> {
+        match self.map.remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error))
+                if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A value that is so many words.
+trait Words<const WORDS: usize> {
+    fn words(&self) -> [u64; WORDS];
+}
+
+impl Words<1> for u64 {
+    fn words(&self) -> [u64; 1] {
+        [*self]
+    }
+}
+
+impl Words<2> for Timed {
+    fn words(&self) -> [u64; 2] {
+        [self.count, self.ns]
     }
 }

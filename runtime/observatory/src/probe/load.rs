@@ -86,7 +86,7 @@ pub struct Settings {
     pub log: bool,
     /// Size of the ring buffer, bytes: a power of two, at least a page.
     pub ring_bytes: u32,
-    /// How many counters fit.
+    /// How many counters fit; a quarter as many of those that also tell durations.
     pub counters: u32,
     /// Whether to go on, with nothing attached, on a kernel that does not tell its types.
     pub bare: bool,
@@ -126,7 +126,6 @@ pub struct Probes {
     missing_fields: Vec<MissingField>,
     has_types: bool,
     mounts: CgroupMounts,
-    counters: u32,
     initial_namespaces: [u32; NS_KINDS],
 }
 
@@ -161,6 +160,7 @@ impl Probes {
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries(names::EVENTS, settings.ring_bytes)
             .map_max_entries(names::COUNTS, settings.counters)
+            .map_max_entries(names::TIMES, (settings.counters / 4).max(1))
             .load(OBJECT)
             .map_err(|error| {
                 let lacking = permission::missing_capabilities(&settings.proc);
@@ -205,7 +205,6 @@ impl Probes {
             reports,
             missing_fields,
             mounts,
-            counters: settings.counters,
             initial_namespaces: config.ns.map(|ns| ns.initial),
         })
     }
@@ -238,8 +237,9 @@ impl Probes {
     /// Takes the counters out.
     pub fn take_counters(&mut self) -> Result<Counters, LoadError> {
         let counts = self.take_map(names::COUNTS)?;
+        let times = self.take_map(names::TIMES)?;
         let stats: PerCpuArray<_, _> = self.take(names::STATS)?;
-        Counters::new(counts, stats, self.counters)
+        Counters::new(counts, times, stats)
             .map_err(|error| LoadError::Map { name: names::COUNTS, reason: error.to_string() })
     }
 

@@ -25,18 +25,18 @@ struct BatchAttributes {
 
 const _: () = assert!(size_of::<BatchAttributes>() == 56);
 
-/// Calls `visit` with every key of a per-CPU hash of `u64` and the sum of its values over all CPUs. `cpus` is the
-/// number of possible CPUs. A key may come twice when keys are removed meanwhile. `EINVAL` says that the kernel has
+/// Calls `visit` with every key of a per-CPU hash whose values are so many `WORDS`, and the sum of each word over all CPUs. `cpus`
+/// is the number of possible CPUs. A key may come twice when keys are removed meanwhile. `EINVAL` says that the kernel has
 /// no batches for this kind of map (before 5.6).
-pub fn read_sums(
+pub fn read_sums<const WORDS: usize>(
     map: BorrowedFd<'_>,
     cpus: usize,
-    visit: &mut impl FnMut(CounterKey, u64),
+    visit: &mut impl FnMut(CounterKey, [u64; WORDS]),
 ) -> io::Result<()> {
     let empty =
         CounterKey { cgroup_id: 0, memory_cgroup_id: 0, kind: terrarium_abi::Kind(0), pad: 0 };
     let mut keys = vec![empty; BATCH as usize];
-    let mut values = vec![0_u64; BATCH as usize * cpus];
+    let mut values = vec![[0_u64; WORDS]; BATCH as usize * cpus];
     // The position between batches: for hashes the kernel uses four bytes of it.
     let mut position = [0_u64; 2];
     let mut first = true;
@@ -70,11 +70,22 @@ pub fn read_sums(
         };
         let count = attributes.count as usize;
         for (key, values) in keys.iter().zip(values.chunks_exact(cpus)).take(count) {
-            visit(*key, values.iter().sum());
+            visit(*key, sum_words(values));
         }
         if ended {
             return Ok(());
         }
         first = false;
     }
+}
+
+/// The sum of each word over all CPUs.
+pub fn sum_words<const WORDS: usize>(values: &[[u64; WORDS]]) -> [u64; WORDS] {
+    let mut sums = [0; WORDS];
+    for value in values {
+        for (sum, word) in sums.iter_mut().zip(value) {
+            *sum += word;
+        }
+    }
+    sums
 }
