@@ -110,6 +110,7 @@ impl Kind {
 
     /// The same with the bucket of a duration as label 1, as keys of `TIMES` have it.
     #[inline]
+    #[must_use]
     pub const fn lasting(self, ns: u64) -> Self {
         Self(self.0 | (bucket(ns) as u32) << 8)
     }

@@ -14,7 +14,7 @@ static COUNTS: PerCpuHashMap<CounterKey, u64> = PerCpuHashMap::with_max_entries(
 
 /// The same for operations whose durations are told: a cell per cgroup, kind and bucket.
 #[map]
-static TIMES: PerCpuHashMap<CounterKey, Timed> = PerCpuHashMap::with_max_entries(16_384, 0);
+static TIMES: PerCpuHashMap<CounterKey, Timed> = PerCpuHashMap::with_max_entries(65_536, 0);
 
 /// The probes' own counters, see [`Stat`].
 #[map]

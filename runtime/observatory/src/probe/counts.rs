@@ -160,7 +160,7 @@ impl<V: Pod> Cells<V> {
             for entry in &self.map {
                 match entry {
                     Ok((key, values)) => {
-                        let words: Vec<_> = values.iter().map(|value| value.words()).collect();
+                        let words: Vec<_> = values.iter().map(Words::words).collect();
                         all.insert(key, map_batch::sum_words(&words));
                     }
                     // The key was removed between being listed and being read.

@@ -86,7 +86,7 @@ pub struct Settings {
     pub log: bool,
     /// Size of the ring buffer, bytes: a power of two, at least a page.
     pub ring_bytes: u32,
-    /// How many counters fit; a quarter as many of those that also tell durations.
+    /// How many counters fit, and as many of those with durations.
     pub counters: u32,
     /// Whether to go on, with nothing attached, on a kernel that does not tell its types.
     pub bare: bool,
@@ -160,7 +160,7 @@ impl Probes {
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries(names::EVENTS, settings.ring_bytes)
             .map_max_entries(names::COUNTS, settings.counters)
-            .map_max_entries(names::TIMES, (settings.counters / 4).max(1))
+            .map_max_entries(names::TIMES, settings.counters)
             .load(OBJECT)
             .map_err(|error| {
                 let lacking = permission::missing_capabilities(&settings.proc);
