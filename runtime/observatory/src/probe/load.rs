@@ -86,7 +86,7 @@ pub struct Settings {
     pub log: bool,
     /// Size of the ring buffer, bytes: a power of two, at least a page.
     pub ring_bytes: u32,
-    /// How many counters fit, and as many of those with durations.
+    /// How many counters fit, and as many of those with durations; fewer on hosts with more than 64 processors.
     pub counters: u32,
     /// Whether to go on, with nothing attached, on a kernel that does not tell its types.
     pub bare: bool,
@@ -153,14 +153,15 @@ impl Probes {
         config.memory_probe = u32::from(memory);
         let btf = Btf::from_sys_fs().ok();
 
+        let cells = settings.counters.min(most_cells(aya::util::nr_cpus().unwrap_or(1)));
         let log_level = if settings.log { u8::MAX } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(btf.as_ref())
             .override_global(names::CONFIG, &config, true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries(names::EVENTS, settings.ring_bytes)
-            .map_max_entries(names::COUNTS, settings.counters)
-            .map_max_entries(names::TIMES, settings.counters)
+            .map_max_entries(names::COUNTS, cells)
+            .map_max_entries(names::TIMES, cells)
             .load(OBJECT)
             .map_err(|error| {
                 let lacking = permission::missing_capabilities(&settings.proc);
@@ -283,6 +284,13 @@ impl Probes {
     }
 }
 
+/// How many cells the maps of counters may each have with so many processors: each processor has room for all of them, 24 bytes for
+/// a counter and one with durations, and all together are to take no more than 96 MiB.
+fn most_cells(cpus: usize) -> u32 {
+    const CELLS: u32 = 1 << 22;
+    CELLS / u32::try_from(cpus).unwrap_or(u32::MAX).clamp(1, CELLS / 1024)
+}
+
 /// An error and its causes on one line, without a verifier log.
 fn one_line(error: &EbpfError) -> String {
     let mut text = error.to_string();
@@ -295,4 +303,14 @@ fn one_line(error: &EbpfError) -> String {
         source = cause.source();
     }
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::most_cells;
+
+    #[test]
+    fn hosts_with_many_processors_have_fewer_cells_for_each() {
+        assert_eq!([1, 64, 128, 8192].map(most_cells), [1 << 22, 65_536, 32_768, 1024]);
+    }
 }
