@@ -41,13 +41,16 @@ impl Observatory {
             let (sender, output) = (sender.clone(), Arc::clone(&output));
             std::thread::spawn(move || {
                 for line in stream.lines().map_while(Result::ok) {
+                    // Before the address: who has that looks at the output next.
+                    {
+                        let mut output = output.lock().expect("no reader panics");
+                        output.push_str(&line);
+                        output.push('\n');
+                    }
                     if let Some(address) = address_in(&line) {
                         // Only the first is waited for.
                         let _ = sender.send(address);
                     }
-                    let mut output = output.lock().expect("no reader panics");
-                    output.push_str(&line);
-                    output.push('\n');
                 }
             });
         }
