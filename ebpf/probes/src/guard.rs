@@ -415,18 +415,19 @@ const SI_CODE: u32 = 8;
 /// sent it.
 #[inline(always)]
 fn signal_generated<A: Access>(ctx: *mut c_void) {
-    /// `SEND_SIG_NOINFO` (linux/sched/signal.h): from the task that runs, without more about it.
-    const NO_INFO: u64 = 0;
-    /// `SEND_SIG_PRIV`: from the kernel.
+    /// `SEND_SIG_PRIV` (linux/sched/signal.h): from the kernel.
     const PRIVILEGED: u64 = 1;
     /// `SI_USER`, `SI_QUEUE` and `SI_TKILL` (asm-generic/siginfo.h): from kill, sigqueue and tgkill.
     const FROM_A_TASK: [i32; 3] = [0, -1, -6];
-    let info = argument(ctx, 1);
-    if info == PRIVILEGED {
+    // For its special values Linux 6.12 takes it for a number, from which no plain load is allowed: there the program of raw_tp is
+    // the one that loads.
+    let info = pointer_argument(ctx, 1);
+    if info.addr() == PRIVILEGED {
         return;
     }
-    if info != NO_INFO {
-        let code = pointer_argument(ctx, 1).field::<A, i32>(SI_CODE);
+    // Null is `SEND_SIG_NOINFO`: from the task that runs, without more about it.
+    if !info.is_null() {
+        let code = info.field::<A, i32>(SI_CODE);
         if !FROM_A_TASK.contains(&code) {
             return;
         }
