@@ -55,7 +55,7 @@ impl Timed {
     }
 }
 
-crate::pod!(CounterKey, Timed);
+crate::pod!(CounterKey);
 
 /// What a counter counts: one byte for the family and three for its labels, highest byte first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

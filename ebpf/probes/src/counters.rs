@@ -26,18 +26,7 @@ pub fn add(cgroups: CgroupIds, kind: Kind, n: u64) {
     if !cgroups.watched {
         return;
     }
-    let key = key(cgroups, kind);
-    if let Some(cell) = COUNTS.get_ptr_mut(key) {
-        return bump(cell, n);
-    }
-    if COUNTS.insert(key, n, u64::from(BPF_NOEXIST)).is_ok() {
-        return;
-    }
-    // Another CPU made the cell between the two calls, or the map is full.
-    match COUNTS.get_ptr_mut(key) {
-        Some(cell) => bump(cell, n),
-        None => stat(Stat::CountsLost),
-    }
+    add_to(&COUNTS, key(cgroups, kind), n, |cell| bump(cell, n));
 }
 
 /// Counts an operation of `kind` that took `ns` nanoseconds, and how long it took.
@@ -46,24 +35,27 @@ pub fn time(cgroups: CgroupIds, kind: Kind, ns: u64) {
     if !cgroups.watched {
         return;
     }
-    let key = key(cgroups, kind.lasting(ns));
-    if let Some(cell) = TIMES.get_ptr_mut(key) {
-        return bump_timed(cell, ns);
-    }
-    if TIMES.insert(key, Timed { count: 1, ns }, u64::from(BPF_NOEXIST)).is_ok() {
-        return;
-    }
-    match TIMES.get_ptr_mut(key) {
-        Some(cell) => bump_timed(cell, ns),
-        None => stat(Stat::CountsLost),
-    }
+    add_to(&TIMES, key(cgroups, kind.lasting(ns)), Timed { count: 1, ns }, |cell| {
+        let field = |offset| cell.cast::<u8>().wrapping_add(offset).cast();
+        bump(field(offset_of!(Timed, count)), 1);
+        bump(field(offset_of!(Timed, ns)), ns);
+    });
 }
 
+/// Adds to the cell by `bump`, or makes it with what it holds `first`.
 #[inline(always)]
-fn bump_timed(cell: *mut Timed, ns: u64) {
-    let field = |offset| cell.cast::<u8>().wrapping_add(offset).cast();
-    bump(field(offset_of!(Timed, count)), 1);
-    bump(field(offset_of!(Timed, ns)), ns);
+fn add_to<V>(map: &PerCpuHashMap<CounterKey, V>, key: CounterKey, first: V, bump: impl Fn(*mut V)) {
+    if let Some(cell) = map.get_ptr_mut(key) {
+        return bump(cell);
+    }
+    if map.insert(key, first, u64::from(BPF_NOEXIST)).is_ok() {
+        return;
+    }
+    // Another CPU made the cell between the two calls, or the map is full.
+    match map.get_ptr_mut(key) {
+        Some(cell) => bump(cell),
+        None => stat(Stat::CountsLost),
+    }
 }
 
 #[inline(always)]

@@ -1,16 +1,15 @@
 //! Reading the counters that the programs keep.
 
 use crate::probe::map_batch;
-use aya::Pod;
 use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
-use terrarium_abi::{CounterKey, Kind, Loss, Probe, Stat, Timed, names};
+use terrarium_abi::{CounterKey, Loss, Probe, Stat, Timed, names};
 
 /// The counters in the kernel.
 pub struct Counters {
-    counts: Cells<u64>,
-    times: Cells<Timed>,
+    counts: Cells<1>,
+    times: Cells<2>,
     stats: PerCpuArray<MapData, u64>,
 }
 
@@ -64,32 +63,29 @@ impl Counters {
 
     /// All counters, those that a [`Timed`] stands for as if each had a cell.
     pub fn read(&mut self) -> Result<HashMap<CounterKey, u64>, MapError> {
-        let mut all: HashMap<CounterKey, u64> =
-            self.counts.read()?.into_iter().map(|(key, [count])| (key, count)).collect();
-        for (key, [count, ns]) in self.times.read()? {
-            for (kind, more) in (Timed { count, ns }).told(key.kind) {
+        let mut all = self.counts.read(|[count]| count)?;
+        for (key, timed) in self.times.read(|[count, ns]| Timed { count, ns })? {
+            for (kind, more) in timed.told(key.kind) {
                 *all.entry(CounterKey { kind, ..key }).or_default() += more;
             }
         }
         Ok(all)
     }
 
-    /// Removes counters, of cgroups that are no more; one that is not there is fine.
+    /// Removes counters, of cgroups that are no more; one that is not there is fine. The first error is told when all others
+    /// are removed.
     pub fn remove(&mut self, keys: &[CounterKey]) -> Result<(), MapError> {
         let cgroups = |key: &CounterKey| (key.cgroup_id, key.memory_cgroup_id);
-        let timed: HashSet<(u64, u64)> =
-            keys.iter().filter(|key| is_timed(key.kind)).map(cgroups).collect();
-        for key in keys.iter().filter(|key| !is_timed(key.kind)) {
-            self.counts.remove(key)?;
+        let gone: HashSet<(u64, u64)> = keys.iter().map(cgroups).collect();
+        let mut result = Ok(());
+        for key in keys {
+            result = result.and(self.counts.remove(key));
         }
-        if timed.is_empty() {
-            return Ok(());
+        let cells = self.times.read(|_| ())?;
+        for key in cells.keys().filter(|key| gone.contains(&cgroups(key))) {
+            result = result.and(self.times.remove(key));
         }
-        let cells = self.times.read()?;
-        for key in cells.keys().filter(|key| timed.contains(&cgroups(key))) {
-            self.times.remove(key)?;
-        }
-        Ok(())
+        result
     }
 
     /// Records that were lost in the kernel, by any probe for any reason.
@@ -114,18 +110,9 @@ impl Counters {
     }
 }
 
-/// Whether a counter of this kind is read from a [`Timed`].
-fn is_timed(kind: Kind) -> bool {
-    use terrarium_abi::counter::family::{
-        MEMORY_STALL, MEMORY_STALL_SUM, MOUNT, MOUNT_TIME, MOUNT_TIME_SUM,
-    };
-    let (family, _) = kind.parts();
-    matches!(family, MOUNT | MOUNT_TIME | MOUNT_TIME_SUM | MEMORY_STALL | MEMORY_STALL_SUM)
-}
-
-/// A per-CPU hash of counters.
-struct Cells<V: Pod> {
-    map: PerCpuHashMap<MapData, CounterKey, V>,
+/// A per-CPU hash of counters, each of so many words.
+struct Cells<const WORDS: usize> {
+    map: PerCpuHashMap<MapData, CounterKey, [u64; WORDS]>,
     /// A second descriptor of it, for reading in batches.
     batch: OwnedFd,
     cpus: usize,
@@ -134,7 +121,7 @@ struct Cells<V: Pod> {
     entries: usize,
 }
 
-impl<V: Pod> Cells<V> {
+impl<const WORDS: usize> Cells<WORDS> {
     fn new(map: Map, name: &str) -> Result<Self, MapError> {
         let cpus = aya::util::nr_cpus().map_err(|(_, error)| error)?;
         let Map::PerCpuHashMap(data) = &map else {
@@ -145,23 +132,22 @@ impl<V: Pod> Cells<V> {
         Ok(Self { map: PerCpuHashMap::try_from(map)?, batch, cpus, capacity, entries: 0 })
     }
 
-    /// All of them, each word summed over the CPUs.
-    fn read<const WORDS: usize>(&mut self) -> Result<HashMap<CounterKey, [u64; WORDS]>, MapError>
-    where
-        V: Words<WORDS>,
-    {
+    /// What `of` makes of each of them, its words summed over the CPUs.
+    fn read<T>(
+        &mut self,
+        of: impl Fn([u64; WORDS]) -> T,
+    ) -> Result<HashMap<CounterKey, T>, MapError> {
         // A map, not a list: a key may be seen twice when others are removed while reading.
         let mut all = HashMap::new();
         let result = map_batch::read_sums(self.batch.as_fd(), self.cpus, &mut |key, sums| {
-            all.insert(key, sums);
+            all.insert(key, of(sums));
         });
         if result.is_err() {
             all.clear();
             for entry in &self.map {
                 match entry {
                     Ok((key, values)) => {
-                        let words: Vec<_> = values.iter().map(Words::words).collect();
-                        all.insert(key, map_batch::sum_words(&words));
+                        all.insert(key, of(map_batch::sum_words(&values)));
                     }
                     // The key was removed between being listed and being read.
                     Err(MapError::KeyNotFound) => {}
@@ -183,22 +169,5 @@ impl<V: Pod> Cells<V> {
             }
             Err(error) => Err(error),
         }
-    }
-}
-
-/// A value that is so many words.
-trait Words<const WORDS: usize> {
-    fn words(&self) -> [u64; WORDS];
-}
-
-impl Words<1> for u64 {
-    fn words(&self) -> [u64; 1] {
-        [*self]
-    }
-}
-
-impl Words<2> for Timed {
-    fn words(&self) -> [u64; 2] {
-        [self.count, self.ns]
     }
 }
