@@ -9,6 +9,23 @@ use core::mem::size_of;
 /// Offset of a field that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
+/// What stands in an instruction that loads a 64-bit number (`BPF_LD | BPF_IMM | BPF_DW`) until the loader puts the value of the
+/// field of [`Config`] at `offset` there.
+#[inline]
+pub const fn place_of(offset: u64) -> u64 {
+    PLACES | offset
+}
+
+/// The offset in [`Config`] that a number stands for, if it is one of [`place_of`].
+#[inline]
+pub const fn offset_in(place: u64) -> Option<u64> {
+    let offset = place ^ PLACES;
+    if offset < size_of::<Config>() as u64 { Some(offset) } else { None }
+}
+
+/// A number that means nothing to the kernel.
+const PLACES: u64 = 0x7465_7272_6172_0000;
+
 /// Offsets that concern one kind of namespace.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
@@ -44,6 +61,14 @@ macro_rules! config {
                 $($name: ABSENT,)+
                 ns: [NsFields { pointer: ABSENT, inum: ABSENT, initial: 0 }; NS_KINDS],
             };
+
+            /// All fields, four bytes each.
+            pub const fn words(&self) -> &[u32] {
+                // SAFETY: repr(C) and nothing but `u32` (its size is asserted below), borrowed as long as `self`.
+                unsafe {
+                    core::slice::from_raw_parts(core::ptr::from_ref(self).cast(), size_of::<Self>() / 4)
+                }
+            }
         }
     };
 }
@@ -54,6 +79,12 @@ config! {
     task_cgroups,
     /// `css_set.dfl_cgrp`
     css_set_dfl_cgrp,
+    /// `cgroup.self.serial_nr`
+    cgroup_serial,
+    /// `cgroup_subsys_state.serial_nr`
+    css_serial,
+    /// How many cells of `FRONT` each processor has; 0: it is not used.
+    front_cells,
     /// `cgroup.kn`
     cgroup_kn,
     /// `kernfs_node.id`

@@ -35,7 +35,7 @@ const _: () = assert!(size_of::<Timed>() == 16 && offset_of!(Timed, ns) == 8);
 
 impl Timed {
     /// Under which kinds the cell of `kind` is told, and what is added to each: for a mount operation its count, its bucket and
-    /// the sum of times, for reclaim the bucket and the sum.
+    /// the sum of times, for reclaim the bucket and the sum, for any other what it counts.
     pub fn told(self, kind: Kind) -> impl Iterator<Item = (Kind, u64)> {
         let (family, [a, bucket, b]) = kind.parts();
         let told = match family {
@@ -49,13 +49,42 @@ impl Timed {
                 Some((Kind::new(family::MEMORY_STALL_SUM, [0, 0, 0]), self.ns)),
                 None,
             ],
-            _ => [None; 3],
+            _ => [Some((kind, self.count)), None, None],
         };
         told.into_iter().flatten()
     }
 }
 
 crate::pod!(CounterKey);
+
+/// A cell of `FRONT`, one line of the processor's cache: what one CPU has counted of one kind for one cgroup, found without a hash
+/// table and without reading more of the kernel's cgroup than its serial number. The cells of a CPU are its own: no other writes
+/// them, but for user space, which takes back those of removed cgroups. What finds its cell taken is counted in `COUNTS` or
+/// `TIMES`; a counter is the sum of both.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct FrontCell {
+    /// `serial_nr` of the cgroup in the unified hierarchy, which the kernel gives to no other until it is booted anew; the root has 0.
+    pub serial: u64,
+    /// The same of the cgroup in the v1 memory hierarchy, 0 where memory is in the unified one.
+    pub memory_serial: u64,
+    /// What is counted; label 1 is the bucket where durations are told. 0 while nothing is counted here; written last.
+    pub kind: Kind,
+    /// Zero.
+    pub pad: u32,
+    /// Not 0: taken, or about to be.
+    pub claims: u64,
+    /// As [`Timed::count`].
+    pub count: u64,
+    /// As [`Timed::ns`].
+    pub ns: u64,
+    /// As [`CounterKey::cgroup_id`].
+    pub cgroup_id: u64,
+    /// As [`CounterKey::memory_cgroup_id`].
+    pub memory_cgroup_id: u64,
+}
+
+const _: () = assert!(size_of::<FrontCell>() == 64 && offset_of!(FrontCell, claims) == 24);
 
 /// What a counter counts: one byte for the family and three for its labels, highest byte first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -18,7 +18,7 @@ pub mod task;
 
 pub use cgroup::{CgroupAttach, CgroupEvent, CgroupInfo, CgroupKey};
 pub use config::{ABSENT, Config, NsFields};
-pub use counter::{CounterKey, Kind, Loss, Probe, Stat, Timed};
+pub use counter::{CounterKey, FrontCell, Kind, Loss, Probe, Stat, Timed};
 pub use guard::{Guard, GuardCall, GuardEvent};
 pub use header::{Header, RecordType};
 pub use memory::{Oom, Reclaim};
@@ -35,6 +35,8 @@ pub mod names {
     pub const COUNTS: &str = "COUNTS";
     /// Per-CPU hash: [`crate::CounterKey`] to [`crate::Timed`], label 1 of the kind being the bucket of the durations.
     pub const TIMES: &str = "TIMES";
+    /// Array of [`crate::FrontCell`], so many for each CPU, that user space maps into its memory.
+    pub const FRONT: &str = "FRONT";
     /// Per-CPU array of `u64`, indexed by [`crate::Stat`].
     pub const STATS: &str = "STATS";
     /// Ring buffer of records, each starting with [`crate::Header`].

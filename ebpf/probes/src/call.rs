@@ -176,6 +176,18 @@ impl Call {
         });
     }
 
+    /// Remembers a call of which nothing but its beginning and one argument is asked at its end, where that is the first one.
+    #[inline(always)]
+    pub fn remember_one(argument: u64, probe: Probe) {
+        let call = Self::begins([argument, 0, 0, 0, 0, 0]);
+        call.remember_by(probe, |room| {
+            // SAFETY: a live map value, which this thread holds.
+            unsafe { (&raw mut (*room).start_ns).write(call.start_ns) };
+            // SAFETY: as above.
+            unsafe { (&raw mut (*room).arguments[0]).write(argument) };
+        });
+    }
+
     /// Remembers the call, by `write` where the thread gets its slot.
     #[inline(always)]
     fn remember_by(self, probe: Probe, write: impl FnOnce(*mut Self)) {

@@ -5,11 +5,11 @@
 //! `cgroup_mkdir` comes before the directory can be opened, so before any task can be in it: user space learns the
 //! name of a container before the first clone in it.
 
-use crate::counters::count;
+use crate::counters::{count, count_ids};
 use crate::events::{emit_in_place, now};
 use crate::files::short_text;
 use crate::kernel::{
-    Access, CgroupIds, Probed, Ptr, cgroup_id, config, current_task, pointer_argument,
+    Access, CgroupIds, Cgroups, Probed, Ptr, cgroup_id, config, current_task, pointer_argument,
     task_cgroups, tracepoint,
 };
 use crate::text::read_kernel_text;
@@ -85,7 +85,7 @@ fn kprobe_cgroup_migrate(ctx: ProbeContext) {
 
 #[inline(always)]
 fn leaves(task: Ptr) {
-    let cgroups = task_cgroups::<Probed>(task);
+    let cgroups = task_cgroups::<Probed>(task).ids();
     // The map makes room for it; where it cannot, the cgroup that is left is not told.
     let _ = LEAVING.insert(bpf_get_current_pid_tgid(), [cgroups.unified, cgroups.memory], 0);
 }
@@ -101,7 +101,7 @@ fn count_left(hierarchy: u32, id: u64) {
     if left != id {
         let watched = watch::is_watched(unified, memory);
         let cgroups = CgroupIds { unified, memory, watched };
-        count(cgroups, Kind::new(family::CGROUP_ATTACH, [1, 0, 0]));
+        count_ids(cgroups, Kind::new(family::CGROUP_ATTACH, [1, 0, 0]));
     }
 }
 
@@ -138,7 +138,7 @@ fn made_or_removed<A: Access>(ctx: *mut c_void, record_type: RecordType) {
     }
     let task = current_task();
     // The cgroup is what counts here, not the task that makes it.
-    let mut cgroups = task_cgroups::<Probed>(task);
+    let mut cgroups = task_cgroups::<Probed>(task).ids();
     cgroups.watched = watch::cgroup_is_watched(id, hierarchy);
     emit_in_place::<Probed, CgroupEvent>(Probe::Cgroup, record_type, task, cgroups, |record| {
         record.header.flags |= read_kernel_text(&mut record.path, path).1;
@@ -177,7 +177,7 @@ fn attached<A: Access>(ctx: *mut c_void) {
     let cgroups = task_cgroups::<A>(task);
     // A move within the memory hierarchy alone is part of the same step of a container's start: it is reported,
     // and counted only in the hierarchy that names the task.
-    if hierarchy == 0 || cgroups.unified == 1 {
+    if hierarchy == 0 || cgroups.ids().unified == 1 {
         count(cgroups, Kind::new(family::CGROUP_ATTACH, [0, 0, 0]));
         count_left(hierarchy, id);
     }

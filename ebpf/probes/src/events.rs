@@ -1,7 +1,7 @@
 //! The ring buffer of records.
 
 use crate::counters;
-use crate::kernel::{Access, CgroupIds, Probed, Ptr, config};
+use crate::kernel::{Access, CgroupIds, Cgroups, Probed, Ptr, config};
 use crate::watch;
 use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{
@@ -68,15 +68,19 @@ const RECLAIM: u64 = 1 << 61;
 /// That limit, as a part of the other.
 const RECLAIM_SHARE: u32 = 10;
 
-/// Whether a record is to be written; one that is not, because its cgroup has written too many, is counted as lost.
+/// The cgroups' ids, if a record is to be written; one that is not, because its cgroup has written too many, is counted as lost.
 #[inline(always)]
-fn wanted(probe: Probe, record_type: RecordType, cgroups: CgroupIds) -> bool {
-    if !writes(probe) || !cgroups.watched {
-        return false;
+fn wanted(probe: Probe, record_type: RecordType, cgroups: impl Cgroups) -> Option<CgroupIds> {
+    if !writes(probe) {
+        return None;
+    }
+    let cgroups = cgroups.ids();
+    if !cgroups.watched {
+        return None;
     }
     counters::produced(probe);
     if config!(event_rate) == 0 {
-        return true;
+        return Some(cgroups);
     }
     let key = watch::key_of_ids(cgroups);
     let within = match record_type {
@@ -90,8 +94,9 @@ fn wanted(probe: Probe, record_type: RecordType, cgroups: CgroupIds) -> bool {
     };
     if !within {
         counters::lost(probe, Loss::RateLimited);
+        return None;
     }
-    within
+    Some(cgroups)
 }
 
 #[inline(always)]
@@ -124,12 +129,10 @@ pub fn emit<A: Access, T: 'static>(
     probe: Probe,
     record_type: RecordType,
     task: Ptr,
-    cgroups: CgroupIds,
+    cgroups: impl Cgroups,
     fill: impl FnOnce(Header) -> T,
 ) {
-    if !wanted(probe, record_type, cgroups) {
-        return;
-    }
+    let Some(cgroups) = wanted(probe, record_type, cgroups) else { return };
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         counters::lost(probe, Loss::RingFull);
         return;
@@ -144,12 +147,10 @@ pub fn emit_in_place<A: Access, T: 'static>(
     probe: Probe,
     record_type: RecordType,
     task: Ptr,
-    cgroups: CgroupIds,
+    cgroups: impl Cgroups,
     fill: impl FnOnce(&mut T),
 ) {
-    if !wanted(probe, record_type, cgroups) {
-        return;
-    }
+    let Some(cgroups) = wanted(probe, record_type, cgroups) else { return };
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         counters::lost(probe, Loss::RingFull);
         return;

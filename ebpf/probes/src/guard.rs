@@ -15,7 +15,8 @@ use crate::counters::count;
 use crate::events::emit_in_place;
 use crate::files::{self, ShortName, short};
 use crate::kernel::{
-    Access, Probed, Ptr, argument, config, current_task, pointer_argument, task_cgroups, tracepoint,
+    Access, Cgroups, Probed, Ptr, argument, config, current_task, pointer_argument, task_cgroups,
+    tracepoint,
 };
 use crate::text::{read_kernel_text, read_user_text};
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
@@ -434,12 +435,13 @@ fn signal_generated<A: Access>(ctx: *mut c_void) {
     }
     let target = pointer_argument(ctx, 2);
     let task = current_task();
-    let (from, to) = (task_cgroups::<Probed>(task), task_cgroups::<Probed>(target));
+    let sender = task_cgroups::<Probed>(task);
+    let (from, to) = (sender.ids(), task_cgroups::<Probed>(target).ids());
     if (from.unified, from.memory) == (to.unified, to.memory) {
         return;
     }
     let event = GuardEvent::Signal as u8;
-    count(from, Kind::new(terrarium_abi::counter::family::GUARD, [event, 0, 0]));
+    count(sender, Kind::new(terrarium_abi::counter::family::GUARD, [event, 0, 0]));
     emit_in_place::<Probed, Guard>(Probe::Guard, RecordType::Guard, task, from, |record| {
         record.event = u32::from(event);
         record.call = GuardCall::Kill as u32;

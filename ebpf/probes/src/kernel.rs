@@ -3,39 +3,73 @@
 use aya_ebpf::helpers::bpf_get_current_task;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel};
 use core::ffi::c_void;
+use core::marker::PhantomData;
 use core::mem::MaybeUninit;
+use terrarium_abi::config::place_of;
 use terrarium_abi::{ABSENT, Config, NsKind};
 
-/// Offsets and switches. The map behind it is read-only and frozen before any program is loaded, so the verifier
-/// knows every value and removes what a kernel lacks as dead code.
+/// What concerns namespaces, which is read by number. The map behind it is read-only and frozen before any program is loaded, so
+/// the verifier knows every value.
 #[unsafe(no_mangle)]
 pub static CONFIG: Config = Config::UNSET;
 
-/// The value of one field of [`CONFIG`].
+/// The value of one field of [`Config`]: an offset or a switch. All but those of namespaces are numbers in the instructions, which
+/// the loader puts there: a program reads no memory for them, and the verifier removes what a kernel lacks as dead code.
 macro_rules! config {
-    ($($field:tt)+) => {{
+    (ns[$n:expr].$field:ident) => {{
         // SAFETY: the place is a field of a static that nothing writes after loading; volatile, because the
         // loader replaced the value that the compiler saw.
-        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::CONFIG.$($field)+) }
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::CONFIG.ns[$n].$field) }
     }};
+    ($field:ident) => {
+        $crate::kernel::number::<{ core::mem::offset_of!(terrarium_abi::Config, $field) as u64 }>()
+    };
 }
 pub(crate) use config;
 
+/// The number that the loader puts in place of the one that stands for the field at an offset of [`Config`].
+#[inline(always)]
+pub fn number<const OFFSET: u64>() -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let value: u64;
+        // SAFETY: the instruction loads a number into a register.
+        unsafe {
+            core::arch::asm!(
+                "{value} = {place} ll",
+                value = out(reg) value,
+                place = const place_of(OFFSET),
+                options(pure, nomem, nostack)
+            );
+        }
+        // SAFETY: what the loader puts there is a field's value, of 32 bits.
+        unsafe { core::hint::assert_unchecked(value <= u32::MAX as u64) };
+        value as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    0
+}
+
 /// How kernel memory is read.
-pub trait Access {
-    /// The value of type `T` at `offset` in the struct at `base`, zero when it cannot be read.
+pub trait Access: Copy {
+    /// The value of type `T` at `offset` in the struct at `base`, zero when it cannot be read or the offset is [`ABSENT`].
     ///
     /// `base` must come from the kernel: an argument of the hook, or a pointer that was read through this trait.
     fn read<T: Copy>(base: Ptr, offset: u32) -> T;
 }
 
 /// Through the helper `bpf_probe_read_kernel`: works on any address in any program.
+#[derive(Clone, Copy)]
 pub struct Probed;
 
 impl Access for Probed {
     #[inline(always)]
     fn read<T: Copy>(base: Ptr, offset: u32) -> T {
         let mut value = MaybeUninit::<T>::zeroed();
+        if offset == ABSENT {
+            // SAFETY: as below.
+            return unsafe { value.assume_init() };
+        }
         // SAFETY: the destination is `value`, of the size given; the helper checks the source and writes zeros
         // when that faults.
         unsafe {
@@ -51,7 +85,9 @@ impl Access for Probed {
 }
 
 /// By plain loads, which the verifier allows on the arguments of BTF programs and on what they lead to: it knows
-/// their types, and the kernel turns a fault into zero. Several times cheaper than the helper.
+/// their types, and the kernel turns a fault into zero. Several times cheaper than the helper. Whether the field is there is not
+/// asked: no type has one at [`ABSENT`], so the verifier refuses the program, and the one that reads by the helper is loaded.
+#[derive(Clone, Copy)]
 pub struct Typed;
 
 impl Access for Typed {
@@ -88,18 +124,14 @@ impl Ptr {
 
     /// The value of a field, or zero when the kernel lacks it.
     #[inline(always)]
-    pub fn field<A: Access, T: Copy + Default>(self, offset: u32) -> T {
-        if offset == ABSENT { T::default() } else { A::read(self, offset) }
+    pub fn field<A: Access, T: Copy>(self, offset: u32) -> T {
+        A::read(self, offset)
     }
 
     /// The pointer in a field, null when the kernel lacks it.
     #[inline(always)]
     pub fn follow<A: Access>(self, offset: u32) -> Self {
-        if offset == ABSENT {
-            Self(core::ptr::null())
-        } else {
-            Self(A::read::<*const u8>(self, offset))
-        }
+        Self(A::read::<*const u8>(self, offset))
     }
 }
 
@@ -145,7 +177,56 @@ macro_rules! for_current_task {
 }
 pub(crate) use for_current_task;
 
-/// The cgroups of a task.
+/// The cgroups of a task, of which only as much is read as is asked for.
+#[derive(Clone, Copy)]
+pub struct TaskCgroups<A> {
+    /// The `struct cgroup` in the unified hierarchy.
+    pub unified: Ptr,
+    /// The `struct cgroup_subsys_state` in the v1 memory hierarchy, else null.
+    pub memory: Ptr,
+    access: PhantomData<A>,
+}
+
+impl<A: Access> TaskCgroups<A> {
+    /// Those with these addresses.
+    #[inline(always)]
+    pub fn at(unified: Ptr, memory: Ptr) -> Self {
+        Self { unified, memory, access: PhantomData }
+    }
+
+    /// Their serial numbers, which cost less to read than their ids.
+    #[inline(always)]
+    pub fn serials(self) -> [u64; 2] {
+        let unified = self.unified.field::<A, u64>(config!(cgroup_serial));
+        let memory = if config!(memory_is_v1) == 1 {
+            self.memory.field::<A, u64>(config!(css_serial))
+        } else {
+            0
+        };
+        [unified, memory]
+    }
+}
+
+/// What has the ids of cgroups.
+pub trait Cgroups: Copy {
+    /// The ids.
+    fn ids(self) -> CgroupIds;
+}
+
+impl<A: Access> Cgroups for TaskCgroups<A> {
+    #[inline(always)]
+    fn ids(self) -> CgroupIds {
+        let unified = cgroup_id::<A>(self.unified);
+        let memory = if config!(memory_is_v1) == 1 {
+            cgroup_id::<A>(self.memory.follow::<A>(config!(css_cgroup)))
+        } else {
+            0
+        };
+        CgroupIds { unified, memory, watched: crate::watch::is_watched(unified, memory) }
+    }
+}
+
+/// The ids of cgroups.
 #[derive(Clone, Copy)]
 pub struct CgroupIds {
     /// Id in the unified hierarchy.
@@ -154,6 +235,13 @@ pub struct CgroupIds {
     pub memory: u64,
     /// Whether what the task does is counted and reported.
     pub watched: bool,
+}
+
+impl Cgroups for CgroupIds {
+    #[inline(always)]
+    fn ids(self) -> Self {
+        self
+    }
 }
 
 /// The kernel id of a `struct cgroup`.
@@ -175,18 +263,16 @@ pub fn unified_cgroup<A: Access>(task: Ptr) -> u64 {
     cgroup_id::<A>(set.follow::<A>(config!(css_set_dfl_cgrp)))
 }
 
-/// The ids of a task's cgroups.
+/// The cgroups of a task.
 #[inline(always)]
-pub fn task_cgroups<A: Access>(task: Ptr) -> CgroupIds {
+pub fn task_cgroups<A: Access>(task: Ptr) -> TaskCgroups<A> {
     let set = task.follow::<A>(config!(task_cgroups));
-    let unified = unified_cgroup::<A>(task);
     let memory = if config!(memory_is_v1) == 1 {
-        let css = set.follow::<A>(config!(css_set_memory));
-        cgroup_id::<A>(css.follow::<A>(config!(css_cgroup)))
+        set.follow::<A>(config!(css_set_memory))
     } else {
-        0
+        Ptr(core::ptr::null())
     };
-    CgroupIds { unified, memory, watched: crate::watch::is_watched(unified, memory) }
+    TaskCgroups::at(set.follow::<A>(config!(css_set_dfl_cgrp)), memory)
 }
 
 /// The inode number of the task's namespace of the kind with number `n`, 0 when unknown.

@@ -12,8 +12,8 @@
 use crate::counters::{add, count, time};
 use crate::events::{emit_in_place, now};
 use crate::kernel::{
-    CgroupIds, Probed, Ptr, argument, cgroup_id, config, current_task, pointer_argument,
-    task_cgroups, task_memcg, tracepoint,
+    Access, Cgroups, Probed, Ptr, TaskCgroups, argument, cgroup_id, config, current_task,
+    pointer_argument, task_cgroups, task_memcg, tracepoint,
 };
 use aya_ebpf::EbpfContext;
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
@@ -176,7 +176,7 @@ fn victim_chosen(task: Ptr) {
 
 /// An OOM victim exits: the kill is counted here if no hook has told of it before.
 #[inline(always)]
-pub fn victim_exits(task: Ptr, cgroups: CgroupIds) {
+pub fn victim_exits<A: Access>(task: Ptr, cgroups: TaskCgroups<A>) {
     let pid = task.field::<Probed, u32>(config!(task_tgid));
     if OOM_VICTIMS.remove(pid).is_err() && config!(memory_probe) == 1 && kernel_counted(task) {
         killed(task, cgroups);
@@ -199,10 +199,10 @@ fn kernel_counted(task: Ptr) -> bool {
 }
 
 #[inline(always)]
-fn killed(task: Ptr, cgroups: CgroupIds) {
+fn killed<A: Access>(task: Ptr, cgroups: TaskCgroups<A>) {
     let limit = tightest_limit(task);
     let level = if limit.room > OOM_ROOM { LEVEL_GLOBAL } else { limit.level };
-    info!(&(), "oom victim in cgroup {}, limit {} levels up", cgroups.unified, level);
+    info!(&(), "oom victim in cgroup {}, limit {} levels up", cgroups.ids().unified, level);
     count(cgroups, Kind::new(family::OOM_KILL, [level, 0, 0]));
     emit_in_place::<Probed, Oom>(Probe::Memory, RecordType::Oom, task, cgroups, |record| {
         let by_limit = level != LEVEL_GLOBAL;

@@ -6,7 +6,7 @@
 
 use crate::call::{Arguments, Call, restarts, system_call};
 use crate::counters::time;
-use crate::events::emit_in_place;
+use crate::events::{emit_in_place, writes};
 use crate::kernel::{Access, Ptr, for_current_task, task_cgroups};
 use crate::text::read_user_text;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
@@ -14,7 +14,11 @@ use terrarium_abi::{Kind, Mount, MountOp, Probe, RecordType};
 
 #[inline(always)]
 fn begins(arguments: Arguments) {
-    Call::remember_arguments(arguments, Probe::Mount);
+    if writes(Probe::Mount) {
+        Call::remember_arguments(arguments, Probe::Mount);
+    } else {
+        Call::remember_one(arguments[MOUNT.flags], Probe::Mount);
+    }
 }
 
 /// `open_tree_attr(fd, path, flags, attributes, size)`, since 6.15
@@ -206,16 +210,21 @@ fn ends(shape: &Shape, result: i64) {
 
 #[inline(always)]
 fn ended<A: Access>(task: Ptr, shape: &Shape, result: i64) {
+    if !writes(Probe::Mount) {
+        let Some((flags, duration_ns)) = Call::ends(|call| call.arguments[0]) else { return };
+        if !restarts(result) {
+            let op = operation(shape, flags);
+            time(task_cgroups::<A>(task), Kind::mount(op, result < 0), duration_ns);
+        }
+        return;
+    }
     let Some((arguments, duration_ns)) = Call::ends(|call| call.arguments) else { return };
     if restarts(result) {
         return;
     }
     let cgroups = task_cgroups::<A>(task);
     let flags = argument(&arguments, shape.flags);
-    let op = match shape.op {
-        MountOp::Mount => MountOp::of_mount_flags(flags),
-        op => op,
-    };
+    let op = operation(shape, flags);
     time(cgroups, Kind::mount(op, result < 0), duration_ns);
     emit_in_place::<A, Mount>(Probe::Mount, RecordType::Mount, task, cgroups, |record| {
         record.flags = flags;
@@ -230,6 +239,15 @@ fn ended<A: Access>(task: Ptr, shape: &Shape, result: i64) {
                 | read_user_text(&mut record.data, data(op, arguments));
         attributes(record, op, arguments);
     });
+}
+
+/// What a call does, of which mount alone is told by its flags.
+#[inline(always)]
+fn operation(shape: &Shape, flags: u64) -> MountOp {
+    match shape.op {
+        MountOp::Mount => MountOp::of_mount_flags(flags),
+        op => op,
+    }
 }
 
 /// The address of the options that a call carries as text, else 0.

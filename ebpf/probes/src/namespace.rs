@@ -8,7 +8,7 @@ use crate::counters::count;
 use crate::events::{emit_in_place, writes};
 use crate::files;
 use crate::kernel::{
-    Access, CgroupIds, Probed, Ptr, config, current_task, for_current_task, namespace_inode,
+    Access, Probed, Ptr, TaskCgroups, config, current_task, for_current_task, namespace_inode,
     task_cgroups,
 };
 use terrarium_abi::counter::family;
@@ -104,7 +104,7 @@ fn unshare_ended<A: Access>(task: Ptr, result: i64) {
 }
 
 #[inline(always)]
-fn count_unshared(cgroups: CgroupIds, kinds: u32, result: i64) {
+fn count_unshared<A: Access>(cgroups: TaskCgroups<A>, kinds: u32, result: i64) {
     for ns in NsKind::ALL {
         if kinds & (1 << ns as u32) != 0 {
             count(cgroups, Kind::ns_create(ns, Via::Unshare, result < 0));
@@ -228,7 +228,7 @@ struct Change {
 }
 
 #[inline(always)]
-fn emit_change<A: Access>(task: Ptr, cgroups: CgroupIds, call: &Namespaces, change: &Change) {
+fn emit_change<A: Access>(task: Ptr, cgroups: TaskCgroups<A>, call: &Namespaces, change: &Change) {
     emit_in_place::<A, NsChange>(Probe::Namespace, RecordType::NsChange, task, cgroups, |record| {
         record.flags = change.flags;
         record.duration_ns = change.duration_ns;

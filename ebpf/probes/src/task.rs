@@ -14,7 +14,7 @@ use crate::call::{probe_result, restarts, tracepoint_result, wrapper_result};
 use crate::counters::count;
 use crate::events::{emit, emit_in_place, now_boottime};
 use crate::kernel::{
-    Access, CgroupIds, Probed, Ptr, argument, config, current_task, for_current_task,
+    Access, Probed, Ptr, TaskCgroups, argument, config, current_task, for_current_task,
     namespace_inode, pointer_argument, task_cgroups, tracepoint, unified_cgroup,
 };
 use crate::memory;
@@ -207,7 +207,7 @@ fn failed_clone(result: i32, flags: u64) {
 
 /// Counts the namespaces that the flags of a clone ask for.
 #[inline(always)]
-fn count_namespaces(cgroups: CgroupIds, flags: u64, failed: bool) {
+fn count_namespaces<A: Access>(cgroups: TaskCgroups<A>, flags: u64, failed: bool) {
     if flags & CLONE_NS_FLAGS == 0 {
         return;
     }

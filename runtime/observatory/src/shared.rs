@@ -140,7 +140,7 @@ impl Shared {
     }
 
     /// How full the kernel's maps of counters were when they were last read.
-    pub fn counters_fill(&self) -> [Fill; 2] {
+    pub fn counters_fill(&self) -> [Fill; 3] {
         self.counters().fill()
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use terrarium_tests::binaries;
 use terrarium_tests::deadline::within;
-use terrarium_tests::kernel_state::{cgroup_mounts, remove_cgroups_with};
+use terrarium_tests::kernel_state::{cgroup_mount_of, cgroup_mounts, remove_cgroups_with};
 use terrarium_tests::podman::Podman;
 use terrarium_tests::process::{self, Process};
 use terrarium_tests::{Observatory, TestBed, eventually, http, require};
@@ -117,7 +117,8 @@ fn the_kernels_maps_forget_the_counters_of_a_removed_cgroup_and_their_sums_stay(
     let path = format!("/{}", bed.unique("tree"));
     let observatory = Observatory::start(&bed, &["--watch", &path]);
     let held = |map: &str| observatory.metrics().count("terrarium_map_entries", &[("map", map)]);
-    assert_eq!((held("counts"), held("times")), (0, 0));
+    let all_held = || ["front", "counts", "times"].map(held);
+    assert_eq!(all_held(), [0; 3]);
     let capacity =
         |map: &str| observatory.metrics().count("terrarium_map_capacity", &[("map", map)]);
     // A container's mounts are of some ten operations in some three buckets each, as many cells as all else that it does.
@@ -131,14 +132,73 @@ fn the_kernels_maps_forget_the_counters_of_a_removed_cgroup_and_their_sums_stay(
         ("terrarium_mount_operations_total", "terrarium_mount_duration_seconds_count");
     // One more makes all mounts private.
     assert_eq!((told(operations), told(duration)), (7, 7));
-    assert!(held("counts") > 0 && held("times") > 0);
+    assert!(held("front") > 0);
 
     drop(tree);
     eventually("no counter is left in the kernel", || {
-        let left = (held("counts"), held("times"));
-        if left == (0, 0) { Ok(()) } else { Err(format!("{left:?}")) }
+        let left = all_held();
+        if left == [0; 3] { Ok(()) } else { Err(format!("{left:?}")) }
     });
     assert_eq!((told(operations), told(duration)), (7, 7));
+}
+
+#[test]
+fn a_container_in_a_v1_hierarchy_alone_is_counted_by_its_memory_cgroup() {
+    require!(Root, CgroupV1Memory, Btf);
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let id = "1eaf".repeat(16);
+    // In the unified hierarchy it stays where the tests are, most likely in the root.
+    let memory = cgroup_mount_of("memory").expect("required");
+    let folder = memory.path.join(bed.unique("tree")).join("docker").join(&id);
+    fs::create_dir_all(&folder).expect("make a cgroup");
+    let tree = Tree { bed: &bed, folders: vec![folder] };
+    tree.run("for n in 1 2 3 4 5; do (:); done");
+    let found = listed(&observatory, |c| c["id"] == *id);
+    let path = found["cgroup"].as_str().expect("a path");
+    let count = |metric: &str| observatory.metrics().count(metric, &[("id", path)]);
+    // The shell itself ends there, too.
+    assert_eq!((count("terrarium_clone_total"), count("terrarium_exit_total")), (5, 6));
+}
+
+#[test]
+fn more_containers_than_the_kernels_first_cells_tell_apart_are_counted_exactly() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let unified = cgroup_mounts().into_iter().find(|mount| mount.version == 2).expect("required");
+    let parent = unified.path.join(bed.unique("tree")).join("docker");
+    let ids: Vec<String> = (0..300).map(|n| format!("{n:064x}")).collect();
+    for id in &ids {
+        fs::create_dir_all(parent.join(id)).expect("make a cgroup");
+    }
+    let _removed = Tree { bed: &bed, folders: Vec::new() };
+    let path = format!("/{}", bed.unique("tree"));
+    let observatory = Observatory::start(&bed, &["--watch", &path, "--max-series", "0"]);
+    // Each pair of brackets is a process; the last one becomes another program twice, and makes all mounts private.
+    let script = "for id do echo $$ > $id/cgroup.procs; \
+                  for n in 1 2 3; do (:); done; busybox unshare -mui busybox true; done";
+    let mut command = Command::new("sh");
+    command.args(["-ec", script, "sh"]).args(ids.iter().map(|id| parent.join(id)));
+    process::run(&mut command).success();
+    let metrics = observatory.metrics();
+    for id in &ids {
+        let own = format!("{path}/docker/{id}");
+        let count = |metric: &str| metrics.count(metric, &[("id", &own)]);
+        let counted = [
+            "terrarium_clone_total",
+            "terrarium_exec_total",
+            "terrarium_exit_total",
+            "terrarium_namespace_create_total",
+            "terrarium_mount_operations_total",
+        ]
+        .map(count);
+        // The shell itself ends in the last one.
+        let ends = if Some(id) == ids.last() { 5 } else { 4 };
+        assert_eq!(counted, [4, 2, ends, 3, 1], "{own}");
+    }
+    // Two that find the same cell: one of them is counted behind it.
+    let held = |map: &str| metrics.count("terrarium_map_entries", &[("map", map)]);
+    assert!(held("front") > 1000 && held("counts") > 0, "{} {}", held("front"), held("counts"));
 }
 
 #[test]

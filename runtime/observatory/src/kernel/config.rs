@@ -48,6 +48,8 @@ const FIELDS: &[Field] = fields! {
     pid_numbers: ["pid.numbers"] => "process ids inside pid namespaces",
     css_set_dfl_cgrp: ["css_set.dfl_cgrp"] => "no event can be attributed to a cgroup",
     css_cgroup: ["cgroup_subsys_state.cgroup"] => "v1 memory cgroups",
+    cgroup_serial: ["cgroup.self.serial_nr"] => "counting at the least cost",
+    css_serial: ["cgroup_subsys_state.serial_nr"] => "counting at the least cost",
     css_parent: ["cgroup_subsys_state.parent"] => "whose memory limit was hit",
     cgroup_kn: ["cgroup.kn"] => "no event can be attributed to a cgroup",
     cgroup_self: ["cgroup.self"] => "watching what is made below a cgroup",
@@ -153,7 +155,9 @@ pub fn config(
     config.exit_tells_group_dead = u32::from(
         types.tracepoint_arguments("sched_process_exit").is_some_and(|args| args.len() >= 2),
     );
-    config.typed_current_task = u32::from(types.has_function("bpf_get_current_task_btf"));
+    // Plain loads do not ask whether a field is there.
+    config.typed_current_task =
+        u32::from(missing.is_empty() && types.has_function("bpf_get_current_task_btf"));
     config.task_registers = u32::from(types.has_function("bpf_task_pt_regs"));
     // The programs take the address of the css for that of the memory cgroup.
     if config.memcg_css != 0 {

@@ -107,7 +107,7 @@ fn fill_about(out: &mut Builder, shared: &Shared, about: &About) {
     }
     for fill in shared.counters_fill() {
         out.gauge(MAP_ENTRIES.name, &[("map", fill.map)], fill.entries as u64);
-        out.gauge(MAP_CAPACITY.name, &[("map", fill.map)], u64::from(fill.capacity));
+        out.gauge(MAP_CAPACITY.name, &[("map", fill.map)], fill.capacity as u64);
     }
     out.gauge(SERIES.name, &[], about.series as u64);
     out.counter(SERIES_DROPPED.name, &[], about.series_dropped as u64);

@@ -1,5 +1,6 @@
 //! Reading the counters that the programs keep.
 
+use crate::probe::front::Front;
 use crate::probe::map_batch;
 use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
 use std::collections::{HashMap, HashSet};
@@ -8,6 +9,9 @@ use terrarium_abi::{CounterKey, Loss, Probe, Stat, Timed, names};
 
 /// The counters in the kernel.
 pub struct Counters {
+    front: Front,
+    /// Cells of it in use when it was last read.
+    front_entries: usize,
     counts: Cells<1>,
     times: Cells<2>,
     stats: PerCpuArray<MapData, u64>,
@@ -21,7 +25,7 @@ pub struct Fill {
     /// The counters in it.
     pub entries: usize,
     /// The counters that fit.
-    pub capacity: u32,
+    pub capacity: usize,
 }
 
 /// What the probes count about themselves.
@@ -40,13 +44,16 @@ pub struct ProbeStats {
 }
 
 impl Counters {
-    /// Takes the maps over: `COUNTS`, `TIMES` and `STATS`.
+    /// Takes the maps over: `FRONT`, `COUNTS`, `TIMES` and `STATS`.
     pub fn new(
+        front: &Map,
         counts: Map,
         times: Map,
         stats: PerCpuArray<MapData, u64>,
     ) -> Result<Self, MapError> {
         Ok(Self {
+            front: Front::new(front)?,
+            front_entries: 0,
             counts: Cells::new(counts, names::COUNTS)?,
             times: Cells::new(times, names::TIMES)?,
             stats,
@@ -54,8 +61,9 @@ impl Counters {
     }
 
     /// How full the maps were when they were last read.
-    pub fn fill(&self) -> [Fill; 2] {
+    pub fn fill(&self) -> [Fill; 3] {
         [
+            Fill { map: "front", entries: self.front_entries, capacity: self.front.capacity() },
             Fill { map: "counts", entries: self.counts.entries, capacity: self.counts.capacity },
             Fill { map: "times", entries: self.times.entries, capacity: self.times.capacity },
         ]
@@ -64,11 +72,15 @@ impl Counters {
     /// All counters, those that a [`Timed`] stands for as if each had a cell.
     pub fn read(&mut self) -> Result<HashMap<CounterKey, u64>, MapError> {
         let mut all = self.counts.read(|[count]| count)?;
-        for (key, timed) in self.times.read(|[count, ns]| Timed { count, ns })? {
+        let mut add = |key: CounterKey, timed: Timed| {
             for (kind, more) in timed.told(key.kind) {
                 *all.entry(CounterKey { kind, ..key }).or_default() += more;
             }
+        };
+        for (key, timed) in self.times.read(|[count, ns]| Timed { count, ns })? {
+            add(key, timed);
         }
+        self.front_entries = self.front.read(add);
         Ok(all)
     }
 
@@ -77,6 +89,7 @@ impl Counters {
     pub fn remove(&mut self, keys: &[CounterKey]) -> Result<(), MapError> {
         let cgroups = |key: &CounterKey| (key.cgroup_id, key.memory_cgroup_id);
         let gone: HashSet<(u64, u64)> = keys.iter().map(cgroups).collect();
+        self.front.remove(&gone);
         let mut result = Ok(());
         for key in keys {
             result = result.and(self.counts.remove(key));
@@ -116,7 +129,7 @@ struct Cells<const WORDS: usize> {
     /// A second descriptor of it, for reading in batches.
     batch: OwnedFd,
     cpus: usize,
-    capacity: u32,
+    capacity: usize,
     /// How many there were when they were last read.
     entries: usize,
 }
@@ -128,7 +141,7 @@ impl<const WORDS: usize> Cells<WORDS> {
             return Err(MapError::InvalidName { name: name.to_owned() });
         };
         let batch = data.fd().as_fd().try_clone_to_owned()?;
-        let capacity = data.info()?.max_entries();
+        let capacity = usize::try_from(data.info()?.max_entries()).unwrap_or(usize::MAX);
         Ok(Self { map: PerCpuHashMap::try_from(map)?, batch, cpus, capacity, entries: 0 })
     }
 

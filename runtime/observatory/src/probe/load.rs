@@ -15,8 +15,9 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use terrarium_abi::config::offset_in;
 use terrarium_abi::namespace::NS_KINDS;
-use terrarium_abi::{CgroupInfo, CgroupKey, Probe, names};
+use terrarium_abi::{ABSENT, CgroupInfo, CgroupKey, Config, Probe, names};
 
 /// The programs, built by the build script.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/terrarium-probes"));
@@ -153,7 +154,11 @@ impl Probes {
         config.memory_probe = u32::from(memory);
         let btf = Btf::from_sys_fs().ok();
 
-        let cells = settings.counters.min(most_cells(aya::util::nr_cpus().unwrap_or(1)));
+        let cpus = u32::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(u32::MAX);
+        let cells = settings.counters.min(most_cells(cpus));
+        let serials = [config.cgroup_serial, config.css_serial];
+        config.front_cells = if serials.contains(&ABSENT) { 0 } else { front_cells(cpus) };
+        let object = placed(OBJECT, &config);
         let log_level = if settings.log { u8::MAX } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(btf.as_ref())
@@ -162,7 +167,8 @@ impl Probes {
             .map_max_entries(names::EVENTS, settings.ring_bytes)
             .map_max_entries(names::COUNTS, cells)
             .map_max_entries(names::TIMES, cells)
-            .load(OBJECT)
+            .map_max_entries(names::FRONT, (config.front_cells * cpus).max(1))
+            .load(&object)
             .map_err(|error| {
                 let lacking = permission::missing_capabilities(&settings.proc);
                 if lacking.is_empty() {
@@ -237,10 +243,11 @@ impl Probes {
 
     /// Takes the counters out.
     pub fn take_counters(&mut self) -> Result<Counters, LoadError> {
+        let front = self.take_map(names::FRONT)?;
         let counts = self.take_map(names::COUNTS)?;
         let times = self.take_map(names::TIMES)?;
         let stats: PerCpuArray<_, _> = self.take(names::STATS)?;
-        Counters::new(counts, times, stats)
+        Counters::new(&front, counts, times, stats)
             .map_err(|error| LoadError::Map { name: names::COUNTS, reason: error.to_string() })
     }
 
@@ -284,11 +291,37 @@ impl Probes {
     }
 }
 
+/// The object with the values of settings in the instructions that load them.
+fn placed(object: &[u8], config: &Config) -> Vec<u8> {
+    /// `BPF_LD | BPF_IMM | BPF_DW` of `linux/bpf.h`: an instruction of twice eight bytes, each of which ends with half of the number.
+    const LOAD_NUMBER: u8 = 0x18;
+    let values = config.words();
+    let mut object = object.to_vec();
+    let (quarters, _) = object.as_chunks_mut::<4>();
+    for n in (0..quarters.len().saturating_sub(3)).step_by(2) {
+        let [[LOAD_NUMBER, ..], low, _, high] = &mut quarters[n..n + 4] else { continue };
+        let halves = [*low, *high].map(u32::from_le_bytes).map(u64::from);
+        let index = offset_in(halves[0] | halves[1] << 32)
+            .and_then(|offset| usize::try_from(offset / 4).ok());
+        if let Some(value) = index.and_then(|index| values.get(index)) {
+            (*low, *high) = (value.to_le_bytes(), [0; 4]);
+        }
+    }
+    object
+}
+
 /// How many cells the maps of counters may each have with so many processors: each processor has room for all of them, 24 bytes for
 /// a counter and one with durations, and all together are to take no more than 96 MiB.
-fn most_cells(cpus: usize) -> u32 {
+fn most_cells(cpus: u32) -> u32 {
     const CELLS: u32 = 1 << 22;
-    CELLS / u32::try_from(cpus).unwrap_or(u32::MAX).max(1)
+    CELLS / cpus.max(1)
+}
+
+/// How many cells of `FRONT` each of so many processors has: enough for some hundred containers that do what containers do, and all
+/// together no more than 8 MiB.
+fn front_cells(cpus: u32) -> u32 {
+    const CELLS: u32 = 1 << 17;
+    (CELLS / cpus.max(1)).min(4096)
 }
 
 /// An error and its causes on one line, without a verifier log.
@@ -307,10 +340,29 @@ fn one_line(error: &EbpfError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::most_cells;
+    use super::*;
+    use terrarium_abi::config::place_of;
 
     #[test]
     fn hosts_with_many_processors_have_fewer_cells_for_each() {
         assert_eq!([1, 64, 128, 8192].map(most_cells), [1 << 22, 65_536, 32_768, 512]);
+        assert_eq!([1, 32, 128, 8192].map(front_cells), [4096, 4096, 1024, 16]);
+    }
+
+    #[test]
+    fn settings_stand_in_the_instructions_that_load_them() {
+        let mut config = Config::UNSET;
+        config.task_tgid = 0x1234_5678;
+        let number = place_of(std::mem::offset_of!(Config, task_tgid) as u64).to_le_bytes();
+        // r3 = number ll
+        let load = |number: [u8; 8]| {
+            let (low, high) = number.split_at(4);
+            [&[0x18, 3, 0, 0], low, &[0; 4], high].concat()
+        };
+        let (other, end) = (load([1, 2, 3, 4, 5, 6, 7, 8]), vec![0x95; 8]);
+        let object = [&end[..], &load(number), &other, &end].concat();
+        let value = load([0x78, 0x56, 0x34, 0x12, 0, 0, 0, 0]);
+        let expected = [&end[..], &value, &other, &end].concat();
+        assert_eq!(placed(&object, &config), expected);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod counts;
+mod front;
 pub mod load;
 pub mod map_batch;
 pub mod plan;
