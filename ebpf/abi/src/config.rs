@@ -223,6 +223,8 @@ config! {
     memory_hierarchy,
     /// 1: the probe of memory limits is wanted.
     memory_probe,
+    /// 1: OOM victims are seen when they are chosen, or are not asked for.
+    victims_seen,
     /// 1: a cgroup `/terrarium` that is made is watched, with all that is below it.
     watch_terrarium,
     /// 1: records of exec carry the arguments.

@@ -7,7 +7,7 @@
 use crate::counters;
 use crate::counters::bump;
 use crate::events::now;
-use crate::kernel::{Probed, Ptr, Typed, argument, typed_current_task};
+use crate::kernel::{Probed, Ptr, Typed, argument, config, typed_current_task};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_task_pt_regs;
 use aya_ebpf::macros::map;
@@ -15,6 +15,7 @@ use aya_ebpf::maps::{Array, HashMap};
 use aya_log_ebpf::warn;
 use core::ffi::c_void;
 use core::mem::offset_of;
+use core::ops::Deref;
 use terrarium_abi::namespace::NS_KINDS;
 use terrarium_abi::{Loss, Probe};
 
@@ -32,10 +33,8 @@ pub struct Call {
     pub start_ns: u64,
     /// Its arguments.
     pub arguments: Arguments,
-    /// Bits of the namespaces concerned.
-    pub kinds: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The namespaces concerned, as the flags of clone that make them.
+    pub namespaces: u64,
     /// Inodes of the namespaces before.
     pub from: [u32; NS_KINDS],
     /// Inodes of the namespaces asked for, as far as the entry can tell.
@@ -129,7 +128,7 @@ fn remembered(thread: u64) -> Option<Remembered> {
 
 impl Remembered {
     #[inline(always)]
-    fn forget(self, thread: u64) {
+    fn forget(&self, thread: u64) {
         if self.held {
             // SAFETY: a live map value, which this thread holds until it takes its claim back.
             unsafe { field::<u64>(self.slot, offset_of!(Slot, thread)).write_volatile(0) };
@@ -141,87 +140,94 @@ impl Remembered {
     }
 }
 
+/// A call before anything is known of it. In the object's read-only data: a copy on the stack would be written at every entry.
+static NO_CALL: Call =
+    Call { start_ns: 0, arguments: [0; 6], namespaces: 0, from: [0; NS_KINDS], to: [0; NS_KINDS] };
+
 impl Call {
-    /// A call with these arguments that begins now.
+    /// A call that begins now, to be remembered until [`Ended::now`]: whoever asks writes down what is wanted then. All else is what
+    /// some call before has left.
     #[inline(always)]
-    pub fn begins(arguments: Arguments) -> Self {
-        Self {
-            start_ns: now(),
-            arguments,
-            kinds: 0,
-            pad: 0,
-            from: [0; NS_KINDS],
-            to: [0; NS_KINDS],
-        }
+    pub fn begins(probe: Probe) -> Option<&'static mut Self> {
+        // SAFETY: a live map value, which this thread holds, made of integers.
+        let call = unsafe { &mut *room(current_thread(), probe)? };
+        call.start_ns = now();
+        Some(call)
     }
+}
 
-    /// Remembers the call until [`Call::ends`].
-    #[inline(always)]
-    pub fn remember(self, probe: Probe) {
-        self.remember_by(probe, |room| {
-            // SAFETY: a live map value, which this thread holds.
-            unsafe { room.write(self) };
-        });
-    }
+/// A call that ends, forgotten when this is dropped.
+pub struct Ended {
+    call: &'static Call,
+    remembered: Remembered,
+    /// The thread in it.
+    thread: u64,
+    /// When it ended, `CLOCK_MONOTONIC`, nanoseconds.
+    pub end_ns: u64,
+}
 
-    /// Remembers a call of which nothing but its arguments and its beginning is asked at its end, with half as much to write.
+impl Ended {
+    /// The call that this thread is in, which ends now. One that began before the programs were attached is not known.
     #[inline(always)]
-    pub fn remember_arguments(arguments: Arguments, probe: Probe) {
-        let call = Self::begins(arguments);
-        call.remember_by(probe, |room| {
-            // SAFETY: a live map value, which this thread holds.
-            unsafe { (&raw mut (*room).start_ns).write(call.start_ns) };
-            // SAFETY: as above.
-            unsafe { (&raw mut (*room).arguments).write(arguments) };
-        });
-    }
-
-    /// Remembers a call of which nothing but its beginning and one argument is asked at its end, where that is the first one.
-    #[inline(always)]
-    pub fn remember_one(argument: u64, probe: Probe) {
-        let call = Self::begins([argument, 0, 0, 0, 0, 0]);
-        call.remember_by(probe, |room| {
-            // SAFETY: a live map value, which this thread holds.
-            unsafe { (&raw mut (*room).start_ns).write(call.start_ns) };
-            // SAFETY: as above.
-            unsafe { (&raw mut (*room).arguments[0]).write(argument) };
-        });
-    }
-
-    /// Remembers the call, by `write` where the thread gets its slot.
-    #[inline(always)]
-    fn remember_by(self, probe: Probe, write: impl FnOnce(*mut Self)) {
-        let thread = bpf_get_current_pid_tgid();
-        let Some(slot) = slot_of(thread) else { return };
-        if claim(slot, thread) {
-            // SAFETY: a live map value, which this thread holds.
-            unsafe { field::<u64>(slot, offset_of!(Slot, thread)).write(thread) };
-            write(field(slot, offset_of!(Slot, call)));
-            return;
-        }
-        if CALLS.insert(thread, self, 0).is_ok() {
-            bump(field(slot, offset_of!(Slot, elsewhere)), 1);
-        } else {
-            counters::produced(probe);
-            counters::lost(probe, Loss::MapFull);
-            counters::count_lost();
-            warn!(&(), "no room to remember a call of thread {}", thread);
-        }
-    }
-
-    /// What `read` takes from the call that this thread is in, and how long that took. A call that began before the programs
-    /// were attached is not known. Taking what is needed, and no more, keeps the programs within the 512 bytes that they and
-    /// what they call have for a stack (Linux 6.1 counts both).
-    #[inline(always)]
-    pub fn ends<T>(read: impl FnOnce(&Self) -> T) -> Option<(T, u64)> {
-        let thread = bpf_get_current_pid_tgid();
+    pub fn now() -> Option<Self> {
+        let thread = current_thread();
         let remembered = remembered(thread)?;
         // SAFETY: a live map value, which nothing else writes until it is forgotten.
         let call = unsafe { &*remembered.call };
-        let (taken, start_ns) = (read(call), call.start_ns);
-        remembered.forget(thread);
-        Some((taken, now().saturating_sub(start_ns)))
+        Some(Self { call, remembered, thread, end_ns: now() })
     }
+
+    /// How long it took, nanoseconds.
+    #[inline(always)]
+    pub fn duration_ns(&self) -> u64 {
+        self.end_ns.saturating_sub(self.start_ns)
+    }
+}
+
+impl Deref for Ended {
+    type Target = Call;
+
+    #[inline(always)]
+    fn deref(&self) -> &Call {
+        self.call
+    }
+}
+
+impl Drop for Ended {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.remembered.forget(self.thread);
+    }
+}
+
+/// The id of the thread that runs: by plain loads, where the kernel allows them, a quarter of what the helper takes.
+#[inline(always)]
+fn current_thread() -> u64 {
+    if config!(typed_current_task) == 1 {
+        u64::from(typed_current_task().field::<Typed, u32>(config!(task_pid)))
+    } else {
+        bpf_get_current_pid_tgid() & 0xffff_ffff
+    }
+}
+
+/// Room for the call of a thread.
+#[inline(always)]
+fn room(thread: u64, probe: Probe) -> Option<*mut Call> {
+    let slot = slot_of(thread)?;
+    if claim(slot, thread) {
+        // SAFETY: a live map value, which this thread holds.
+        unsafe { field::<u64>(slot, offset_of!(Slot, thread)).write(thread) };
+        return Some(field(slot, offset_of!(Slot, call)));
+    }
+    if CALLS.insert(thread, &NO_CALL, 0).is_ok() {
+        bump(field(slot, offset_of!(Slot, elsewhere)), 1);
+        return CALLS.get_ptr_mut(thread);
+    }
+    counters::produced(probe);
+    counters::lost(probe, Loss::MapFull);
+    counters::count_lost();
+    warn!(&(), "no room to remember a call of thread {}", thread);
+    None
 }
 
 /// Whether a result says that the call will be made again (`ERESTART*` of linux/errno.h): it is not over yet.

@@ -140,12 +140,19 @@ fn made_or_removed<A: Access>(ctx: *mut c_void, record_type: RecordType) {
     // The cgroup is what counts here, not the task that makes it.
     let mut cgroups = task_cgroups::<Probed>(task).ids();
     cgroups.watched = watch::cgroup_is_watched(id, hierarchy);
-    emit_in_place::<Probed, CgroupEvent>(Probe::Cgroup, record_type, task, cgroups, |record| {
-        record.header.flags |= read_kernel_text(&mut record.path, path).1;
-        record.id = id;
-        record.hierarchy = hierarchy;
-        record.level = level;
-    });
+    emit_in_place::<Probed, CgroupEvent>(
+        Probe::Cgroup,
+        record_type,
+        task,
+        cgroups,
+        now,
+        |record| {
+            record.header.flags |= read_kernel_text(&mut record.path, path).1;
+            record.id = id;
+            record.hierarchy = hierarchy;
+            record.level = level;
+        },
+    );
     if record_type == RecordType::CgroupRmdir {
         watch::removed(id, hierarchy);
     }
@@ -186,6 +193,7 @@ fn attached<A: Access>(ctx: *mut c_void) {
         RecordType::CgroupAttach,
         task,
         cgroups,
+        now,
         |record| {
             record.header.flags |= read_kernel_text(&mut record.path, path).1;
             record.id = id;

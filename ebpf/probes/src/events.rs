@@ -68,9 +68,15 @@ const RECLAIM: u64 = 1 << 61;
 /// That limit, as a part of the other.
 const RECLAIM_SHARE: u32 = 10;
 
-/// The cgroups' ids, if a record is to be written; one that is not, because its cgroup has written too many, is counted as lost.
+/// The cgroups' ids and the time, if a record is to be written; one that is not, because its cgroup has written too many, is counted
+/// as lost.
 #[inline(always)]
-fn wanted(probe: Probe, record_type: RecordType, cgroups: impl Cgroups) -> Option<CgroupIds> {
+fn wanted(
+    probe: Probe,
+    record_type: RecordType,
+    cgroups: impl Cgroups,
+    when: impl FnOnce() -> u64,
+) -> Option<(CgroupIds, u64)> {
     if !writes(probe) {
         return None;
     }
@@ -79,8 +85,9 @@ fn wanted(probe: Probe, record_type: RecordType, cgroups: impl Cgroups) -> Optio
         return None;
     }
     counters::produced(probe);
+    let at_ns = when();
     if config!(event_rate) == 0 {
-        return Some(cgroups);
+        return Some((cgroups, at_ns));
     }
     let key = watch::key_of_ids(cgroups);
     let within = match record_type {
@@ -88,20 +95,20 @@ fn wanted(probe: Probe, record_type: RecordType, cgroups: impl Cgroups) -> Optio
         RecordType::Oom => true,
         _ if matches!(probe, Probe::Cgroup) => true,
         RecordType::Reclaim => {
-            within_rate(key | RECLAIM, (config!(event_rate) / RECLAIM_SHARE).max(1))
+            within_rate(key | RECLAIM, (config!(event_rate) / RECLAIM_SHARE).max(1), at_ns)
         }
-        _ => within_rate(key, config!(event_rate)),
+        _ => within_rate(key, config!(event_rate), at_ns),
     };
     if !within {
         counters::lost(probe, Loss::RateLimited);
         return None;
     }
-    Some(cgroups)
+    Some((cgroups, at_ns))
 }
 
 #[inline(always)]
-fn within_rate(key: u64, rate: u32) -> bool {
-    let span = now() >> 30;
+fn within_rate(key: u64, rate: u32, at_ns: u64) -> bool {
+    let span = at_ns >> 30;
     // The bits at the top tell keys of one cgroup apart.
     let place = (key as u32).wrapping_add((key >> 61) as u32) & (WRITTEN_LEN - 1);
     let Some(written) = WRITTEN.get_ptr_mut(place) else { return true };
@@ -122,22 +129,24 @@ fn within_rate(key: u64, rate: u32) -> bool {
     written.records <= u64::from(rate)
 }
 
-/// Writes one record of `probe` about `task`: `fill` gets the header and gives the whole record. Without room
-/// the loss is counted.
+/// Writes one record of `probe` about `task`, of the time that `when` tells: `fill` gets the header and gives the whole record.
+/// Without room the loss is counted.
 #[inline(always)]
 pub fn emit<A: Access, T: 'static>(
     probe: Probe,
     record_type: RecordType,
     task: Ptr,
     cgroups: impl Cgroups,
+    when: impl FnOnce() -> u64,
     fill: impl FnOnce(Header) -> T,
 ) {
-    let Some(cgroups) = wanted(probe, record_type, cgroups) else { return };
+    let Some((cgroups, at_ns)) = wanted(probe, record_type, cgroups, when) else { return };
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         counters::lost(probe, Loss::RingFull);
         return;
     };
-    entry.write(fill(header::<A>(size_of::<T>() as u16, record_type, task, cgroups)));
+    let size = size_of::<T>() as u16;
+    entry.write(fill(header::<A>(size, record_type, task, cgroups, at_ns)));
     submit(entry);
 }
 
@@ -148,16 +157,17 @@ pub fn emit_in_place<A: Access, T: 'static>(
     record_type: RecordType,
     task: Ptr,
     cgroups: impl Cgroups,
+    when: impl FnOnce() -> u64,
     fill: impl FnOnce(&mut T),
 ) {
-    let Some(cgroups) = wanted(probe, record_type, cgroups) else { return };
+    let Some((cgroups, at_ns)) = wanted(probe, record_type, cgroups, when) else { return };
     let Some(mut entry) = EVENTS.reserve::<T>(0) else {
         counters::lost(probe, Loss::RingFull);
         return;
     };
     let room = entry.as_mut_ptr();
     zero(room);
-    let header = header::<A>(size_of::<T>() as u16, record_type, task, cgroups);
+    let header = header::<A>(size_of::<T>() as u16, record_type, task, cgroups, at_ns);
     // SAFETY: every record is repr(C) and begins with its header.
     unsafe { room.cast::<Header>().write(header) };
     // SAFETY: all bytes are set, and records are integers only, so any bytes are a valid `T`.
@@ -191,7 +201,13 @@ fn submit<T>(entry: RingBufEntry<T>) {
 }
 
 #[inline(always)]
-fn header<A: Access>(size: u16, record_type: RecordType, task: Ptr, cgroups: CgroupIds) -> Header {
+fn header<A: Access>(
+    size: u16,
+    record_type: RecordType,
+    task: Ptr,
+    cgroups: CgroupIds,
+    at_ns: u64,
+) -> Header {
     let thread_pid = task.follow::<A>(config!(task_thread_pid));
     // Bounded, as the verifier wants it; the kernel allows 32 levels of pid namespaces.
     let level = thread_pid.field::<A, u32>(config!(pid_level)) & 31;
@@ -203,7 +219,7 @@ fn header<A: Access>(size: u16, record_type: RecordType, task: Ptr, cgroups: Cgr
         record_type: record_type as u16,
         // SAFETY: the helper has no precondition.
         cpu: unsafe { bpf_get_smp_processor_id() },
-        mono_ns: now(),
+        mono_ns: at_ns,
         cgroup_id: cgroups.unified,
         memory_cgroup_id: cgroups.memory,
         start_ns: leader.field::<A, u64>(config!(task_start)),

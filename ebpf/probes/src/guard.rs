@@ -9,10 +9,10 @@
 //! calls that can send one all end there, and a process that signals its own threads all day pays for no system call
 //! tracepoint.
 
-use crate::call::{Arguments, Call, restarts, system_call};
+use crate::call::{Arguments, Call, Ended, restarts, system_call};
 use crate::cgroup;
 use crate::counters::count;
-use crate::events::emit_in_place;
+use crate::events::{emit_in_place, now};
 use crate::files::{self, ShortName, short};
 use crate::kernel::{
     Access, Cgroups, Probed, Ptr, argument, config, current_task, pointer_argument, task_cgroups,
@@ -34,7 +34,9 @@ macro_rules! guarded {
             $count,
             |arguments: Arguments| {
                 if ($wanted)(&arguments) {
-                    Call::remember_arguments(arguments, Probe::Guard);
+                    if let Some(call) = Call::begins(Probe::Guard) {
+                        call.arguments = arguments;
+                    }
                 }
             },
             |result| ends(GuardCall::$call as u32, result),
@@ -442,7 +444,7 @@ fn signal_generated<A: Access>(ctx: *mut c_void) {
     }
     let event = GuardEvent::Signal as u8;
     count(sender, Kind::new(terrarium_abi::counter::family::GUARD, [event, 0, 0]));
-    emit_in_place::<Probed, Guard>(Probe::Guard, RecordType::Guard, task, from, |record| {
+    emit_in_place::<Probed, Guard>(Probe::Guard, RecordType::Guard, task, sender, now, |record| {
         record.event = u32::from(event);
         record.call = GuardCall::Kill as u32;
         record.values = [argument(ctx, 0) & 0xff, to.unified, to.memory];
@@ -455,10 +457,12 @@ fn signal_generated<A: Access>(ctx: *mut c_void) {
 /// A call has ended. Not inlined: one body for all the programs of all calls keeps the object small.
 #[inline(never)]
 fn ends(call_number: u32, result: i64) {
-    let Some((mut arguments, duration_ns)) = Call::ends(|call| call.arguments) else { return };
+    let Some(ended) = Ended::now() else { return };
     if restarts(result) {
         return;
     }
+    let (mut arguments, end_ns, duration_ns) = (ended.arguments, ended.end_ns, ended.duration_ns());
+    drop(ended);
     let event = if call_number == GuardCall::Recvmsg as u32 {
         let found = if result < 0 { None } else { received(arguments[1]) };
         let Some((fd, inode)) = found else { return };
@@ -482,13 +486,20 @@ fn ends(call_number: u32, result: i64) {
     let cgroups = task_cgroups::<Probed>(task);
     let failed = result < 0;
     count(cgroups, Kind::new(terrarium_abi::counter::family::GUARD, [event, 0, u8::from(failed)]));
-    emit_in_place::<Probed, Guard>(Probe::Guard, RecordType::Guard, task, cgroups, |record| {
-        record.event = u32::from(event);
-        record.call = call_number;
-        record.result = result as i32;
-        record.duration_ns = duration_ns;
-        describe(record, task, call_number, &arguments, result);
-    });
+    emit_in_place::<Probed, Guard>(
+        Probe::Guard,
+        RecordType::Guard,
+        task,
+        cgroups,
+        || end_ns,
+        |record| {
+            record.event = u32::from(event);
+            record.call = call_number;
+            record.result = result as i32;
+            record.duration_ns = duration_ns;
+            describe(record, task, call_number, &arguments, result);
+        },
+    );
 }
 
 /// The event of a call that is guarded whatever it concerns.

@@ -148,15 +148,22 @@ fn reclaim_ends(ctx: *mut c_void) {
     // Here and not where the record is filled, which the compiler makes a function of: before Linux 6.4 the verifier knows
     // less of two states being alike there, and follows each way through the loop.
     let limit = tightest_limit(task);
-    emit_in_place::<Probed, Reclaim>(Probe::Memory, RecordType::Reclaim, task, cgroups, |record| {
-        record.duration_ns = duration_ns;
-        record.reclaimed_pages = reclaimed_pages;
-        record.limit_cgroup_id = limit.cgroup_id;
-        record.limit_pages = limit.pages;
-        record.usage_pages = limit.usage;
-        record.level = u32::from(limit.level);
-        record.limit = if limit.high { LIMIT_HIGH } else { LIMIT_MAX };
-    });
+    emit_in_place::<Probed, Reclaim>(
+        Probe::Memory,
+        RecordType::Reclaim,
+        task,
+        cgroups,
+        now,
+        |record| {
+            record.duration_ns = duration_ns;
+            record.reclaimed_pages = reclaimed_pages;
+            record.limit_cgroup_id = limit.cgroup_id;
+            record.limit_pages = limit.pages;
+            record.usage_pages = limit.usage;
+            record.level = u32::from(limit.level);
+            record.limit = if limit.high { LIMIT_HIGH } else { LIMIT_MAX };
+        },
+    );
 }
 
 #[inline(always)]
@@ -204,7 +211,7 @@ fn killed<A: Access>(task: Ptr, cgroups: TaskCgroups<A>) {
     let level = if limit.room > OOM_ROOM { LEVEL_GLOBAL } else { limit.level };
     info!(&(), "oom victim in cgroup {}, limit {} levels up", cgroups.ids().unified, level);
     count(cgroups, Kind::new(family::OOM_KILL, [level, 0, 0]));
-    emit_in_place::<Probed, Oom>(Probe::Memory, RecordType::Oom, task, cgroups, |record| {
+    emit_in_place::<Probed, Oom>(Probe::Memory, RecordType::Oom, task, cgroups, now, |record| {
         let by_limit = level != LEVEL_GLOBAL;
         record.limit_cgroup_id = if by_limit { limit.cgroup_id } else { 0 };
         record.limit_pages = if by_limit { limit.pages } else { u64::MAX };

@@ -4,7 +4,7 @@
 //! are in memory. A task that changes them meanwhile can make the record, but not the count, say something else.
 //! Mounts that the kernel makes by itself, or takes away with a namespace, are not calls and are not seen.
 
-use crate::call::{Arguments, Call, restarts, system_call};
+use crate::call::{Arguments, Call, Ended, restarts, system_call};
 use crate::counters::time;
 use crate::events::{emit_in_place, writes};
 use crate::kernel::{Access, Ptr, for_current_task, task_cgroups};
@@ -14,10 +14,12 @@ use terrarium_abi::{Kind, Mount, MountOp, Probe, RecordType};
 
 #[inline(always)]
 fn begins(arguments: Arguments) {
+    let Some(call) = Call::begins(Probe::Mount) else { return };
     if writes(Probe::Mount) {
-        Call::remember_arguments(arguments, Probe::Mount);
+        call.arguments = arguments;
     } else {
-        Call::remember_one(arguments[MOUNT.flags], Probe::Mount);
+        // All that counting asks for.
+        call.arguments[MOUNT.flags] = arguments[MOUNT.flags];
     }
 }
 
@@ -210,28 +212,23 @@ fn ends(shape: &Shape, result: i64) {
 
 #[inline(always)]
 fn ended<A: Access>(task: Ptr, shape: &Shape, result: i64) {
-    if !writes(Probe::Mount) {
-        let Some((flags, duration_ns)) = Call::ends(|call| call.arguments[0]) else { return };
-        if !restarts(result) {
-            let op = operation(shape, flags);
-            time(task_cgroups::<A>(task), Kind::mount(op, result < 0), duration_ns);
-        }
-        return;
-    }
-    let Some((arguments, duration_ns)) = Call::ends(|call| call.arguments) else { return };
+    let Some(call) = Ended::now() else { return };
     if restarts(result) {
         return;
     }
     let cgroups = task_cgroups::<A>(task);
-    let flags = argument(&arguments, shape.flags);
-    let op = operation(shape, flags);
-    time(cgroups, Kind::mount(op, result < 0), duration_ns);
-    emit_in_place::<A, Mount>(Probe::Mount, RecordType::Mount, task, cgroups, |record| {
-        record.flags = flags;
-        record.duration_ns = duration_ns;
+    let arguments = &call.arguments;
+    let op = match shape.op {
+        MountOp::Mount => MountOp::of_mount_flags(argument(arguments, shape.flags)),
+        op => op,
+    };
+    time(cgroups, Kind::mount(op, result < 0), call.duration_ns());
+    let when = || call.end_ns;
+    emit_in_place::<A, Mount>(Probe::Mount, RecordType::Mount, task, cgroups, when, |record| {
+        record.flags = argument(arguments, shape.flags);
+        record.duration_ns = call.duration_ns();
         record.result = result as i32;
         record.op = op as u32;
-        let arguments = &arguments;
         record.header.flags |=
             read_user_text(&mut record.source, argument(arguments, shape.source))
                 | read_user_text(&mut record.target, argument(arguments, shape.target))
@@ -239,15 +236,6 @@ fn ended<A: Access>(task: Ptr, shape: &Shape, result: i64) {
                 | read_user_text(&mut record.data, data(op, arguments));
         attributes(record, op, arguments);
     });
-}
-
-/// What a call does, of which mount alone is told by its flags.
-#[inline(always)]
-fn operation(shape: &Shape, flags: u64) -> MountOp {
-    match shape.op {
-        MountOp::Mount => MountOp::of_mount_flags(flags),
-        op => op,
-    }
 }
 
 /// The address of the options that a call carries as text, else 0.

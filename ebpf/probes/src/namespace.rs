@@ -3,7 +3,7 @@
 //! Both are seen at entry and exit: the entry notes which namespaces the task is in, the exit the result and which it
 //! is in then. There is no tracepoint made for them.
 
-use crate::call::{Arguments, Call, first_argument, restarts, system_call};
+use crate::call::{Arguments, Call, Ended, first_argument, restarts, system_call};
 use crate::counters::count;
 use crate::events::{emit_in_place, writes};
 use crate::files;
@@ -12,11 +12,14 @@ use crate::kernel::{
     task_cgroups,
 };
 use terrarium_abi::counter::family;
-use terrarium_abi::namespace::NS_KINDS;
+use terrarium_abi::namespace::{CLONE_NS_FLAGS, NS_KINDS};
 use terrarium_abi::{ABSENT, Kind, NsChange, NsKind, NsTarget, Probe, RecordType, Via};
 
 /// `NSFS_MAGIC` (linux/magic.h).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// The flags of clone that name namespaces; clone(2) itself has no room for the one of time.
+const FLAGS: u64 = CLONE_NS_FLAGS | NsKind::Time.clone_flag();
 
 /// Number that stands for no kind of namespace in a counter's key.
 const NO_KIND: u8 = 255;
@@ -30,7 +33,7 @@ system_call!(
     enter_setns, exit_setns
 );
 
-/// The kinds that flags of unshare or setns name. Without a branch: the verifier would follow each of the 256 results to the
+/// The kinds that flags of clone name, as records have them. Without a branch: the verifier would follow each of the 256 results to the
 /// end of the program, for a second or more a program.
 #[inline(always)]
 fn kinds_of(flags: u64) -> u32 {
@@ -41,12 +44,12 @@ fn kinds_of(flags: u64) -> u32 {
     kinds as u32
 }
 
-/// The inodes of the task's namespaces of these kinds.
+/// The inodes of those of the task's namespaces that these flags name.
 #[inline(always)]
-fn inodes<A: Access>(task: Ptr, kinds: u32) -> [u32; NS_KINDS] {
+fn inodes<A: Access>(task: Ptr, namespaces: u64) -> [u32; NS_KINDS] {
     let mut inodes = [0; NS_KINDS];
     for (n, inode) in inodes.iter_mut().enumerate() {
-        if kinds & (1 << n) != 0 {
+        if namespaces & NsKind::ALL[n].clone_flag() != 0 {
             *inode = namespace_inode::<A>(task, n);
         }
     }
@@ -64,15 +67,15 @@ fn unshare_begins(arguments: Arguments) {
     if counted_at_exit() {
         return;
     }
-    let mut call = Call::begins(arguments);
-    call.kinds = kinds_of(arguments[0]);
-    if call.kinds == 0 {
-        // It concerns no namespace: files, file system information, semaphores.
+    let namespaces = arguments[0] & FLAGS;
+    if namespaces == 0 {
+        // Files, file system information, semaphores.
         return;
     }
-    let kinds = call.kinds;
-    call.from = for_current_task!(inodes(kinds));
-    call.remember(Probe::Namespace);
+    let Some(call) = Call::begins(Probe::Namespace) else { return };
+    call.arguments[0] = arguments[0];
+    call.namespaces = namespaces;
+    call.from = for_current_task!(inodes(namespaces));
 }
 
 #[inline(always)]
@@ -83,30 +86,28 @@ fn unshare_ends(result: i64) {
 #[inline(always)]
 fn unshare_ended<A: Access>(task: Ptr, result: i64) {
     if counted_at_exit() {
-        let kinds = kinds_of(first_argument());
-        if kinds != 0 && !restarts(result) {
-            count_unshared(task_cgroups::<A>(task), kinds, result);
+        let namespaces = first_argument() & FLAGS;
+        if namespaces != 0 && !restarts(result) {
+            count_unshared(task_cgroups::<A>(task), namespaces, result);
         }
         return;
     }
-    let Some((mut call, duration_ns)) = Call::ends(Namespaces::of) else { return };
+    let Some(call) = Ended::now() else { return };
     if restarts(result) {
         return;
     }
     let cgroups = task_cgroups::<A>(task);
-    count_unshared(cgroups, call.kinds, result);
-    if result >= 0 {
-        call.to = inodes::<A>(task, call.kinds);
-    }
-    let change =
-        Change { via: Via::Unshare, flags: call.arguments[0], fd: -1, result, duration_ns };
-    emit_change::<A>(task, cgroups, &call, &change);
+    count_unshared(cgroups, call.namespaces, result);
+    let change = Change { via: Via::Unshare, flags: call.arguments[0], fd: -1, result };
+    emit_change::<A>(task, cgroups, &call, &change, || {
+        if result < 0 { [0; NS_KINDS] } else { inodes::<A>(task, call.namespaces) }
+    });
 }
 
 #[inline(always)]
-fn count_unshared<A: Access>(cgroups: TaskCgroups<A>, kinds: u32, result: i64) {
+fn count_unshared<A: Access>(cgroups: TaskCgroups<A>, namespaces: u64, result: i64) {
     for ns in NsKind::ALL {
-        if kinds & (1 << ns as u32) != 0 {
+        if namespaces & ns.clone_flag() != 0 {
             count(cgroups, Kind::ns_create(ns, Via::Unshare, result < 0));
         }
     }
@@ -114,20 +115,21 @@ fn count_unshared<A: Access>(cgroups: TaskCgroups<A>, kinds: u32, result: i64) {
 
 #[inline(always)]
 fn setns_begins(arguments: Arguments) {
-    let mut call = Call::begins(arguments);
-    let task = current_task();
-    match asked_for(task, arguments[0] as u32) {
-        Some((kind, inode)) => {
-            call.kinds = 1 << kind;
+    let asked = asked_for(current_task(), arguments[0] as u32);
+    let Some(call) = Call::begins(Probe::Namespace) else { return };
+    [call.arguments[0], call.arguments[1], ..] = arguments;
+    call.to = [0; NS_KINDS];
+    call.namespaces = match asked {
+        Some((kind, flag, inode)) => {
             // The index is a kind, below 8 as the verifier has to see.
             call.to[kind as usize & (NS_KINDS - 1)] = inode;
+            flag
         }
         // A descriptor of a process, or of nothing that setns takes: what the caller says it is.
-        None => call.kinds = kinds_of(arguments[1]),
-    }
-    let kinds = call.kinds;
-    call.from = for_current_task!(inodes(kinds));
-    call.remember(Probe::Namespace);
+        None => arguments[1] & FLAGS,
+    };
+    let namespaces = call.namespaces;
+    call.from = for_current_task!(inodes(namespaces));
 }
 
 #[inline(always)]
@@ -137,18 +139,16 @@ fn setns_ends(result: i64) {
 
 #[inline(always)]
 fn setns_ended<A: Access>(task: Ptr, result: i64) {
-    let Some((mut call, duration_ns)) = Call::ends(Namespaces::of) else { return };
+    let Some(call) = Ended::now() else { return };
     if restarts(result) {
         return;
     }
     let cgroups = task_cgroups::<A>(task);
-    if result >= 0 {
-        call.to = inodes::<A>(task, call.kinds);
-    }
+    let to = if result < 0 { call.to } else { inodes::<A>(task, call.namespaces) };
     let mut counted = false;
     for n in 0..NS_KINDS {
-        if call.kinds & (1 << n) != 0 {
-            let target = target(n, call.from[n], call.to[n]);
+        if call.namespaces & NsKind::ALL[n].clone_flag() != 0 {
+            let target = target(n, call.from[n], to[n]);
             count(cgroups, Kind::ns_enter(NsKind::ALL[n], target, result < 0));
             counted = true;
         }
@@ -157,9 +157,9 @@ fn setns_ended<A: Access>(task: Ptr, result: i64) {
         let labels = [NO_KIND, NsTarget::Other as u8, u8::from(result < 0)];
         count(cgroups, Kind::new(family::NS_ENTER, labels));
     }
-    let fd = call.arguments[0] as i32;
-    let change = Change { via: Via::Setns, flags: call.arguments[1], fd, result, duration_ns };
-    emit_change::<A>(task, cgroups, &call, &change);
+    let [fd, flags, ..] = call.arguments;
+    let change = Change { via: Via::Setns, flags, fd: fd as i32, result };
+    emit_change::<A>(task, cgroups, &call, &change, || to);
 }
 
 /// Whose namespace the one with inode `to` is.
@@ -176,9 +176,9 @@ fn target(n: usize, from: u32, to: u32) -> NsTarget {
     }
 }
 
-/// The number of the kind, and the inode, of the namespace that a descriptor of the task stands for.
+/// The number of the kind, its flag of clone, and the inode of the namespace that a descriptor of the task stands for.
 #[inline(always)]
-fn asked_for(task: Ptr, fd: u32) -> Option<(u32, u32)> {
+fn asked_for(task: Ptr, fd: u32) -> Option<(u32, u64, u32)> {
     if config!(inode_private) == ABSENT || config!(sb_magic) == ABSENT {
         return None;
     }
@@ -196,26 +196,11 @@ fn asked_for(task: Ptr, fd: u32) -> Option<(u32, u32)> {
     };
     for ns in NsKind::ALL {
         if u64::from(flag) == ns.clone_flag() {
-            return Some((ns as u32, namespace.field::<Probed, u32>(config!(ns_common_inum))));
+            let inode = namespace.field::<Probed, u32>(config!(ns_common_inum));
+            return Some((ns as u32, ns.clone_flag(), inode));
         }
     }
     None
-}
-
-/// What the exits need to know of their call.
-struct Namespaces {
-    arguments: [u64; 2],
-    kinds: u32,
-    from: [u32; NS_KINDS],
-    to: [u32; NS_KINDS],
-}
-
-impl Namespaces {
-    #[inline(always)]
-    fn of(call: &Call) -> Self {
-        let [first, second, ..] = call.arguments;
-        Self { arguments: [first, second], kinds: call.kinds, from: call.from, to: call.to }
-    }
 }
 
 /// A call that has ended, as far as its record does not come from its entry.
@@ -224,19 +209,32 @@ struct Change {
     flags: u64,
     fd: i32,
     result: i64,
-    duration_ns: u64,
 }
 
+/// Writes the record of a call after which the task is in the namespaces that `to` tells.
 #[inline(always)]
-fn emit_change<A: Access>(task: Ptr, cgroups: TaskCgroups<A>, call: &Namespaces, change: &Change) {
-    emit_in_place::<A, NsChange>(Probe::Namespace, RecordType::NsChange, task, cgroups, |record| {
-        record.flags = change.flags;
-        record.duration_ns = change.duration_ns;
-        record.result = change.result as i32;
-        record.kinds = call.kinds;
-        record.via = change.via as u32;
-        record.fd = change.fd;
-        record.from = call.from;
-        record.to = call.to;
-    });
+fn emit_change<A: Access>(
+    task: Ptr,
+    cgroups: TaskCgroups<A>,
+    call: &Ended,
+    change: &Change,
+    to: impl FnOnce() -> [u32; NS_KINDS],
+) {
+    emit_in_place::<A, NsChange>(
+        Probe::Namespace,
+        RecordType::NsChange,
+        task,
+        cgroups,
+        || call.end_ns,
+        |record| {
+            record.flags = change.flags;
+            record.duration_ns = call.duration_ns();
+            record.result = change.result as i32;
+            record.kinds = kinds_of(call.namespaces);
+            record.via = change.via as u32;
+            record.fd = change.fd;
+            record.from = call.from;
+            record.to = to();
+        },
+    );
 }

@@ -12,7 +12,7 @@
 
 use crate::call::{probe_result, restarts, tracepoint_result, wrapper_result};
 use crate::counters::count;
-use crate::events::{emit, emit_in_place, now_boottime};
+use crate::events::{emit, emit_in_place, now, now_boottime};
 use crate::kernel::{
     Access, Probed, Ptr, TaskCgroups, argument, config, current_task, for_current_task,
     namespace_inode, pointer_argument, task_cgroups, tracepoint, unified_cgroup,
@@ -77,7 +77,7 @@ fn newtask<A: Access>(ctx: *mut c_void) {
         // The id of a process whose end was counted is in use again.
         let _ = ENDED.remove(task.field::<A, u32>(config!(task_tgid)));
     }
-    emit::<A, NewTask>(Probe::Task, RecordType::NewTask, task, cgroups, |header| {
+    emit::<A, NewTask>(Probe::Task, RecordType::NewTask, task, cgroups, now, |header| {
         let caller = current_task();
         let caller_thread = bpf_get_current_pid_tgid();
         let mut from = [0; NS_KINDS];
@@ -109,7 +109,7 @@ fn exec<A: Access>(ctx: *mut c_void) {
     let filename = pointer_argument(ctx, 2).follow::<A>(config!(binprm_filename));
     let cgroups = task_cgroups::<A>(task);
     count(cgroups, Kind::new(family::EXEC, [0, 0, 0]));
-    emit_in_place::<A, Exec>(Probe::Task, RecordType::Exec, task, cgroups, |record| {
+    emit_in_place::<A, Exec>(Probe::Task, RecordType::Exec, task, cgroups, now, |record| {
         record.old_tid = old_tid;
         record.mount_ns = namespace_inode::<A>(task, NsKind::Mnt as usize);
         let (len, flags) = read_kernel_text(&mut record.filename, filename);
@@ -156,8 +156,10 @@ fn exit<A: Access>(ctx: *mut c_void) {
         let leader = task.follow::<A>(config!(task_group_leader));
         leader.field::<A, u32>(config!(task_exit_code))
     };
-    let oom_victim = !signal.follow::<A>(config!(signal_oom_mm)).is_null();
     let by_signal = status & 0x7f != 0;
+    // A victim that was about to end by itself is one all the same: counted when it was chosen, else now.
+    let oom_victim = (by_signal || config!(victims_seen) != 1)
+        && !signal.follow::<A>(config!(signal_oom_mm)).is_null();
     let cause = match (by_signal, oom_victim) {
         (false, _) => ExitCause::Exit,
         (true, true) => ExitCause::Oom,
@@ -167,7 +169,7 @@ fn exit<A: Access>(ctx: *mut c_void) {
     if oom_victim {
         memory::victim_exits(task, cgroups);
     }
-    emit::<A, Exit>(Probe::Task, RecordType::Exit, task, cgroups, |header| Exit {
+    emit::<A, Exit>(Probe::Task, RecordType::Exit, task, cgroups, now, |header| Exit {
         status,
         cause: cause as u32,
         ran_ns: now_boottime().saturating_sub(header.start_ns),
@@ -200,9 +202,14 @@ fn failed_clone(result: i32, flags: u64) {
     let errno = result.unsigned_abs() as u8;
     count(cgroups, Kind::new(family::CLONE_FAILED, [errno, 0, 0]));
     count_namespaces(cgroups, flags, true);
-    emit::<Probed, CloneFailed>(Probe::Task, RecordType::CloneFailed, task, cgroups, |header| {
-        CloneFailed { header, flags, result, pad: 0 }
-    });
+    emit::<Probed, CloneFailed>(
+        Probe::Task,
+        RecordType::CloneFailed,
+        task,
+        cgroups,
+        now,
+        |header| CloneFailed { header, flags, result, pad: 0 },
+    );
 }
 
 /// Counts the namespaces that the flags of a clone ask for.

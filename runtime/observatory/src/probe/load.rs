@@ -1,6 +1,6 @@
 //! Loading the object and attaching what the kernel grants.
 
-use crate::kernel::btf::{BtfError, KernelTypes, VMLINUX};
+use crate::kernel::btf::{Argument, BtfError, KernelTypes, VMLINUX};
 use crate::kernel::cgroup_mounts::CgroupMounts;
 use crate::kernel::config::{MissingField, config};
 use crate::kernel::permission;
@@ -114,6 +114,19 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// Whether the tracepoint at which OOM victims are chosen tells the task, as it does since Linux 6.8, and a program is at it.
+    fn sees_victims(&self, types: Option<&KernelTypes>) -> bool {
+        let wanted = HOOKS
+            .iter()
+            .any(|hook| hook.name == "mark_victim" && Choice::chosen(&self.probes, hook));
+        let told = types
+            .and_then(|types| types.tracepoint_arguments("mark_victim"))
+            .is_some_and(|arguments| matches!(arguments[..], [Argument::Pointer, ..]));
+        wanted && told && self.mechanisms.is_empty()
+    }
+}
+
 /// The loaded and attached programs. Dropping it detaches all of them.
 pub struct Probes {
     /// Closing these detaches the programs at system call tracepoints.
@@ -152,6 +165,7 @@ impl Probes {
         (config.watch, config.watch_terrarium) = settings.watch.switches();
         let memory = settings.probes.iter().any(|choice| choice.probe == Probe::Memory);
         config.memory_probe = u32::from(memory);
+        config.victims_seen = u32::from(!memory || settings.sees_victims(types.as_ref()));
         let btf = Btf::from_sys_fs().ok();
 
         let cpus = u32::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(u32::MAX);
