@@ -32,6 +32,7 @@ pub fn add<A: Access>(cgroups: TaskCgroups<A>, kind: Kind, n: u64) {
     let cell = Front::of(serials, kind);
     match cell {
         Some(cell) if cell.is_of(serials, kind) => cell.add(n),
+        _ if !cgroups.watched() => {}
         _ => add_elsewhere(cgroups.unified, cgroups.memory, kind, n, Front::address(cell)),
     }
 }
@@ -44,20 +45,18 @@ pub fn time<A: Access>(cgroups: TaskCgroups<A>, kind: Kind, ns: u64) {
     let cell = Front::of(serials, kind);
     match cell {
         Some(cell) if cell.is_of(serials, kind) => cell.time(ns),
+        _ if !cgroups.watched() => {}
         _ => time_elsewhere(cgroups.unified, cgroups.memory, kind, ns, Front::address(cell)),
     }
 }
 
-/// Adds to a counter that is not in `cell`, its place in [`FRONT`] (null: it has none): there if that is free, else in the map. A
-/// function of its own, and out of the way of what runs often.
+/// Adds to a counter of watched cgroups that is not in `cell`, its place in [`FRONT`] (null: it has none): there if that is free, else
+/// in the map. A function of its own, and out of the way of what runs often.
 #[cold]
 #[inline(never)]
 fn add_elsewhere(unified: Ptr, memory: Ptr, kind: Kind, n: u64, cell: *mut FrontCell) {
     let cgroups = TaskCgroups::<Probed>::at(unified, memory);
     let ids = cgroups.ids();
-    if !ids.watched {
-        return;
-    }
     match Front::taken(cell, cgroups.serials(), kind, ids) {
         Some(cell) => cell.add(n),
         None => add_in_map(ids, kind, n),
@@ -70,9 +69,6 @@ fn add_elsewhere(unified: Ptr, memory: Ptr, kind: Kind, n: u64, cell: *mut Front
 fn time_elsewhere(unified: Ptr, memory: Ptr, kind: Kind, ns: u64, cell: *mut FrontCell) {
     let cgroups = TaskCgroups::<Probed>::at(unified, memory);
     let ids = cgroups.ids();
-    if !ids.watched {
-        return;
-    }
     match Front::taken(cell, cgroups.serials(), kind, ids) {
         Some(cell) => cell.time(ns),
         None => add_to(&TIMES, key(ids, kind), Timed { count: 1, ns }, |cell| {

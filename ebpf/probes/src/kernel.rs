@@ -194,6 +194,12 @@ impl<A: Access> TaskCgroups<A> {
         Self { unified, memory, access: PhantomData }
     }
 
+    /// Whether what happens in them is counted: asked only of those that have no counter yet, as the unwatched never get one.
+    #[inline(always)]
+    pub fn watched(self) -> bool {
+        config!(watch) != 1 || self.ids().watched
+    }
+
     /// Their serial numbers, which cost less to read than their ids.
     #[inline(always)]
     pub fn serials(self) -> [u64; 2] {

@@ -46,8 +46,11 @@ const RESIDUE: Family = gauge(
 const ATTRIBUTION: Family =
     counter("terrarium_attribution_total", "Events by how sure their container is.")
         .with(&["outcome"]);
-const MAP_ENTRIES: Family =
-    gauge("terrarium_map_entries", "Entries in use in a map of the probes.").with(&["map"]);
+const MAP_ENTRIES: Family = gauge(
+    "terrarium_map_entries",
+    "Entries in use in a map of the probes; what finds no place in front is in the others.",
+)
+.with(&["map"]);
 const MAP_CAPACITY: Family =
     gauge("terrarium_map_capacity", "Entries that fit into a map of the probes.").with(&["map"]);
 const SERIES: Family = gauge("terrarium_series", "Series about containers in this answer.");
