@@ -76,9 +76,8 @@ impl Front {
                 continue;
             }
             used += 1;
-            // Written last by whoever takes the cell.
-            if cell.kind.load(Ordering::Acquire) != 0 {
-                visit(cell.key(), cell.timed());
+            if let Some(key) = cell.key() {
+                visit(key, cell.timed());
             }
         }
         used
@@ -89,8 +88,7 @@ impl Front {
         let now = Instant::now();
         self.free_rested(now);
         let of_gone = |cell: &Cell| {
-            let CounterKey { cgroup_id, memory_cgroup_id, .. } = cell.key();
-            cell.kind.load(Ordering::Acquire) != 0 && gone.contains(&(cgroup_id, memory_cgroup_id))
+            cell.key().is_some_and(|key| gone.contains(&(key.cgroup_id, key.memory_cgroup_id)))
         };
         let ended: Vec<usize> = (0..self.cells).filter(|n| of_gone(&self.all()[*n])).collect();
         for n in ended {
@@ -110,13 +108,16 @@ impl Front {
 }
 
 impl Cell {
-    fn key(&self) -> CounterKey {
-        CounterKey {
+    /// What is counted here, if anything is.
+    fn key(&self) -> Option<CounterKey> {
+        // First, as it is written last by whoever takes the cell.
+        let kind = self.kind.load(Ordering::Acquire);
+        (kind != 0).then(|| CounterKey {
             cgroup_id: self.cgroup_id.load(Ordering::Relaxed),
             memory_cgroup_id: self.memory_cgroup_id.load(Ordering::Relaxed),
-            kind: Kind(self.kind.load(Ordering::Relaxed)),
+            kind: Kind(kind),
             pad: 0,
-        }
+        })
     }
 
     fn timed(&self) -> Timed {
