@@ -67,12 +67,14 @@ fn build() -> Result<(), Failure> {
 }
 
 /// An object file without its DWARF sections, which are four fifths of it. The kernel is told types and lines by `.BTF` and
-/// `.BTF.ext`, which the linker makes of them.
+/// `.BTF.ext`, which the linker makes of them; what is in these stands there already, and the relocations for it, which loaders pass
+/// over, are another quarter.
 fn without_debug_information(image: &[u8]) -> object::build::Result<Vec<u8>> {
     let mut builder = object::build::elf::Builder::read(image)?;
     for section in &mut builder.sections {
         let name = section.name.to_string();
-        section.delete = name.starts_with(".debug_") || name.starts_with(".rel.debug_");
+        section.delete =
+            [".debug_", ".rel.debug_", ".rel.BTF"].iter().any(|of| name.starts_with(of));
     }
     builder.delete_orphans();
     // LLVM keeps names of sections and of symbols in one table; the builder wants one of each.

@@ -172,7 +172,6 @@ impl Probes {
         let cells = settings.counters.min(most_cells(cpus));
         let serials = [config.cgroup_serial, config.css_serial];
         config.front_cells = if serials.contains(&ABSENT) { 0 } else { front_cells(cpus) };
-        let object = placed(OBJECT, &config);
         let log_level = if settings.log { u8::MAX } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(btf.as_ref())
@@ -181,7 +180,7 @@ impl Probes {
             .map_max_entries(names::COUNTS, cells)
             .map_max_entries(names::TIMES, cells)
             .map_max_entries(names::FRONT, (config.front_cells * cpus).max(1))
-            .load(&object)
+            .load(&placed(OBJECT, &config))
             .map_err(|error| {
                 let lacking = permission::missing_capabilities(&settings.proc);
                 if lacking.is_empty() {
