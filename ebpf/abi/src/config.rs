@@ -1,7 +1,8 @@
 //! What user space tells the programs before it loads them: offsets of kernel fields, and switches.
 //!
 //! rustc emits no CO-RE relocations, so the loader reads the offsets from the kernel's BTF and writes them into the
-//! instructions that load them.
+//! instructions that load them; what concerns namespaces it hands over in a read-only global, which the verifier treats
+//! as constants.
 
 use crate::namespace::NS_KINDS;
 use core::mem::size_of;
@@ -43,7 +44,7 @@ const _: () = assert!(size_of::<NsFields>() == 12);
 /// Declares [`Config`] with all fields [`ABSENT`] in [`Config::UNSET`].
 macro_rules! config {
     ($($(#[$meta:meta])* $name:ident),+ $(,)?) => {
-        /// All that the programs are told. Offsets are bytes from the start of the struct named first in each line.
+        /// The global `CONFIG`. Offsets are bytes from the start of the struct named first in each line.
         #[derive(Clone, Copy, Debug)]
         #[repr(C)]
         pub struct Config {

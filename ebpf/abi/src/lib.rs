@@ -47,6 +47,8 @@ pub mod names {
     pub const CGROUPS: &str = "CGROUPS";
     /// Hash of the cgroups that are watched: the id, for v1 with [`crate::WATCH_V1`], to one byte.
     pub const WATCHED: &str = "WATCHED";
+    /// The read-only global of type [`crate::Config`].
+    pub const CONFIG: &str = "CONFIG";
 }
 
 /// Makes each `repr(C)` struct readable and writable as plain bytes for aya.

@@ -267,7 +267,7 @@ fn received(message: u64) -> Option<(u32, u32)> {
 #[inline(always)]
 fn foreign(descriptors: u64, count: u64) -> Option<(u32, u32)> {
     let task = current_task();
-    let kind = config!(ns[NsKind::Mnt].pointer);
+    let kind = config!(ns[NsKind::Mnt as usize].pointer);
     if kind == ABSENT {
         return None;
     }
@@ -280,7 +280,7 @@ fn foreign(descriptors: u64, count: u64) -> Option<(u32, u32)> {
         let Some(file) = files::file_of(task, fd) else { continue };
         let namespace = files::mount_namespace_of(file);
         if !namespace.is_null() && namespace.0.addr() != own.0.addr() {
-            let inode = namespace.field::<Probed, u32>(config!(ns[NsKind::Mnt].inum));
+            let inode = namespace.field::<Probed, u32>(config!(ns[NsKind::Mnt as usize].inum));
             return Some((fd, inode));
         }
     }

@@ -5,21 +5,22 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kern
 use core::ffi::c_void;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
-use terrarium_abi::ABSENT;
 use terrarium_abi::config::place_of;
+use terrarium_abi::{ABSENT, Config, NsKind};
 
-/// The value of one field of [`Config`]: an offset or a switch. It is a number in the instructions, which the loader puts there: a
-/// program reads no memory for it, and the verifier removes what a kernel lacks as dead code.
+/// What concerns namespaces, which is read by number. The map behind it is read-only and frozen before any program is loaded, so
+/// the verifier knows every value.
+#[unsafe(no_mangle)]
+pub static CONFIG: Config = Config::UNSET;
+
+/// The value of one field of [`Config`]: an offset or a switch. All but those of namespaces are numbers in the instructions, which
+/// the loader puts there: a program reads no memory for them, and the verifier removes what a kernel lacks as dead code.
 macro_rules! config {
-    (ns[$ns:expr].$field:ident) => {
-        $crate::kernel::number::<
-            {
-                (core::mem::offset_of!(terrarium_abi::Config, ns)
-                    + $ns as usize * size_of::<terrarium_abi::NsFields>()
-                    + core::mem::offset_of!(terrarium_abi::NsFields, $field)) as u64
-            },
-        >()
-    };
+    (ns[$n:expr].$field:ident) => {{
+        // SAFETY: the place is a field of a static that nothing writes after loading; volatile, because the
+        // loader replaced the value that the compiler saw.
+        unsafe { core::ptr::read_volatile(&raw const $crate::kernel::CONFIG.ns[$n].$field) }
+    }};
     ($field:ident) => {
         $crate::kernel::number::<{ core::mem::offset_of!(terrarium_abi::Config, $field) as u64 }>()
     };
@@ -280,42 +281,16 @@ pub fn task_cgroups<A: Access>(task: Ptr) -> TaskCgroups<A> {
     TaskCgroups::at(set.follow::<A>(config!(css_set_dfl_cgrp)), memory)
 }
 
-/// Does the same for each kind of namespace, which is a constant in it.
-macro_rules! for_each_namespace {
-    ($ns:ident => $body:block) => {
-        $crate::kernel::for_each_namespace!(
-            $ns => $body, Mnt Net User Pid Ipc Uts Cgroup Time
-        )
-    };
-    ($ns:ident => $body:block, $($kind:ident)+) => {
-        $({
-            const $ns: terrarium_abi::NsKind = terrarium_abi::NsKind::$kind;
-            $body
-        })+
-    };
-}
-pub(crate) use for_each_namespace;
-
-/// The inode number of the task's namespace of a kind, which is a constant; 0 when unknown.
-macro_rules! namespace_inode {
-    ($access:ty, $task:expr, $ns:expr) => {{
-        let holder = match $ns {
-            terrarium_abi::NsKind::User => $crate::kernel::config!(task_cred),
-            _ => $crate::kernel::config!(task_nsproxy),
-        };
-        let pointer = $crate::kernel::config!(ns[$ns].pointer);
-        let inum = $crate::kernel::config!(ns[$ns].inum);
-        $crate::kernel::inode_behind::<$access>($task, holder, pointer, inum)
-    }};
-}
-pub(crate) use namespace_inode;
-
-/// The number behind two pointers, 0 where this kernel lacks the second or the number.
+/// The inode number of the task's namespace of the kind with number `n`, 0 when unknown.
 #[inline(always)]
-pub fn inode_behind<A: Access>(task: Ptr, holder: u32, pointer: u32, inum: u32) -> u32 {
+pub fn namespace_inode<A: Access>(task: Ptr, n: usize) -> u32 {
+    let pointer = config!(ns[n].pointer);
+    let inum = config!(ns[n].inum);
     if pointer == ABSENT || inum == ABSENT {
         return 0;
     }
+    let holder =
+        if n == NsKind::User as usize { config!(task_cred) } else { config!(task_nsproxy) };
     task.follow::<A>(holder).follow::<A>(pointer).field::<A, u32>(inum)
 }
 

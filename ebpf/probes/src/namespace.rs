@@ -8,8 +8,8 @@ use crate::counters::count;
 use crate::events::{emit_in_place, writes};
 use crate::files;
 use crate::kernel::{
-    Access, Probed, Ptr, TaskCgroups, config, current_task, for_current_task, for_each_namespace,
-    namespace_inode, task_cgroups,
+    Access, Probed, Ptr, TaskCgroups, config, current_task, for_current_task, namespace_inode,
+    task_cgroups,
 };
 use terrarium_abi::counter::family;
 use terrarium_abi::namespace::{CLONE_NS_FLAGS, NS_KINDS};
@@ -48,11 +48,11 @@ fn kinds_of(flags: u64) -> u32 {
 #[inline(always)]
 fn inodes<A: Access>(task: Ptr, namespaces: u64) -> [u32; NS_KINDS] {
     let mut inodes = [0; NS_KINDS];
-    for_each_namespace!(NS => {
-        if namespaces & NS.clone_flag() != 0 {
-            inodes[NS as usize] = namespace_inode!(A, task, NS);
+    for (n, inode) in inodes.iter_mut().enumerate() {
+        if namespaces & NsKind::ALL[n].clone_flag() != 0 {
+            *inode = namespace_inode::<A>(task, n);
         }
-    });
+    }
     inodes
 }
 
@@ -106,11 +106,11 @@ fn unshare_ended<A: Access>(task: Ptr, result: i64) {
 
 #[inline(always)]
 fn count_unshared<A: Access>(cgroups: TaskCgroups<A>, namespaces: u64, result: i64) {
-    for_each_namespace!(NS => {
-        if namespaces & NS.clone_flag() != 0 {
-            count(cgroups, Kind::ns_create(NS, Via::Unshare, result < 0));
+    for ns in NsKind::ALL {
+        if namespaces & ns.clone_flag() != 0 {
+            count(cgroups, Kind::ns_create(ns, Via::Unshare, result < 0));
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -146,14 +146,13 @@ fn setns_ended<A: Access>(task: Ptr, result: i64) {
     let cgroups = task_cgroups::<A>(task);
     let to = if result < 0 { call.to } else { inodes::<A>(task, call.namespaces) };
     let mut counted = false;
-    for_each_namespace!(NS => {
-        if call.namespaces & NS.clone_flag() != 0 {
-            let initial = config!(ns[NS].initial);
-            let target = target(initial, call.from[NS as usize], to[NS as usize]);
-            count(cgroups, Kind::ns_enter(NS, target, result < 0));
+    for n in 0..NS_KINDS {
+        if call.namespaces & NsKind::ALL[n].clone_flag() != 0 {
+            let target = target(n, call.from[n], to[n]);
+            count(cgroups, Kind::ns_enter(NsKind::ALL[n], target, result < 0));
             counted = true;
         }
-    });
+    }
     if !counted {
         let labels = [NO_KIND, NsTarget::Other as u8, u8::from(result < 0)];
         count(cgroups, Kind::new(family::NS_ENTER, labels));
@@ -163,14 +162,14 @@ fn setns_ended<A: Access>(task: Ptr, result: i64) {
     emit_change::<A>(task, cgroups, &call, &change, || to);
 }
 
-/// Whose namespace the one with inode `to` is, for a task that was in the one with inode `from`.
+/// Whose namespace the one with inode `to` is.
 #[inline(always)]
-fn target(initial: u32, from: u32, to: u32) -> NsTarget {
+fn target(n: usize, from: u32, to: u32) -> NsTarget {
     if to == 0 {
         NsTarget::Other
     } else if to == from {
         NsTarget::Own
-    } else if to == initial {
+    } else if to == config!(ns[n].initial) {
         NsTarget::Host
     } else {
         NsTarget::Other

@@ -15,8 +15,7 @@ use crate::counters::count;
 use crate::events::{emit, emit_in_place, now, now_boottime};
 use crate::kernel::{
     Access, Probed, Ptr, TaskCgroups, argument, config, current_task, for_current_task,
-    for_each_namespace, namespace_inode, pointer_argument, task_cgroups, tracepoint,
-    unified_cgroup,
+    namespace_inode, pointer_argument, task_cgroups, tracepoint, unified_cgroup,
 };
 use crate::memory;
 use crate::text::read_kernel_text;
@@ -84,12 +83,12 @@ fn newtask<A: Access>(ctx: *mut c_void) {
         let mut from = [0; NS_KINDS];
         let mut to = [0; NS_KINDS];
         if flags & CLONE_NS_FLAGS != 0 {
-            for_each_namespace!(NS => {
-                if flags & CLONE_NS_FLAGS & NS.clone_flag() != 0 {
-                    from[NS as usize] = namespace_inode!(Probed, caller, NS);
-                    to[NS as usize] = namespace_inode!(A, task, NS);
+            for n in 0..NS_KINDS {
+                if flags & CLONE_NS_FLAGS & NsKind::ALL[n].clone_flag() != 0 {
+                    from[n] = namespace_inode::<Probed>(caller, n);
+                    to[n] = namespace_inode::<A>(task, n);
                 }
-            });
+            }
         }
         NewTask {
             header,
@@ -112,7 +111,7 @@ fn exec<A: Access>(ctx: *mut c_void) {
     count(cgroups, Kind::new(family::EXEC, [0, 0, 0]));
     emit_in_place::<A, Exec>(Probe::Task, RecordType::Exec, task, cgroups, now, |record| {
         record.old_tid = old_tid;
-        record.mount_ns = namespace_inode!(A, task, NsKind::Mnt);
+        record.mount_ns = namespace_inode::<A>(task, NsKind::Mnt as usize);
         let (len, flags) = read_kernel_text(&mut record.filename, filename);
         record.filename_len = len;
         record.header.flags |= flags;
@@ -219,9 +218,9 @@ fn count_namespaces<A: Access>(cgroups: TaskCgroups<A>, flags: u64, failed: bool
     if flags & CLONE_NS_FLAGS == 0 {
         return;
     }
-    for_each_namespace!(NS => {
-        if flags & CLONE_NS_FLAGS & NS.clone_flag() != 0 {
-            count(cgroups, Kind::ns_create(NS, Via::Clone, failed));
+    for ns in NsKind::ALL {
+        if flags & CLONE_NS_FLAGS & ns.clone_flag() != 0 {
+            count(cgroups, Kind::ns_create(ns, Via::Clone, failed));
         }
-    });
+    }
 }

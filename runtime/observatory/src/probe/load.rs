@@ -175,6 +175,7 @@ impl Probes {
         let log_level = if settings.log { u8::MAX } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .btf(btf.as_ref())
+            .override_global(names::CONFIG, &config, true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries(names::EVENTS, settings.ring_bytes)
             .map_max_entries(names::COUNTS, cells)
