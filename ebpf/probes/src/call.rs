@@ -200,7 +200,7 @@ impl Drop for Ended {
     }
 }
 
-/// The id of the thread that runs: by plain loads, where the kernel allows them, a quarter of what the helper takes.
+/// The id of the thread that runs: by plain loads where the kernel allows them, which cost less than the helper.
 #[inline(always)]
 fn current_thread() -> u64 {
     if config!(typed_current_task) == 1 {
