@@ -4,6 +4,7 @@
 
 mod ebpf_toolchain;
 
+use object::build::elf::SectionData;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs};
@@ -66,25 +67,49 @@ fn build() -> Result<(), Failure> {
     Ok(())
 }
 
-/// An object file without its DWARF sections, which are four fifths of it. The kernel is told types and lines by `.BTF` and
+/// An object file without its DWARF sections, which are four fifths of it. The kernel is told types by `.BTF` and functions by
 /// `.BTF.ext`, which the linker makes of them; what is in these stands there already, and the relocations for it, which loaders pass
-/// over, are another quarter.
+/// over, are another quarter. The lines go as well, see [`without_lines`].
 fn without_debug_information(image: &[u8]) -> object::build::Result<Vec<u8>> {
     let mut builder = object::build::elf::Builder::read(image)?;
     for section in &mut builder.sections {
         let name = section.name.to_string();
         section.delete =
             [".debug_", ".rel.debug_", ".rel.BTF"].iter().any(|of| name.starts_with(of));
+        if let (".BTF.ext", SectionData::Data(data)) = (name.as_str(), &mut section.data) {
+            without_lines(data.to_mut());
+        }
     }
     builder.delete_orphans();
     // LLVM keeps names of sections and of symbols in one table; the builder wants one of each.
     let names = builder.sections.add();
     names.name = b".shstrtab".as_slice().into();
     names.sh_type = object::elf::SHT_STRTAB;
-    names.data = object::build::elf::SectionData::SectionString;
+    names.data = SectionData::SectionString;
     let mut stripped = Vec::new();
     builder.write(&mut stripped)?;
     Ok(stripped)
+}
+
+/// Takes the line of each instruction from a section `.BTF.ext` (linux/Documentation/bpf/btf.rst, 4.2). They are two fifths of the
+/// object, and the loader keeps those of a whole section for each function in it: 20 MiB of memory while it loads. The verifier would
+/// quote them in its log.
+fn without_lines(ext: &mut Vec<u8>) {
+    let word = |at: usize| {
+        let bytes = ext.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    let fields = [4, 8, 12, 16, 28].map(word);
+    let [Some(header), Some(0), Some(functions), Some(lines), Some(0)] = fields else {
+        // Laid out in another way, or with relocations for fields behind the lines: it stays as it is.
+        return;
+    };
+    if lines == functions {
+        ext[20..24].fill(0);
+        // The relocations, of which there are none, follow the functions now.
+        ext.copy_within(16..20, 24);
+        ext.truncate(header + functions);
+    }
 }
 
 fn run(command: &mut Command, toolchain: &ebpf_toolchain::Toolchain) -> Result<(), Failure> {

@@ -85,12 +85,12 @@ impl MemoryFiles {
         path: &str,
         budget: &Arc<Budget>,
     ) -> Option<Self> {
-        let folder = mounts.point(hierarchy)?.join(path.trim_start_matches('/'));
-        let names: &[&str] = match hierarchy {
+        let folder = mounts.point(hierarchy)?.join(path.trim_start_matches('/')).into();
+        let names: &[&'static str] = match hierarchy {
             Hierarchy::Unified => &["memory.events"],
             Hierarchy::Memory => &["memory.failcnt", "memory.oom_control"],
         };
-        let kept = |name: &&str| KeptFile::new(folder.join(name), Arc::clone(budget));
+        let kept = |name: &&'static str| KeptFile::new(&folder, name, budget);
         Some(Self { hierarchy, files: names.iter().map(kept).collect() })
     }
 

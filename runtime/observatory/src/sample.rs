@@ -37,6 +37,23 @@ pub struct Observed {
     pub memory_events: MemoryEvents,
 }
 
+impl Observed {
+    /// The whole machine, of which nothing is known yet.
+    pub fn of_machine() -> Self {
+        Self {
+            snapshot: Snapshot::of_machine(),
+            row: Row::new(),
+            usage: Usage::default(),
+            memory_events: MemoryEvents::default(),
+        }
+    }
+
+    /// How long it has been there.
+    pub fn age(&self) -> time::Duration {
+        time::OffsetDateTime::now_utc() - self.snapshot.started
+    }
+}
+
 impl Sample {
     /// Looks now; at what containers use only if that is wanted, for it is most of the work.
     pub fn take(shared: &Shared, with_usage: bool) -> Self {

@@ -77,6 +77,11 @@ fn network_counters_are_those_of_the_containers_own_interface() {
     container.finish();
 }
 
+/// How many series an answer has about containers.
+fn told_of_containers(metrics: &Metrics) -> u64 {
+    metrics.samples.iter().filter(|sample| sample.labels.contains_key("id")).count() as u64
+}
+
 #[test]
 fn chosen_labels_and_a_bound_for_series() {
     require!(Root, CgroupV2, Btf, Program("busybox"));
@@ -92,14 +97,16 @@ fn chosen_labels_and_a_bound_for_series() {
     assert_eq!(info[0].labels["label_team"], "blue");
     assert_eq!(info[0].labels["label_app_kind"], "");
     assert!(!info[0].labels.contains_key("label_secret"));
+    assert_eq!(metrics.count("terrarium_series", &[]), told_of_containers(&metrics));
 
     let bounded = Observatory::start(&bed, &["--max-series", "60"]);
     let metrics = bounded.metrics();
-    let about_containers = metrics.samples.iter().filter(|s| s.labels.contains_key("id")).count();
+    let about_containers = told_of_containers(&metrics);
     let dropped = metrics.count("terrarium_series_dropped_total", &[]);
     assert!(dropped > 0);
     // The machine's own series stay, whatever the bound.
     assert!(about_containers < 120, "{about_containers} series");
+    assert_eq!(metrics.count("terrarium_series", &[]), about_containers);
     assert!(metrics.count("terrarium_series_dropped_total", &[]) > 0);
     let more = bounded.metrics().count("terrarium_series_dropped_total", &[]);
     assert!(more > dropped, "counted at each answer: {dropped}, {more}");

@@ -217,7 +217,7 @@ fn left_of(places: &Places, chosen: &[String], id: String) -> anyhow::Result<Rep
     };
     findings.retain(|finding| chosen.is_empty() || chosen.iter().any(|id| id == finding.check));
     let mut report = Report::default();
-    report.containers.push(name);
+    report.containers.push(name.into());
     report.findings = findings;
     Ok(report)
 }

@@ -222,6 +222,31 @@ struct Resolved {
     outcome: Outcome,
 }
 
+impl Resolved {
+    /// How many levels the cgroup lies below its container's.
+    fn depth(&self) -> usize {
+        match &self.subject {
+            Subject::Container(owner) => {
+                self.path.get(owner.len()..).map_or(0, |below| below.matches('/').count())
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// The kind under which a counter is shown of a cgroup that lies so many levels below its container's: a limit that stands within
+/// the container is its own.
+fn shown_as(kind: Kind, depth: usize) -> Kind {
+    use terrarium_abi::counter::family::{MEMORY_LIMIT, OOM_KILL};
+    let (family, [level, b, c]) = kind.parts();
+    match family {
+        MEMORY_LIMIT | OOM_KILL if level < terrarium_abi::memory::LEVEL_UNKNOWN => {
+            Kind::new(family, [u8::from(usize::from(level) > depth), b, c])
+        }
+        _ => kind,
+    }
+}
+
 /// A cgroup.
 struct Known {
     path: Arc<str>,
@@ -626,22 +651,6 @@ impl Registry {
         Attribution { container, cgroup_id, path, outcome }
     }
 
-    /// Which row of the metrics a counter belongs to.
-    pub fn subject(&mut self, key: &CounterKey) -> Subject {
-        self.resolve(key.cgroup_id, key.memory_cgroup_id).subject
-    }
-
-    /// How many levels the cgroup of a counter lies below its container's.
-    pub fn depth_below_container(&mut self, key: &CounterKey) -> usize {
-        let Resolved { subject, path, .. } = self.resolve(key.cgroup_id, key.memory_cgroup_id);
-        match subject {
-            Subject::Container(owner) => {
-                path.get(owner.len()..).map_or(0, |below| below.matches('/').count())
-            }
-            _ => 0,
-        }
-    }
-
     fn resolve(&mut self, unified: u64, memory: u64) -> Resolved {
         let mut host: Option<(u64, Arc<str>)> = None;
         let mut unknown = false;
@@ -817,26 +826,21 @@ impl Registry {
         counts: &HashMap<CounterKey, u64>,
     ) -> HashMap<Subject, HashMap<Kind, u64>> {
         let mut totals = self.retired.clone();
+        // Whose they are is found once for all counters of a cgroup.
+        let mut of_cgroups: HashMap<(u64, u64), Vec<(Kind, u64)>> = HashMap::new();
         for (key, count) in counts {
-            let (subject, kind) = self.row(key);
-            *totals.entry(subject).or_default().entry(kind).or_default() += count;
+            let ids = (key.cgroup_id, key.memory_cgroup_id);
+            of_cgroups.entry(ids).or_default().push((key.kind, *count));
+        }
+        for ((unified, memory), counts) in of_cgroups {
+            let resolved = self.resolve(unified, memory);
+            let depth = resolved.depth();
+            let row = totals.entry(resolved.subject).or_default();
+            for (kind, count) in counts {
+                *row.entry(shown_as(kind, depth)).or_default() += count;
+            }
         }
         totals
-    }
-
-    /// The row and the kind under which a counter is shown: a limit that stands within the container is its own,
-    /// also when the task sits in a cgroup below it.
-    fn row(&mut self, key: &CounterKey) -> (Subject, Kind) {
-        use terrarium_abi::counter::family::{MEMORY_LIMIT, OOM_KILL};
-        let (family, [level, b, c]) = key.kind.parts();
-        let kind = match family {
-            MEMORY_LIMIT | OOM_KILL if level < terrarium_abi::memory::LEVEL_UNKNOWN => {
-                let depth = self.depth_below_container(key);
-                Kind::new(family, [u8::from(usize::from(level) > depth), b, c])
-            }
-            _ => key.kind,
-        };
-        (self.subject(key), kind)
     }
 
     /// What is due: counters of removed cgroups are taken over, their keys returned for removal from the kernel's
@@ -855,8 +859,10 @@ impl Registry {
                     || due.contains(&(Hierarchy::Memory, key.memory_cgroup_id))
             };
             for (key, count) in read().into_iter().filter(|(key, _)| is_due(key)) {
-                let (subject, kind) = self.row(&key);
-                *self.retired.entry(subject).or_default().entry(kind).or_default() += count;
+                let resolved = self.resolve(key.cgroup_id, key.memory_cgroup_id);
+                let kind = shown_as(key.kind, resolved.depth());
+                *self.retired.entry(resolved.subject).or_default().entry(kind).or_default() +=
+                    count;
                 keys.push(key);
             }
             for key in &due {

@@ -11,13 +11,16 @@ use self::web_config::WebConfig;
 use crate::metrics::{Format, Metrics};
 use crate::shared::Shared;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State as AppState};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::stream;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -172,9 +175,13 @@ async fn metrics_text(AppState(app): AppState<App>, headers: HeaderMap) -> Respo
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::wanted_by(accept.unwrap_or_default());
     // Reading the kernel's maps and hundreds of small files blocks.
-    let text = tokio::task::spawn_blocking(move || app.metrics.answer(format)).await;
-    match text {
-        Ok(Ok(text)) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+    let answer = tokio::task::spawn_blocking(move || app.metrics.answer(format)).await;
+    match answer {
+        Ok(Ok(pieces)) => {
+            let pieces = stream::iter(pieces.map(Ok::<_, Infallible>));
+            ([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(pieces))
+                .into_response()
+        }
         Ok(Err(error)) => problem(&error.to_string()),
         Err(error) => problem(&error.to_string()),
     }

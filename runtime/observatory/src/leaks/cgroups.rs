@@ -24,8 +24,7 @@ pub fn hierarchies(mounts: &[Mount]) -> Vec<Hierarchy> {
         let controllers = match mount.kind.as_str() {
             "cgroup2" => String::new(),
             "cgroup" => {
-                let words = mount.super_options.iter().map(String::as_str);
-                let words = words.filter(|word| {
+                let words = mount.super_options().filter(|word| {
                     !matches!(*word, "rw" | "ro" | "xattr" | "noprefix" | "clone_children")
                         && !word.starts_with("release_agent=")
                 });

@@ -651,13 +651,13 @@ impl Log {
             source: Source::Event,
             container: name_of(container),
             declared: if came_in {
-                "its namespaces are for its own processes".to_owned()
+                "its namespaces are for its own processes".into()
             } else {
-                "not done by the container's processes".to_owned()
+                "not done by the container's processes".into()
             },
             observed,
             evidence: vec![evidence, chain],
-            remedy: check.remedy.to_owned(),
+            remedy: check.remedy.into(),
             first_seen: now.clone(),
             last_seen: now,
             count: 1,
@@ -689,12 +689,12 @@ fn is_runtime_again(exec: &Exec, initial: &[u32; 8]) -> bool {
     by_itself && exec.mount_ns != 0 && exec.mount_ns == initial[NsKind::Mnt as usize]
 }
 
-fn name_of(container: &Container) -> ContainerName {
-    ContainerName {
+fn name_of(container: &Container) -> Arc<ContainerName> {
+    Arc::new(ContainerName {
         id: container.id.clone(),
         name: container.name.clone(),
         runtime: container.runtime.clone(),
-    }
+    })
 }
 
 /// Whether a process is none of the container's; one that is gone and was not followed is not said to be.

@@ -4,8 +4,10 @@ use super::provenance::Place;
 use super::suggest::Suggestion;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -136,7 +138,8 @@ pub struct ContainerName {
     pub runtime: String,
 }
 
-/// One finding; its fields in JSON stand in this order.
+/// One finding; its fields in JSON stand in this order. With 1,000 containers there are thousands, many times the same words: these
+/// are there once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// The check's id.
@@ -146,19 +149,19 @@ pub struct Finding {
     /// Where it comes from.
     pub source: Source,
     /// Which container.
-    pub container: ContainerName,
+    pub container: Arc<ContainerName>,
     /// What was asked for.
-    pub declared: String,
+    pub declared: Cow<'static, str>,
     /// What the kernel says.
     pub observed: String,
     /// What proves it.
     pub evidence: Vec<Evidence>,
     /// The setting that closes it.
-    pub remedy: String,
+    pub remedy: Cow<'static, str>,
     /// RFC 3339.
-    pub first_seen: String,
+    pub first_seen: Arc<str>,
     /// RFC 3339.
-    pub last_seen: String,
+    pub last_seen: Arc<str>,
     /// How often it was seen.
     pub count: u64,
     /// The smallest change that closes it, where a setting does.
@@ -193,16 +196,16 @@ impl Finding {
             source: [Source::Declared, Source::State, Source::Event, Source::Residue]
                 .into_iter()
                 .find(of)?,
-            container: ContainerName {
+            container: Arc::new(ContainerName {
                 id: word(&container["id"])?,
                 name: word(&container["name"])?,
                 runtime: word(&container["runtime"])?,
-            },
-            declared: word(&value["declared"])?,
+            }),
+            declared: word(&value["declared"])?.into(),
             evidence: evidence.collect(),
-            remedy: word(&value["remedy"])?,
-            first_seen: word(&value["first_seen"])?,
-            last_seen: word(&value["last_seen"])?,
+            remedy: word(&value["remedy"])?.into(),
+            first_seen: word(&value["first_seen"])?.into(),
+            last_seen: word(&value["last_seen"])?.into(),
             count: value["count"].as_u64()?,
             suggestion: None,
             object: observed.clone(),

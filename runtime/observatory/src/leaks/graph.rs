@@ -10,6 +10,7 @@ use super::spec::Namespace;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 /// The node that stands for the host.
 pub const HOST: &str = "host";
@@ -77,7 +78,7 @@ pub struct Edge {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Graph {
     /// The containers that run.
-    pub containers: Vec<ContainerName>,
+    pub containers: Vec<Arc<ContainerName>>,
     /// Where they touch.
     pub edges: Vec<Edge>,
 }
@@ -243,7 +244,7 @@ fn to_host(host: &Host, one: &Container, edges: &mut BTreeSet<Edge>) {
         edges.insert(edge(one, HOST, Crossing::Files, what, declared));
     }
     if !host.shares(one, Kind::Mnt) {
-        for mount in &one.mounts {
+        for mount in &*one.mounts {
             let Some(group) = mount.shared else { continue };
             if host.mounts.iter().any(|own| own.shared == Some(group)) {
                 let what = format!("{}, peer group {group}", mount.point);
@@ -279,7 +280,7 @@ fn between(host: &Host, one: &Container, other: &Container, edges: &mut BTreeSet
             let declared = asked(one, mount) && asked(other, theirs);
             edges.insert(edge(one, to, Crossing::Files, what, declared));
         }
-        for mount in &one.mounts {
+        for mount in &*one.mounts {
             let Some(group) = mount.shared else { continue };
             if let Some(theirs) = other.mounts.iter().find(|theirs| theirs.shared == Some(group)) {
                 let what = format!("{} and {}, peer group {group}", mount.point, theirs.point);
@@ -481,7 +482,8 @@ impl Graph {
         };
         let mut text = String::from("digraph crossings {\n  node [shape=box];\n");
         let _ = writeln!(text, "  {} [shape=ellipse];", word(HOST));
-        for ContainerName { id, name, runtime } in &self.containers {
+        for container in &self.containers {
+            let ContainerName { id, name, runtime } = &**container;
             let label = word(&format!("{name} ({runtime})"));
             let _ = writeln!(text, "  {} [label={label}];", word(id));
         }

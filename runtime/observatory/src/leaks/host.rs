@@ -4,7 +4,7 @@ use super::capability;
 use super::cgroups::{self, Hierarchy};
 use super::engines::{self, EngineRoots, Known};
 use super::finding::ContainerName;
-use super::mounts::{self, Mount};
+use super::mounts::{self, Mount, Tables};
 use super::process::{Kind, Proc, Process, Status};
 use super::spec::{Namespace, Spec};
 use crate::attribution::patterns;
@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Where to look.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ pub enum LookError {
 #[derive(Debug)]
 pub struct Container {
     /// How it is called.
-    pub name: ContainerName,
+    pub name: Arc<ContainerName>,
     /// Its first process.
     pub init: Process,
     /// What the kernel says of that process.
@@ -82,7 +82,7 @@ pub struct Container {
     /// Its processes: those in its cgroups, and its first one.
     pub tasks: Vec<i32>,
     /// What its first process sees mounted.
-    pub mounts: Vec<Mount>,
+    pub mounts: Arc<[Mount]>,
     /// Whether its program has been started.
     pub started: bool,
     namespace_root: OnceLock<Option<Vec<Mount>>>,
@@ -164,6 +164,8 @@ pub struct Host {
     /// The security modules that run, of those that confine containers.
     pub security_modules: Vec<String>,
     ids_of_mounts: HashMap<u64, MountOwner>,
+    /// Those of the containers.
+    tables: Tables,
 }
 
 /// The processes of each hierarchy in the order of their cgroups' paths: those of one and of all below it are found without
@@ -241,6 +243,7 @@ impl Host {
             capabilities: own_capabilities(proc),
             security_modules: security_modules(places),
             ids_of_mounts: HashMap::new(),
+            tables: Tables::default(),
             places: places.clone(),
         };
         host.find_containers();
@@ -254,7 +257,7 @@ impl Host {
             host.ids_of_mounts.insert(mount.id, MountOwner::Host(at));
         }
         for (at, container) in host.containers.iter().enumerate() {
-            for mount in &container.mounts {
+            for mount in &*container.mounts {
                 host.ids_of_mounts.entry(mount.id).or_insert(MountOwner::Container(at));
             }
         }
@@ -500,7 +503,7 @@ impl Host {
                 tasks.extend(more);
             }
         }
-        let mounts = proc.mounts(process.pid);
+        let mounts = proc.mounts_in(process.pid, &mut self.tables);
         if !proc.is_still(&process) {
             return;
         }
@@ -516,11 +519,11 @@ impl Host {
         };
         let or = |text: String, other: &str| if text.is_empty() { other.to_owned() } else { text };
         self.containers.push(Container {
-            name: ContainerName {
+            name: Arc::new(ContainerName {
                 name: or(known.name, &id),
                 runtime: or(known.runtime, "unknown"),
                 id,
-            },
+            }),
             started: known.started && !process.name.starts_with("runc:["),
             spec: known.spec,
             limits: known.limits,

@@ -1,6 +1,9 @@
 //! `/proc/PID/mountinfo`, as `proc_pid_mountinfo(5)` describes it. Paths are the container's own words: any bytes.
 
 use super::provenance::Place;
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
 /// One mount.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,23 +18,32 @@ pub struct Mount {
     pub root: String,
     /// Where, seen from the reader's or the process's root.
     pub point: String,
-    /// Options of this mount.
-    pub options: Vec<String>,
+    /// Options of this mount, with commas between them.
+    options: String,
     /// The peer group that it sends mounts to and gets them from.
     pub shared: Option<u64>,
     /// The kind of filesystem.
     pub kind: String,
     /// What was mounted.
     pub source: String,
-    /// Options of the filesystem.
-    pub super_options: Vec<String>,
+    /// Options of the filesystem, with commas between them.
+    super_options: String,
 }
 
 impl Mount {
+    /// Options of this mount.
+    pub fn options(&self) -> impl Iterator<Item = &str> {
+        self.options.split(',')
+    }
+
+    /// Options of the filesystem.
+    pub fn super_options(&self) -> impl Iterator<Item = &str> {
+        self.super_options.split(',')
+    }
+
     /// Whether nothing can be written through it.
     pub fn is_read_only(&self) -> bool {
-        let read_only = |options: &[String]| options.iter().any(|option| option == "ro");
-        read_only(&self.options) || read_only(&self.super_options)
+        self.options().chain(self.super_options()).any(|option| option == "ro")
     }
 
     /// The mount, to be told who made it; `path` is that of what it shows, where the host has one.
@@ -73,6 +85,22 @@ impl Mount {
     }
 }
 
+/// The mounts of many processes: those that see the same share one table.
+#[derive(Debug, Default)]
+pub struct Tables {
+    /// By a hash of the text, whose key nobody can know.
+    seen: HashMap<u64, Arc<[Mount]>>,
+    hash: RandomState,
+}
+
+impl Tables {
+    /// The mounts of a mountinfo file with this text.
+    pub fn of(&mut self, text: &[u8]) -> Arc<[Mount]> {
+        let table = self.seen.entry(self.hash.hash_one(text));
+        Arc::clone(table.or_insert_with(|| parse(text).into()))
+    }
+}
+
 /// Reads the text of a mountinfo file; lines that are not understood are left out.
 pub fn parse(text: &[u8]) -> Vec<Mount> {
     text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
@@ -87,7 +115,7 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
         device: text(fields.next()?),
         root: text(fields.next()?),
         point: text(fields.next()?),
-        options: list(fields.next()?),
+        options: text(fields.next()?),
         ..Mount::default()
     };
     // Optional fields end with a lonely `-`.
@@ -103,12 +131,8 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     }
     mount.kind = text(fields.next()?);
     mount.source = text(fields.next()?);
-    mount.super_options = list(fields.next().unwrap_or_default());
+    mount.super_options = text(fields.next().unwrap_or_default());
     Some(mount)
-}
-
-fn list(field: &[u8]) -> Vec<String> {
-    field.split(|byte| *byte == b',').map(text).collect()
 }
 
 /// Undoes the kernel's octal escapes; what is no UTF-8 is replaced.
@@ -154,6 +178,10 @@ mod tests {
         assert_eq!((first.kind.as_str(), first.is_read_only()), ("ext3", false));
         assert_eq!(mounts[1].point, "/p\\99");
         assert!(mounts[1].is_read_only());
+        assert_eq!(first.options().collect::<Vec<_>>(), ["rw", "noatime"]);
+        let mut tables = Tables::default();
+        let (one, same, other) = (tables.of(text), tables.of(text), tables.of(b"1 2 3"));
+        assert!(Arc::ptr_eq(&one, &same) && *one == *mounts && other.is_empty());
     }
 
     #[test]

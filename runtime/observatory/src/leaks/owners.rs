@@ -11,7 +11,7 @@ const MOST: usize = 16_384;
 /// The container that a namespace is of.
 #[derive(Debug, Clone)]
 pub(super) struct Owner {
-    pub name: ContainerName,
+    pub name: Arc<ContainerName>,
     /// The path of one of its cgroups.
     pub cgroup: Arc<str>,
     /// Its first process.
@@ -92,7 +92,7 @@ mod tests {
 
     fn owner(id: &str, pid: u32) -> Owner {
         let name = ContainerName { id: id.into(), name: id.into(), runtime: "terrarium".into() };
-        Owner { name, cgroup: Arc::from(id), pid }
+        Owner { name: Arc::new(name), cgroup: Arc::from(id), pid }
     }
 
     fn who(owners: &Owners, inode: u32) -> Option<&str> {

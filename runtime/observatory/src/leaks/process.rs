@@ -1,11 +1,12 @@
 //! What `/proc` tells of one process. A process may end, or its pid pass to another, between any two reads: what is read
 //! counts only if the start time is the same before and after.
 
-use super::mounts::{self, Mount};
+use super::mounts::{self, Mount, Tables};
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A container can make its mountinfo as long as it likes; more than this of it is not read.
 const LONGEST_FILE: u64 = 16 << 20;
@@ -272,6 +273,13 @@ impl Proc {
     pub fn mounts(&self, pid: i32) -> Vec<Mount> {
         Self::read_path(&self.path(pid, "mountinfo"))
             .map(|text| mounts::parse(&text))
+            .unwrap_or_default()
+    }
+
+    /// The same, in one of `tables`.
+    pub fn mounts_in(&self, pid: i32, tables: &mut Tables) -> Arc<[Mount]> {
+        Self::read_path(&self.path(pid, "mountinfo"))
+            .map(|text| tables.of(&text))
             .unwrap_or_default()
     }
 

@@ -27,7 +27,7 @@ pub fn profile(places: &Places, wanted: &Wanted) -> Result<Option<Profile>, Look
         let name = format!("finding {}", finding.check);
         walls.insert(name, finding.severity.name().to_owned());
     }
-    Ok(Some(Profile { container: container.name.clone(), walls }))
+    Ok(Some(Profile { container: (*container.name).clone(), walls }))
 }
 
 impl Profile {
@@ -62,12 +62,12 @@ pub fn against_spec(
     let Some(spec) = &container.spec else { return Ok(None) };
     let asked = asked(spec);
     let mut is = walls(&host, container);
-    for mount in &container.mounts {
+    for mount in &*container.mounts {
         // How it is mounted follows from what is mounted as well; whether it may be written is asked for.
         is.insert(format!("mount {}", mount.point), mount.access().to_owned());
     }
     is.retain(|wall, _| asked.contains_key(wall));
-    let name = |words: &str| ContainerName { name: words.to_owned(), ..container.name.clone() };
+    let name = |words: &str| ContainerName { name: words.to_owned(), ..(*container.name).clone() };
     let declared = Profile { container: name("spec"), walls: asked };
     Ok(Some((declared, Profile { container: name("kernel"), walls: is })))
 }
@@ -149,10 +149,10 @@ fn walls(host: &Host, container: &Container) -> BTreeMap<String, String> {
         let text = limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
         set(format!("limit {controller}"), text);
     }
-    for mount in &container.mounts {
+    for mount in &*container.mounts {
         let mut text = format!("{} {}", mount.kind, mount.access());
-        for option in mount.options.iter().filter(|option| option.starts_with("no")) {
-            if ["nosuid", "nodev", "noexec"].contains(&option.as_str()) {
+        for option in mount.options() {
+            if ["nosuid", "nodev", "noexec"].contains(&option) {
                 text = format!("{text} {option}");
             }
         }

@@ -1,13 +1,11 @@
 //! Who the containers are, and what state they are in.
 
+use super::answer::Row;
 use super::family::{Family, counter, gauge, histogram};
 use super::page::{Number, Page, label};
 use crate::attribution::State;
-use crate::lives::{Phase, Reason};
-use crate::sample::Observed;
-use crate::shared::Shared;
-use std::sync::PoisonError;
-use time::OffsetDateTime;
+use crate::lives::Reason;
+use std::sync::LazyLock;
 
 pub const INFO: Family =
     gauge("terrarium_container_info", "What is known of a container; always 1.")
@@ -53,74 +51,69 @@ const START_TOLD_FOR: time::Duration = time::Duration::minutes(10);
 /// The longest value of a label that a container's maker has chosen, bytes.
 const LABEL_BYTES: usize = 128;
 
-/// Writes what is known of containers, each with the beginning of its labels. Of the labels that their makers gave them
-/// only those `allowed` are shown, as `label_<name>`.
-pub fn write_info(page: &mut Page, containers: &[(&Observed, &str)], allowed: &[String]) {
-    page.family(&INFO);
-    let allowed: Vec<(&String, String)> = allowed.iter().map(|l| (l, label_name(l))).collect();
-    for (observed, who) in containers {
-        let container = &observed.snapshot.container;
-        let mut labels: String = [
+/// The labels of [`STATE`], as text.
+static STATES: LazyLock<Vec<String>> =
+    LazyLock::new(|| State::ALL.iter().map(|state| label("state", state.name())).collect());
+
+/// Those of [`EXITS`].
+static REASONS: LazyLock<Vec<String>> =
+    LazyLock::new(|| Reason::ALL.iter().map(|reason| label("reason", reason.name())).collect());
+
+/// Writes what is known of a container. Of the labels that its maker gave it only those `allowed` are shown, by the names beside
+/// them.
+pub fn write_info(row: &Row, allowed: &[(String, String)], page: &mut Page) {
+    let container = &row.observed.snapshot.container;
+    let labels = || {
+        let known = [
             ("image", &container.image),
             ("runtime", &container.runtime),
             ("pod", &container.pod),
             ("pod_namespace", &container.pod_namespace),
             ("cgroup_driver", &container.cgroup_driver),
-        ]
-        .iter()
-        .map(|(name, value)| label(name, value))
-        .collect();
-        for (own, name) in &allowed {
-            let value = container.labels.get(*own).map_or("", String::as_str);
+        ];
+        let mut labels: String = known.iter().map(|(name, value)| label(name, value)).collect();
+        for (own, name) in allowed {
+            let value = container.labels.get(own).map_or("", String::as_str);
             labels += &label(name, &value[..value.floor_char_boundary(LABEL_BYTES)]);
         }
-        page.value(INFO.name, "", who, &labels, Number::Plain(1));
+        labels
+    };
+    page.value_of(INFO.name, &row.who, labels, Number::Plain(1));
+}
+
+/// Writes the state of a container.
+pub fn write_state(row: &Row, page: &mut Page) {
+    let now = row.observed.snapshot.state();
+    for (state, label) in State::ALL.iter().zip(&*STATES) {
+        page.value(STATE.name, "", &row.who, label, Number::Plain(u64::from(*state == now)));
     }
 }
 
-/// Writes the state of each container.
-pub fn write_state(page: &mut Page, containers: &[(&Observed, &str)]) {
-    page.family(&STATE);
-    let labels = State::ALL.map(|state| (state, label("state", state.name())));
-    for (observed, who) in containers {
-        let now = observed.snapshot.state();
-        for (state, label) in &labels {
-            page.value(STATE.name, "", who, label, Number::Plain(u64::from(*state == now)));
-        }
+/// Writes how often a container started.
+pub fn write_starts(row: &Row, page: &mut Page) {
+    page.counter(STARTS.name, &row.who, "", row.life.starts);
+}
+
+/// Writes how often it ended.
+pub fn write_exits(row: &Row, page: &mut Page) {
+    for (label, count) in REASONS.iter().zip(row.life.exits) {
+        page.counter(EXITS.name, &row.who, label, count);
     }
 }
 
-/// Writes how often each container started and ended.
-pub fn write_lives(page: &mut Page, containers: &[(&Observed, &str)], shared: &Shared) {
-    let lives = shared.lives.lock().unwrap_or_else(PoisonError::into_inner);
-    page.family(&STARTS);
-    for (observed, who) in containers {
-        page.counter(STARTS.name, who, "", lives.of(&observed.snapshot.container.path).starts);
+/// Writes how long the parts of its last start took.
+pub fn write_last_start(row: &Row, page: &mut Page) {
+    if row.observed.age() > START_TOLD_FOR {
+        return;
     }
-    page.family(&EXITS);
-    let labels = Reason::ALL.map(|reason| label("reason", reason.name()));
-    for (observed, who) in containers {
-        let life = lives.of(&observed.snapshot.container.path);
-        for (count, label) in life.exits.iter().zip(&labels) {
-            page.counter(EXITS.name, who, label, *count);
-        }
-    }
-    page.family(&LAST_START);
-    let now = OffsetDateTime::now_utc();
-    let labels = Phase::ALL.map(|phase| label("phase", phase.name()));
-    for (observed, who) in containers {
-        if now - observed.snapshot.started > START_TOLD_FOR {
-            continue;
-        }
-        for (phase, ns) in lives.of(&observed.snapshot.container.path).phases() {
-            let label = &labels[phase as usize];
-            page.value(LAST_START.name, "", who, label, Number::Nanoseconds(ns));
-        }
+    for (phase, ns) in row.life.phases() {
+        let label = || label("phase", phase.name());
+        page.value_of(LAST_START.name, &row.who, label, Number::Nanoseconds(ns));
     }
 }
 
 /// The name under which a label of a container is shown: every character that Prometheus does not take becomes `_`.
-fn label_name(label: &str) -> String {
+pub fn label_name(label: &str) -> String {
     let own = label.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
     "label_".chars().chain(own).collect()
 }

@@ -1,9 +1,9 @@
 //! What `leaks` says of containers, as numbers.
 
+use super::answer::Row;
 use super::family::{Family, gauge};
 use super::page::{Number, Page, label};
 use crate::leaks::Finding;
-use crate::sample::Observed;
 use std::collections::{BTreeMap, HashMap};
 
 pub const FINDINGS: Family = gauge(
@@ -19,20 +19,21 @@ pub type Tally = HashMap<String, BTreeMap<(&'static str, &'static str), u64>>;
 pub fn tally<'a>(findings: impl Iterator<Item = &'a Finding>) -> Tally {
     let mut tally = Tally::new();
     for finding in findings {
-        let of_container = tally.entry(finding.container.id.clone()).or_default();
-        *of_container.entry((finding.check, finding.severity.name())).or_default() += 1;
+        let id = finding.container.id.as_str();
+        if !tally.contains_key(id) {
+            tally.insert(id.to_owned(), BTreeMap::new());
+        }
+        if let Some(of_container) = tally.get_mut(id) {
+            *of_container.entry((finding.check, finding.severity.name())).or_default() += 1;
+        }
     }
     tally
 }
 
-/// Writes the findings of each container; one without any has no series.
-pub fn write(page: &mut Page, containers: &[(&Observed, &str)], tally: &Tally) {
-    page.family(&FINDINGS);
-    for (observed, who) in containers {
-        let id = &observed.snapshot.container.id;
-        for ((check, severity), count) in tally.get(id).into_iter().flatten() {
-            let labels = label("check", check) + &label("severity", severity);
-            page.value(FINDINGS.name, "", who, &labels, Number::Plain(*count));
-        }
+/// Writes the findings of a container; one without any has no series.
+pub fn write(row: &Row, page: &mut Page) {
+    for ((check, severity), count) in &row.findings {
+        let labels = || label("check", check) + &label("severity", severity);
+        page.value_of(FINDINGS.name, &row.who, labels, Number::Plain(*count));
     }
 }

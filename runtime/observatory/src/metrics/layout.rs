@@ -2,7 +2,7 @@
 //!
 //! Made once: what is left to do at a scrape is to add numbers up and to copy text.
 
-use super::family::{Counted, Shape};
+use super::family::{Counted, Family, Shape};
 use super::page::{Exemplar, Page, label};
 use std::collections::HashMap;
 use terrarium_abi::Kind;
@@ -14,6 +14,7 @@ pub const BOUNDS: [u8; 11] = [14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34];
 const BUCKETS: usize = BOUNDS.len() + 1;
 
 /// The table.
+#[derive(Clone)]
 pub struct Layout {
     families: Vec<Place>,
     /// Where a kind is counted. Kinds that share their labels share their slot.
@@ -26,6 +27,7 @@ pub struct Layout {
 }
 
 /// Where a family's series are.
+#[derive(Clone)]
 struct Place {
     counted: &'static Counted,
     series: Vec<Series>,
@@ -33,6 +35,7 @@ struct Place {
     histogram: usize,
 }
 
+#[derive(Clone)]
 struct Series {
     labels: String,
     slot: usize,
@@ -119,31 +122,36 @@ impl Layout {
         Some(slot)
     }
 
-    /// Writes all families. Each row comes with its labels, and the event that stands for its longest stall.
-    pub fn write(&self, page: &mut Page, rows: &[(String, Slots, Option<Exemplar>)]) {
-        for place in &self.families {
-            let family = &place.counted.family;
-            page.family(family);
-            let factor = match place.counted.shape {
-                Shape::Count => 1,
-                Shape::PagesAsBytes => self.page_bytes,
-                Shape::Durations { .. } => {
-                    for (who, Slots(row), exemplar) in rows {
-                        let numbers = &row[place.histogram..=place.histogram + BUCKETS];
-                        let exemplar = exemplar.as_ref().filter(|_| place.counted.has_exemplars());
-                        let (buckets, sum) = (&numbers[..BUCKETS], numbers[BUCKETS]);
-                        page.durations(family.name, who, &self.le, buckets, sum, exemplar);
-                    }
-                    continue;
-                }
-            };
-            for (who, Slots(row), _) in rows {
-                for series in &place.series {
-                    let count = row.get(series.slot).copied().unwrap_or(0);
-                    if count > 0 || series.known {
-                        page.counter(family.name, who, &series.labels, count * factor);
-                    }
-                }
+    /// The family of this number, in the order in which they were given.
+    pub fn family(&self, number: usize) -> &'static Family {
+        &self.families[number].counted.family
+    }
+
+    /// Writes the series of a container, whose labels begin with `who`, in the family of this number. `stall` stands for its longest.
+    pub fn write(
+        &self,
+        number: usize,
+        who: &str,
+        Slots(row): &Slots,
+        stall: Option<&Exemplar>,
+        page: &mut Page,
+    ) {
+        let place = &self.families[number];
+        let name = place.counted.family.name;
+        let factor = match place.counted.shape {
+            Shape::Count => 1,
+            Shape::PagesAsBytes => self.page_bytes,
+            Shape::Durations { .. } => {
+                let numbers = &row[place.histogram..=place.histogram + BUCKETS];
+                let stall = stall.filter(|_| place.counted.has_exemplars());
+                page.durations(name, who, &self.le, &numbers[..BUCKETS], numbers[BUCKETS], stall);
+                return;
+            }
+        };
+        for series in &place.series {
+            let count = row.get(series.slot).copied().unwrap_or(0);
+            if count > 0 || series.known {
+                page.counter(name, who, &series.labels, count * factor);
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! To add a metric of the probes' counters: a [`Counted`] in the file of its subject, and a line in [`COUNTED`].
 
+mod answer;
 mod builder;
 mod cgroup;
 mod clone;
@@ -21,24 +22,25 @@ mod page;
 mod reference;
 mod usage;
 
+pub use answer::Answer;
 pub use page::{Exemplar, Format};
 
 use crate::lives::{Phase, StartTimes};
-use crate::sample::{Observed, Sample};
+use crate::sample::Sample;
 use crate::shared::Shared;
+use answer::Table;
 use builder::Builder;
 use family::Counted;
-use layout::{BOUNDS, Layout, Slots};
+use layout::{BOUNDS, Layout};
 use observatory::About;
 use open_metrics::OpenMetricsEncoder;
-use page::{Page, label, who};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, Registry as Families, TextEncoder};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+#[cfg(test)]
 use usage::USED;
 
 /// The families that show counters of the probes, in the order in which they are shown.
@@ -84,28 +86,15 @@ struct Exporter {
     about: Arc<Mutex<About>>,
 }
 
-/// What is known of containers when an answer is written.
-struct Content<'a> {
-    layout: &'a Layout,
-    sample: &'a Sample,
-    /// Labels, counters and longest stall of each container, then of the host and of what is unknown.
-    rows: Vec<(String, Slots, Option<Exemplar>)>,
-    findings: finding::Tally,
-}
-
 /// Answers scrapes.
 pub struct Metrics {
     shared: Arc<Shared>,
     shown: Shown,
-    /// One answer at a time: they would only wait for each other in the kernel.
-    layout: Mutex<Layout>,
+    /// One sample at a time: they would only wait for each other in the kernel.
+    layout: Mutex<Arc<Layout>>,
     about: Arc<Mutex<About>>,
     families: Families,
     scrapes: Arc<prometheus::Histogram>,
-    /// Bytes of the last answer: the next one will be about as long.
-    last_length: AtomicUsize,
-    /// Whether counters that are 0 were left out last time.
-    crowded: AtomicBool,
 }
 
 /// Why there is no answer to a scrape.
@@ -157,141 +146,37 @@ impl Metrics {
         families.register(Box::new(exporter))?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         families.register(Box::new(process))?;
-        let layout = Mutex::new(Layout::new(COUNTED, shared.context.page_bytes));
-        let last_length = AtomicUsize::new(1 << 16);
-        let crowded = AtomicBool::new(false);
-        Ok(Self { shared, shown, layout, about, families, scrapes, last_length, crowded })
+        let layout = Mutex::new(Arc::new(Layout::new(COUNTED, shared.context.page_bytes)));
+        Ok(Self { shared, shown, layout, about, families, scrapes })
     }
 
     /// The answer to a scrape.
-    pub fn answer(&self, format: Format) -> Result<Vec<u8>, MetricsError> {
-        let start = Instant::now();
+    pub fn answer(&self, format: Format) -> Result<Answer, MetricsError> {
+        let began = Instant::now();
         let mut layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
-        let sample = Sample::take(&self.shared, self.shown.cadvisor_names);
-        let page = self.containers(&mut layout, &sample, format);
+        let mut sample = Sample::take(&self.shared, self.shown.cadvisor_names);
+        let outcomes = std::mem::take(&mut sample.outcomes);
+        let most = if self.shown.max_series == 0 { usize::MAX } else { self.shown.max_series };
+        let how = (self.shown.cadvisor_names, most);
+        let table = Table::new(&mut layout, sample, &self.shared, &self.shown.labels, how);
         drop(layout);
         {
             let mut about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
-            about.outcomes = sample.outcomes;
-            about.series = page.series;
-            about.series_dropped += page.left_out;
+            about.outcomes = outcomes;
+            about.series = table.series;
+            about.series_dropped += table.left_out;
             about.cadvisor_names = self.shown.cadvisor_names;
         }
-        let mut text = page.text;
+        let mut end = Vec::new();
         let families = self.families.gather();
         match format {
-            Format::Text => TextEncoder::new().encode(&families, &mut text)?,
+            Format::Text => TextEncoder::new().encode(&families, &mut end)?,
             Format::OpenMetrics => {
-                OpenMetricsEncoder.encode(&families, &mut text)?;
-                text.extend_from_slice(b"# EOF\n");
+                OpenMetricsEncoder.encode(&families, &mut end)?;
+                end.extend_from_slice(b"# EOF\n");
             }
         }
-        self.last_length.store(text.len(), Ordering::Relaxed);
-        self.scrapes.observe(start.elapsed().as_secs_f64());
-        Ok(text)
-    }
-
-    /// The part about containers. Where there would be more series than may be, first counters that are 0 are left out,
-    /// then the containers that come last.
-    fn containers(&self, layout: &mut Layout, sample: &Sample, format: Format) -> Page {
-        let stalls = self.shared.stalls.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rows: Vec<(String, Slots, Option<Exemplar>)> = sample
-            .containers
-            .iter()
-            .map(|observed| {
-                let container = &observed.snapshot.container;
-                let row = layout.row(&observed.row);
-                let stall = stalls.get(&container.path).cloned();
-                (who(&container.path, &container.name), row, stall)
-            })
-            .collect();
-        drop(stalls);
-        rows.push((who("/", "host"), layout.row(&sample.host), None));
-        rows.push((who("", "unknown"), layout.row(&sample.unknown), None));
-        let findings = finding::tally(self.shared.leaks().each());
-        let mut content = Content { layout, sample, rows, findings };
-        let most = if self.shown.max_series == 0 { usize::MAX } else { self.shown.max_series };
-        let room = self.last_length.load(Ordering::Relaxed);
-        let room = room + room / 16;
-        let mut crowded = self.crowded.load(Ordering::Relaxed);
-        let all = loop {
-            let mut page = Page::new(format, crowded, room).at_most(most);
-            self.write(&content, &mut page);
-            let all = page.series + page.left_out;
-            if crowded == (all > most) {
-                if page.series <= most {
-                    return page;
-                }
-                break all;
-            }
-            // As it was last time is wrong now.
-            crowded = all > most;
-            self.crowded.store(crowded, Ordering::Relaxed);
-        };
-        // Counting costs little beside writing, and most of all no memory.
-        let count = |content: &Content<'_>| {
-            let mut page = Page::counting(format);
-            self.write(content, &mut page);
-            page.series
-        };
-        let mut shown = sample.containers.len();
-        let mut series = count(&content);
-        while series > most && shown > 0 {
-            shown = (shown * most / series).min(shown - 1);
-            // The host and what is unknown come last, and stay.
-            content.rows.drain(shown..content.rows.len() - 2);
-            series = count(&content);
-        }
-        let mut page = Page::new(format, true, room);
-        self.write(&content, &mut page);
-        page.left_out = all - series;
-        page
-    }
-
-    fn write(&self, content: &Content<'_>, page: &mut Page) {
-        let Content { layout, sample, rows, findings } = content;
-        let shown = rows.len() - 2;
-        let containers: Vec<(&Observed, &str)> =
-            sample.containers[..shown].iter().zip(rows.iter().map(|row| row.0.as_str())).collect();
-        container::write_info(page, &containers, &self.shown.labels);
-        container::write_state(page, &containers);
-        container::write_lives(page, &containers, &self.shared);
-        layout.write(page, rows);
-        page.family(&memory::EVENTS);
-        for (observed, who) in &containers {
-            for (event, count) in observed.memory_events.named() {
-                page.counter(memory::EVENTS.name, who, memory::event_label(event), count);
-            }
-        }
-        finding::write(page, &containers, findings);
-        if self.shown.cadvisor_names {
-            write_usage(page, sample, &containers);
-        }
-    }
-}
-
-/// What containers and the whole machine use.
-fn write_usage(page: &mut Page, sample: &Sample, containers: &[(&Observed, &str)]) {
-    let machine = Observed {
-        snapshot: crate::attribution::registry::Snapshot::of_machine(),
-        row: HashMap::new(),
-        usage: sample.machine.clone(),
-        memory_events: crate::memory_files::MemoryEvents::default(),
-    };
-    let who: Vec<(&Observed, String)> = containers
-        .iter()
-        .map(|(observed, who)| {
-            (*observed, (*who).to_owned() + &label("image", &observed.snapshot.container.image))
-        })
-        .chain([(&machine, who("/", "host") + &label("image", ""))])
-        .collect();
-    for used in USED {
-        page.family(&used.family);
-        for (observed, who) in &who {
-            (used.series)(observed, &mut |labels, value| {
-                page.value(used.family.name, "", who, labels, value);
-            });
-        }
+        Ok(Answer::new(table, format, end, Arc::clone(&self.scrapes), began))
     }
 }
 
@@ -325,6 +210,7 @@ impl Collector for Exporter {
 
 #[cfg(test)]
 mod tests {
+    use super::page::{Exemplar, Page, who};
     use super::*;
     use std::collections::HashSet;
     use terrarium_abi::Kind;
@@ -359,8 +245,13 @@ mod tests {
         let stall = Exemplar { tid: 7, comm: "a\"b".to_owned(), ns: 20_000, at_ns: 1_500_000_000 };
         let empty = (who("/empty", "empty"), layout.row(&HashMap::new()), None);
         let rows = [(who("/terrarium/web", "web"), layout.row(&counts), Some(stall)), empty];
-        let mut page = Page::new(format, without_zeros, 0);
-        layout.write(&mut page, &rows);
+        let mut page = Page::new(format, without_zeros);
+        for family in 0..COUNTED.len() {
+            page.family(layout.family(family));
+            for (who, slots, stall) in &rows {
+                layout.write(family, who, slots, stall.as_ref(), &mut page);
+            }
+        }
         let series = page.series;
         (String::from_utf8(page.text).expect("text"), series)
     }

@@ -42,8 +42,6 @@ pub struct Page {
     without_zeros: bool,
     /// Whether series are counted and nothing is written.
     counts_only: bool,
-    /// After so many series nothing more is written.
-    most: usize,
     /// Lines of values.
     pub series: usize,
     /// Lines of values that were left out.
@@ -75,27 +73,14 @@ pub struct Exemplar {
 }
 
 impl Page {
-    /// An empty page, with room for so many bytes.
-    pub fn new(format: Format, without_zeros: bool, room: usize) -> Self {
-        let text = Vec::with_capacity(room);
-        let (counts_only, most, series, left_out) = (false, usize::MAX, 0, 0);
-        Self { text, format, without_zeros, counts_only, most, series, left_out }
+    /// An empty page.
+    pub const fn new(format: Format, without_zeros: bool) -> Self {
+        Self { text: Vec::new(), format, without_zeros, counts_only: false, series: 0, left_out: 0 }
     }
 
-    /// The same, on which series are counted but no more written after so many: it is not to be shown then.
-    pub fn at_most(self, most: usize) -> Self {
-        Self { most, ..self }
-    }
-
-    /// A page on which nothing is written, to see how many series there would be without counters that are 0.
-    pub fn counting(format: Format) -> Self {
-        Self { counts_only: true, ..Self::new(format, true, 0) }
-    }
-
-    fn push(&mut self, text: &[u8]) {
-        if !self.counts_only {
-            self.text.extend_from_slice(text);
-        }
+    /// A page on which nothing is written, to see how many series there are, with and without counters that are 0.
+    pub fn counting() -> Self {
+        Self { counts_only: true, ..Self::new(Format::Text, true) }
     }
 
     /// Begins a family.
@@ -109,7 +94,7 @@ impl Page {
             _ => (family.name, "gauge"),
         };
         for part in ["# HELP ", name, " ", family.help, "\n# TYPE ", name, " ", kind, "\n"] {
-            self.push(part.as_bytes());
+            self.text.extend_from_slice(part.as_bytes());
         }
     }
 
@@ -124,16 +109,30 @@ impl Page {
 
     /// One line. `who` begins with the brace, `labels` with a comma.
     pub fn value(&mut self, name: &str, part: &str, who: &str, labels: &str, value: Number) {
+        self.series += 1;
+        if self.counts_only {
+            return;
+        }
         self.labels(name, part, who, labels);
         self.number(value);
-        self.push(b"\n");
-        self.series += 1;
-        self.counts_only |= self.series > self.most;
+        self.text.push(b'\n');
+    }
+
+    /// The same with labels that cost something to make.
+    pub fn value_of(
+        &mut self,
+        name: &str,
+        who: &str,
+        labels: impl FnOnce() -> String,
+        value: Number,
+    ) {
+        let labels = if self.counts_only { String::new() } else { labels() };
+        self.value(name, "", who, &labels, value);
     }
 
     fn labels(&mut self, name: &str, part: &str, who: &str, labels: &str) {
         for text in [name, part, who, labels, "} "] {
-            self.push(text.as_bytes());
+            self.text.extend_from_slice(text.as_bytes());
         }
     }
 
@@ -151,6 +150,10 @@ impl Page {
             self.left_out += buckets.len() + 2;
             return;
         }
+        if self.counts_only {
+            self.series += buckets.len() + 2;
+            return;
+        }
         let place = exemplar.map(|exemplar| {
             le.iter().position(|(bound, _)| exemplar.ns <= *bound).unwrap_or(le.len())
         });
@@ -163,7 +166,7 @@ impl Page {
             if let Some(exemplar) = exemplar.filter(|_| place == Some(n)) {
                 self.exemplar(exemplar);
             }
-            self.push(b"\n");
+            self.text.push(b'\n');
             self.series += 1;
         }
         self.value(name, "_sum", who, "", Number::Nanoseconds(sum_ns));
@@ -171,21 +174,18 @@ impl Page {
     }
 
     fn exemplar(&mut self, exemplar: &Exemplar) {
-        if self.format != Format::OpenMetrics || self.counts_only {
+        if self.format != Format::OpenMetrics {
             return;
         }
         let Exemplar { tid, comm, ns, at_ns } = exemplar;
         // Writing to memory cannot fail.
         let _ = write!(self.text, " # {{tid=\"{tid}\",comm=\"{}\"}} ", escaped(comm));
         self.number(Number::Nanoseconds(*ns));
-        self.push(b" ");
+        self.text.push(b' ');
         self.number(Number::Nanoseconds(*at_ns));
     }
 
     fn number(&mut self, value: Number) {
-        if self.counts_only {
-            return;
-        }
         let (value, digits) = match value {
             Number::Plain(value) => (value, 0),
             Number::Nanoseconds(ns) => (ns, 9),
@@ -252,7 +252,7 @@ mod tests {
             (Number::Microseconds(1_500_000), "1.5"),
             (Number::Nanoseconds(u64::MAX), "18446744073.709551615"),
         ] {
-            let mut page = Page::new(Format::Text, false, 0);
+            let mut page = Page::new(Format::Text, false);
             page.number(number);
             assert_eq!(String::from_utf8_lossy(&page.text), expected, "{number:?}");
         }

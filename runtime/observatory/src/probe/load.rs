@@ -166,15 +166,14 @@ impl Probes {
         let memory = settings.probes.iter().any(|choice| choice.probe == Probe::Memory);
         config.memory_probe = u32::from(memory);
         config.victims_seen = u32::from(!memory || settings.sees_victims(types.as_ref()));
-        let btf = Btf::from_sys_fs().ok();
-
         let cpus = u32::try_from(aya::util::nr_cpus().unwrap_or(1)).unwrap_or(u32::MAX);
         let cells = settings.counters.min(most_cells(cpus));
         let serials = [config.cgroup_serial, config.css_serial];
         config.front_cells = if serials.contains(&ABSENT) { 0 } else { front_cells(cpus) };
         let log_level = if settings.log { u8::MAX } else { 0 };
         let mut ebpf = EbpfLoader::new()
-            .btf(btf.as_ref())
+            // It would find fields by the kernel's types; no program here asks it to, and they are 13 MiB of memory.
+            .btf(None)
             .override_global(names::CONFIG, &config, true)
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries(names::EVENTS, settings.ring_bytes)
@@ -193,6 +192,7 @@ impl Probes {
                 }
             })?;
 
+        let btf = Btf::from_sys_fs().ok();
         let mut attacher =
             Attacher::new(&mut ebpf, btf.as_ref(), types.as_ref(), &settings.mechanisms);
         // As in the programs: counting needs the flags alone, which are still in the registers at the exit.

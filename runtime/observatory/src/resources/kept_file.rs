@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,7 +38,9 @@ impl Budget {
 /// A file that may be kept open.
 #[derive(Debug)]
 pub struct KeptFile {
-    path: PathBuf,
+    /// Shared by the files of one cgroup.
+    folder: Arc<Path>,
+    name: &'static str,
     budget: Arc<Budget>,
     file: Option<File>,
     /// It could not be opened; a kernel without it does not get it later.
@@ -48,9 +50,10 @@ pub struct KeptFile {
 }
 
 impl KeptFile {
-    /// The file at this path, not opened yet.
-    pub fn new(path: PathBuf, budget: Arc<Budget>) -> Self {
-        Self { path, budget, file: None, absent: false, seldom: false }
+    /// The file of this name in a folder, not opened yet.
+    pub fn new(folder: &Arc<Path>, name: &'static str, budget: &Arc<Budget>) -> Self {
+        let (folder, budget) = (Arc::clone(folder), Arc::clone(budget));
+        Self { folder, name, budget, file: None, absent: false, seldom: false }
     }
 
     /// The same, opened for each reading: an open file of a cgroup takes 4 KiB of the kernel's memory.
@@ -72,7 +75,7 @@ impl KeptFile {
             // The cgroup is gone (ENODEV).
             self.close();
         }
-        let Ok(file) = File::open(&self.path) else {
+        let Ok(file) = File::open(self.folder.join(self.name)) else {
             self.absent = true;
             return None;
         };
@@ -133,9 +136,10 @@ mod tests {
     fn what_is_read_is_what_the_file_holds_now() {
         let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("value");
+        let folder = Arc::from(folder.path());
         let budget = Budget::new(1);
-        let mut kept = KeptFile::new(path.clone(), Arc::clone(&budget));
-        let mut other = KeptFile::new(path.clone(), Arc::clone(&budget));
+        let mut kept = KeptFile::new(&folder, "value", &budget);
+        let mut other = KeptFile::new(&folder, "value", &budget);
         let mut buffer = Vec::new();
         for text in ["1\n", "22\n", &"x".repeat(20_000)] {
             std::fs::write(&path, text).expect("write file");
@@ -145,7 +149,7 @@ mod tests {
         assert_eq!(budget.left.load(Ordering::Relaxed), 0);
         drop(kept);
         assert_eq!(budget.left.load(Ordering::Relaxed), 1);
-        let mut missing = KeptFile::new(folder.path().join("missing"), budget);
+        let mut missing = KeptFile::new(&folder, "missing", &budget);
         assert_eq!(missing.read(&mut buffer), None);
     }
 }

@@ -263,6 +263,7 @@ impl Place {
             let at = mounts.v1.keys().position(|controller| controller == name);
             at.is_some_and(|n| v1 & 1 << n != 0)
         };
+        let mut folders: HashMap<&str, Arc<Path>> = HashMap::new();
         let files = File::NAMES.map(|(file, controller, v2, v1)| {
             let (mount, name, hierarchy) = if has_v1(controller) {
                 (mounts.v1.get(controller), v1, controller)
@@ -271,8 +272,11 @@ impl Place {
                 (mounts.unified.as_ref(), v2, "unified")
             };
             (!name.is_empty()).then_some(())?;
-            let path = mount?.join(path_of(hierarchy).trim_start_matches('/')).join(name);
-            Some(KeptFile::new(path, Arc::clone(budget)).seldom(file.is_limit()))
+            let mount = mount?;
+            let folder = folders
+                .entry(hierarchy)
+                .or_insert_with(|| mount.join(path_of(hierarchy).trim_start_matches('/')).into());
+            Some(KeptFile::new(folder, name, budget).seldom(file.is_limit()))
         });
         Self {
             generation: 0,

@@ -53,7 +53,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
         return;
     }
     let binds = host_filesystem_mounted::host_binds(host, container);
-    for mount in &container.mounts {
+    for mount in &*container.mounts {
         if mount.point == "/"
             || mount.is_kernel_filesystem()
             || host.host_path(mount).as_deref() == Some("/")

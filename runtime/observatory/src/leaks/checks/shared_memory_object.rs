@@ -20,7 +20,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
         return;
     }
     let binds = host_filesystem_mounted::host_binds(host, container);
-    for mount in &container.mounts {
+    for mount in &*container.mounts {
         let queues = mount.kind == "mqueue" && !host.shares(container, Kind::Ipc);
         let shared = host.mounts.iter().any(|own| {
             own.device == mount.device && (own.point == "/dev/shm" || queues && own.kind == "mqueue")

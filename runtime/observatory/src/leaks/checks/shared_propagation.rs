@@ -19,7 +19,7 @@ fn judge(host: &Host, container: &Container, found: &mut Found<'_>) {
     if host.shares(container, Kind::Mnt) {
         return;
     }
-    for mount in &container.mounts {
+    for mount in &*container.mounts {
         let Some(group) = mount.shared else { continue };
         let Some(peer) = host.mounts.iter().find(|own| own.shared == Some(group)) else { continue };
         let spec = container.spec.as_ref();

@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One kind of residue.
 #[derive(Debug, Clone, Copy)]
@@ -274,11 +275,11 @@ fn finding(
         check: check.id,
         severity: check.severity,
         source: Source::Residue,
-        container: container.clone(),
-        declared: "nothing stays after its end".to_owned(),
+        container: Arc::new(container.clone()),
+        declared: "nothing stays after its end".into(),
         observed,
         evidence,
-        remedy: check.remedy.to_owned(),
+        remedy: check.remedy.into(),
         first_seen: now.clone(),
         last_seen: now,
         count: 1,
