@@ -182,14 +182,26 @@ impl core::fmt::Debug for Kind {
     }
 }
 
-/// The histogram bucket of a duration: bucket `n` holds durations below `1 << n` nanoseconds and at or above half of it.
+/// Upper bounds of histograms of durations, as powers of two of nanoseconds: 16 µs to 17 s.
+pub const BOUNDS: [u8; 11] = [14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34];
+
+/// The histogram bucket of a duration below 2^63 nanoseconds, some 292 years: the one of [`BOUNDS`] that it is below and the one
+/// before is not, two more beyond the last.
 ///
-/// eBPF has no instruction that counts leading zeros; the compiler makes shifts and additions of this. A search with branches would
-/// give the verifier 64 paths to follow to the end of the program.
+/// Each bound that is reached adds its two by the sign of a difference, all of them at once: eBPF has no instruction that counts
+/// leading zeros, and a search with branches would double for each what the verifier follows to the end of the program. If the
+/// compiler knew that no difference overflows, it would make branches of it.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "it is 64 at most")]
+#[expect(clippy::cast_possible_truncation, reason = "it is 36 at most")]
 pub const fn bucket(ns: u64) -> u8 {
-    (u64::BITS - ns.leading_zeros()) as u8
+    let mut reached = 0;
+    let mut n = 0;
+    while n < BOUNDS.len() {
+        let last_below = (1_u64 << BOUNDS[n]) - 1;
+        reached += last_below.wrapping_sub(ns) >> 63;
+        n += 1;
+    }
+    BOUNDS[0] + 2 * reached as u8
 }
 
 /// A group of programs that is chosen, reported and counted together.
@@ -262,19 +274,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bucket_is_the_number_of_significant_bits() {
-        for (ns, expected) in [
-            (0, 0),
-            (1, 1),
-            (2, 2),
-            (3, 2),
-            (4, 3),
-            (255, 8),
-            (256, 9),
-            (1 << 40, 41),
-            (u64::MAX, 64),
-        ] {
-            assert_eq!(bucket(ns), expected, "{ns}");
+    fn a_duration_is_in_the_bucket_of_the_first_bound_above_it() {
+        for ns in
+            [0, 1, 16_383, 16_384, 65_535, 65_536, 1 << 33, (1 << 34) - 1, 1 << 34, u64::MAX / 2]
+        {
+            let bound = BOUNDS.into_iter().find(|bound| ns < 1 << bound);
+            assert_eq!(bucket(ns), bound.unwrap_or(36), "{ns}");
         }
     }
 
@@ -290,13 +295,13 @@ mod tests {
         let kind = Kind::mount(MountOp::Umount, true);
         let told: [_; 3] = [
             (kind, 3),
-            (Kind::new(family::MOUNT_TIME, [8, 0, 0]), 3),
+            (Kind::new(family::MOUNT_TIME, [18, 0, 0]), 3),
             (Kind::new(family::MOUNT_TIME_SUM, [0, 0, 0]), 700),
         ];
-        assert!(timed.told(kind.lasting(233)).eq(told));
-        let stall = Kind::new(family::MEMORY_STALL, [0, 0, 0]).lasting(u64::MAX);
+        assert!(timed.told(kind.lasting(100_000)).eq(told));
+        let stall = Kind::new(family::MEMORY_STALL, [0, 0, 0]).lasting(1 << 40);
         let told = [
-            (Kind::new(family::MEMORY_STALL, [64, 0, 0]), 3),
+            (Kind::new(family::MEMORY_STALL, [36, 0, 0]), 3),
             (Kind::new(family::MEMORY_STALL_SUM, [0, 0, 0]), 700),
         ];
         assert!(timed.told(stall).eq(told));

@@ -7,7 +7,9 @@
 use crate::counters;
 use crate::counters::bump;
 use crate::events::now;
-use crate::kernel::{Probed, Ptr, Typed, argument, config, typed_current_task};
+use crate::kernel::{
+    Access, Probed, Ptr, Typed, argument, config, for_current_task, typed_current_task,
+};
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::bpf_task_pt_regs;
 use aya_ebpf::macros::map;
@@ -167,10 +169,9 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// The call that this thread is in, which ends now. One that began before the programs were attached is not known.
+    /// The call that `thread`, which runs, is in, and which ends now. One that began before the programs were attached is not known.
     #[inline(always)]
-    pub fn now() -> Option<Self> {
-        let thread = current_thread();
+    pub fn now(thread: u64) -> Option<Self> {
         let remembered = remembered(thread)?;
         // SAFETY: a live map value, which nothing else writes until it is forgotten.
         let call = unsafe { &*remembered.call };
@@ -202,9 +203,15 @@ impl Drop for Ended {
 
 /// The id of the thread that runs: by plain loads where the kernel allows them, which cost less than the helper.
 #[inline(always)]
-fn current_thread() -> u64 {
-    if config!(typed_current_task) == 1 {
-        u64::from(typed_current_task().field::<Typed, u32>(config!(task_pid)))
+pub fn current_thread() -> u64 {
+    for_current_task!(running_thread())
+}
+
+/// The same, where its `task` is known already.
+#[inline(always)]
+pub fn running_thread<A: Access>(task: Ptr) -> u64 {
+    if A::PLAIN {
+        u64::from(task.field::<A, u32>(config!(task_pid)))
     } else {
         bpf_get_current_pid_tgid() & 0xffff_ffff
     }

@@ -9,7 +9,7 @@
 //! calls that can send one all end there, and a process that signals its own threads all day pays for no system call
 //! tracepoint.
 
-use crate::call::{Arguments, Call, Ended, restarts, system_call};
+use crate::call::{Arguments, Call, Ended, current_thread, restarts, system_call};
 use crate::cgroup;
 use crate::counters::count;
 use crate::events::{emit_in_place, now};
@@ -457,7 +457,7 @@ fn signal_generated<A: Access>(ctx: *mut c_void) {
 /// A call has ended. Not inlined: one body for all the programs of all calls keeps the object small.
 #[inline(never)]
 fn ends(call_number: u32, result: i64) {
-    let Some(ended) = Ended::now() else { return };
+    let Some(ended) = Ended::now(current_thread()) else { return };
     if restarts(result) {
         return;
     }

@@ -52,6 +52,9 @@ pub fn number<const OFFSET: u64>() -> u32 {
 
 /// How kernel memory is read.
 pub trait Access: Copy {
+    /// Whether it is by plain loads.
+    const PLAIN: bool;
+
     /// The value of type `T` at `offset` in the struct at `base`, zero when it cannot be read or the offset is [`ABSENT`].
     ///
     /// `base` must come from the kernel: an argument of the hook, or a pointer that was read through this trait.
@@ -63,6 +66,8 @@ pub trait Access: Copy {
 pub struct Probed;
 
 impl Access for Probed {
+    const PLAIN: bool = false;
+
     #[inline(always)]
     fn read<T: Copy>(base: Ptr, offset: u32) -> T {
         let mut value = MaybeUninit::<T>::zeroed();
@@ -91,6 +96,8 @@ impl Access for Probed {
 pub struct Typed;
 
 impl Access for Typed {
+    const PLAIN: bool = true;
+
     #[inline(always)]
     fn read<T: Copy>(base: Ptr, offset: u32) -> T {
         // SAFETY: the verifier has checked that the type at `base` has a field of this size at `offset`, and the

@@ -4,7 +4,7 @@
 //! are in memory. A task that changes them meanwhile can make the record, but not the count, say something else.
 //! Mounts that the kernel makes by itself, or takes away with a namespace, are not calls and are not seen.
 
-use crate::call::{Arguments, Call, Ended, restarts, system_call};
+use crate::call::{Arguments, Call, Ended, restarts, running_thread, system_call};
 use crate::counters::time;
 use crate::events::{emit_in_place, writes};
 use crate::kernel::{Access, Ptr, for_current_task, task_cgroups};
@@ -212,7 +212,7 @@ fn ends(shape: &Shape, result: i64) {
 
 #[inline(always)]
 fn ended<A: Access>(task: Ptr, shape: &Shape, result: i64) {
-    let Some(call) = Ended::now() else { return };
+    let Some(call) = Ended::now(running_thread::<A>(task)) else { return };
     if restarts(result) {
         return;
     }
@@ -223,6 +223,9 @@ fn ended<A: Access>(task: Ptr, shape: &Shape, result: i64) {
         op => op,
     };
     time(cgroups, Kind::mount(op, result < 0), call.duration_ns());
+    if !writes(Probe::Mount) {
+        return;
+    }
     let when = || call.end_ns;
     emit_in_place::<A, Mount>(Probe::Mount, RecordType::Mount, task, cgroups, when, |record| {
         record.flags = argument(arguments, shape.flags);

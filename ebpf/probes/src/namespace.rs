@@ -3,7 +3,7 @@
 //! Both are seen at entry and exit: the entry notes which namespaces the task is in, the exit the result and which it
 //! is in then. There is no tracepoint made for them.
 
-use crate::call::{Arguments, Call, Ended, first_argument, restarts, system_call};
+use crate::call::{Arguments, Call, Ended, first_argument, restarts, running_thread, system_call};
 use crate::counters::count;
 use crate::events::{emit_in_place, writes};
 use crate::files;
@@ -92,7 +92,7 @@ fn unshare_ended<A: Access>(task: Ptr, result: i64) {
         }
         return;
     }
-    let Some(call) = Ended::now() else { return };
+    let Some(call) = Ended::now(running_thread::<A>(task)) else { return };
     if restarts(result) {
         return;
     }
@@ -139,7 +139,7 @@ fn setns_ends(result: i64) {
 
 #[inline(always)]
 fn setns_ended<A: Access>(task: Ptr, result: i64) {
-    let Some(call) = Ended::now() else { return };
+    let Some(call) = Ended::now(running_thread::<A>(task)) else { return };
     if restarts(result) {
         return;
     }

@@ -12,7 +12,7 @@
 
 use crate::call::{probe_result, restarts, tracepoint_result, wrapper_result};
 use crate::counters::count;
-use crate::events::{emit, emit_in_place, now, now_boottime};
+use crate::events::{emit, emit_in_place, now, now_boottime, writes};
 use crate::kernel::{
     Access, Probed, Ptr, TaskCgroups, argument, config, current_task, for_current_task,
     namespace_inode, pointer_argument, task_cgroups, tracepoint, unified_cgroup,
@@ -76,6 +76,9 @@ fn newtask<A: Access>(ctx: *mut c_void) {
     if !thread && config!(exit_tells_group_dead) != 1 {
         // The id of a process whose end was counted is in use again.
         let _ = ENDED.remove(task.field::<A, u32>(config!(task_tgid)));
+    }
+    if !writes(Probe::Task) {
+        return;
     }
     emit::<A, NewTask>(Probe::Task, RecordType::NewTask, task, cgroups, now, |header| {
         let caller = current_task();
@@ -168,6 +171,9 @@ fn exit<A: Access>(ctx: *mut c_void) {
     count(cgroups, Kind::new(family::EXIT, [cause as u8, 0, 0]));
     if oom_victim {
         memory::victim_exits(task, cgroups);
+    }
+    if !writes(Probe::Task) {
+        return;
     }
     emit::<A, Exit>(Probe::Task, RecordType::Exit, task, cgroups, now, |header| Exit {
         status,

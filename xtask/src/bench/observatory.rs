@@ -19,13 +19,15 @@ use crate::progress::Progress;
 use crate::workspace::{Workspace, host_triple};
 use crate::{build, shell};
 
-/// Counts what the loops do, per cgroup, as terrarium does.
+/// Counts what the loops do, per cgroup, as terrarium does: clones by process or thread, ends by signal, signals from tasks.
 const SCRIPT: &str = "\
-tracepoint:sched:sched_process_fork { @clone[cgroup] = count(); }
+tracepoint:task:task_newtask { @clone[cgroup, args->clone_flags & 0x10000] = count(); }
 tracepoint:syscalls:sys_exit_clone, tracepoint:syscalls:sys_exit_clone3,
 tracepoint:syscalls:sys_exit_fork, tracepoint:syscalls:sys_exit_vfork
 /args->ret < 0/ { @clone_failed[cgroup, args->ret] = count(); }
-tracepoint:sched:sched_process_exit { @exit[cgroup] = count(); }
+tracepoint:sched:sched_process_exit
+{ @exit[cgroup, curtask->signal->group_exit_code & 0x7f] = count(); }
+tracepoint:signal:signal_generate /args->code <= 0/ { @signal[cgroup, args->sig] = count(); }
 tracepoint:syscalls:sys_enter_unshare { @kinds[tid] = args->unshare_flags; }
 tracepoint:syscalls:sys_exit_unshare
 { @unshare[cgroup, @kinds[tid], args->ret] = count(); delete(@kinds[tid]); }

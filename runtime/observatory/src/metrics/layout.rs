@@ -6,9 +6,7 @@ use super::family::{Counted, Family, Shape};
 use super::page::{Exemplar, Page, label};
 use std::collections::HashMap;
 use terrarium_abi::Kind;
-
-/// Upper bounds of histograms of durations, as powers of two of nanoseconds: 16 µs to 17 s.
-pub const BOUNDS: [u8; 11] = [14, 16, 18, 20, 22, 24, 26, 28, 30, 32, 34];
+use terrarium_abi::counter::BOUNDS;
 
 /// Buckets of a histogram: one a bound, and one beyond the last.
 const BUCKETS: usize = BOUNDS.len() + 1;

@@ -31,7 +31,7 @@ use crate::shared::Shared;
 use answer::Table;
 use builder::Builder;
 use family::Counted;
-use layout::{BOUNDS, Layout};
+use layout::Layout;
 use observatory::About;
 use open_metrics::OpenMetricsEncoder;
 use prometheus::core::{Collector, Desc};
@@ -40,6 +40,7 @@ use prometheus::{Encoder, Registry as Families, TextEncoder};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use terrarium_abi::counter::BOUNDS;
 #[cfg(test)]
 use usage::USED;
 
