@@ -230,6 +230,32 @@ config! {
     watch_terrarium,
     /// 1: records of exec carry the arguments.
     argv,
+    /// `cgroup.psi`
+    cgroup_psi,
+    /// `psi_group.enabled` (where it can be switched off)
+    psi_enabled,
+    /// `psi_group.total`
+    psi_total,
+    /// `cgroup.subsys`, the element of the memory controller
+    cgroup_memory,
+    /// The same of the pids controller
+    cgroup_pids,
+    /// The same of the cpu controller
+    cgroup_cpu,
+    /// `mem_cgroup.memory.watermark`
+    memcg_peak,
+    /// `mem_cgroup.memory.failcnt` (where the kernel has it)
+    memcg_failcnt,
+    /// `mem_cgroup.memory_events`
+    memcg_events,
+    /// `pids_cgroup.counter`
+    pids_counter,
+    /// `task_group.cfs_bandwidth.nr_periods`
+    group_periods,
+    /// `task_group.cfs_bandwidth.nr_throttled`
+    group_throttled,
+    /// `task_group.cfs_bandwidth.throttled_time`
+    group_throttled_time,
 }
 
 const _: () = assert!(size_of::<Config>() == 4 * FIELDS + 12 * NS_KINDS);

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod mount;
 pub mod namespace;
 pub mod task;
+pub mod usage;
 
 pub use cgroup::{CgroupAttach, CgroupEvent, CgroupInfo, CgroupKey};
 pub use config::{ABSENT, Config, NsFields};
@@ -25,6 +26,7 @@ pub use memory::{Oom, Reclaim};
 pub use mount::{Mount, MountOp};
 pub use namespace::{NsChange, NsKind, NsTarget, Via};
 pub use task::{CloneFailed, Exec, Exit, ExitCause, NewTask};
+pub use usage::CgroupUsage;
 
 /// Added to the id of a cgroup of the v1 memory hierarchy in the map `WATCHED`, where ids of both hierarchies meet.
 pub const WATCH_V1: u64 = 1 << 63;
@@ -37,6 +39,8 @@ pub mod names {
     pub const TIMES: &str = "TIMES";
     /// Array of [`crate::FrontCell`], so many for each CPU, that user space maps into its memory.
     pub const FRONT: &str = "FRONT";
+    /// Array of [`crate::CgroupUsage`] that user space maps into its memory.
+    pub const USAGE: &str = "USAGE";
     /// Per-CPU array of `u64`, indexed by [`crate::Stat`].
     pub const STATS: &str = "STATS";
     /// Ring buffer of records, each starting with [`crate::Header`].

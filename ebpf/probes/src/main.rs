@@ -29,6 +29,7 @@ mod mount;
 mod namespace;
 mod task;
 mod text;
+mod usage;
 mod watch;
 
 #[cfg(target_arch = "bpf")]

@@ -64,6 +64,10 @@ pub struct Cgroup {
     pub unified: Option<String>,
     /// Where the v1 memory hierarchy is mounted.
     pub memory: Option<String>,
+    /// Whether a walk of the kernel's cgroups tells what containers use; else files tell all of it, which costs more.
+    pub walked: bool,
+    /// Why not.
+    pub no_walk: Option<String>,
 }
 
 /// A capability that is missing.
@@ -120,8 +124,10 @@ pub fn diagnose(settings: &Settings) -> Diagnosis {
         .map(|(name, needed_to)| MissingCapability { name, needed_to })
         .collect();
     let before = getppid_ns();
+    let mut no_walk = None;
     let (reports, missing_fields, error, system_call_ns) = match Probes::load(settings) {
         Ok(probes) => {
+            no_walk = probes.no_walks().map(str::to_owned);
             let with = getppid_ns();
             let cost = SystemCallCost { without: before, with };
             (probes.reports().to_vec(), probes.missing_fields().to_vec(), None, Some(cost))
@@ -148,6 +154,8 @@ pub fn diagnose(settings: &Settings) -> Diagnosis {
             mode: mounts.mode().name(),
             unified: mount(&mounts.unified),
             memory: mount(&mounts.memory),
+            walked: error.is_none() && no_walk.is_none(),
+            no_walk,
         },
         lockdown: permission::lockdown(Path::new("/sys")),
         missing_capabilities,

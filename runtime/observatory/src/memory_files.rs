@@ -2,8 +2,12 @@
 //! (v1). They are exported beside what the probes count, as a second, independent number.
 
 use crate::kernel::cgroup_mounts::{CgroupMounts, Hierarchy};
-use crate::resources::{Budget, KeptFile};
+use crate::probe::Walked;
+use crate::resources::{Budget, KeptFile, cgroup_id};
+use std::path::Path;
 use std::sync::Arc;
+use terrarium_abi::CgroupUsage;
+use terrarium_abi::usage::told;
 
 /// Events of one memory cgroup, as the kernel counts them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,6 +78,9 @@ impl MemoryEvents {
 /// The files of one memory cgroup, kept open.
 pub struct MemoryFiles {
     hierarchy: Hierarchy,
+    folder: Arc<Path>,
+    /// The cgroup's id; 0 until it is there.
+    cgroup_id: u64,
     files: Vec<KeptFile>,
 }
 
@@ -85,17 +92,43 @@ impl MemoryFiles {
         path: &str,
         budget: &Arc<Budget>,
     ) -> Option<Self> {
-        let folder = mounts.point(hierarchy)?.join(path.trim_start_matches('/')).into();
+        let folder: Arc<Path> = mounts.point(hierarchy)?.join(path.trim_start_matches('/')).into();
         let names: &[&'static str] = match hierarchy {
             Hierarchy::Unified => &["memory.events"],
             Hierarchy::Memory => &["memory.failcnt", "memory.oom_control"],
         };
         let kept = |name: &&'static str| KeptFile::new(&folder, name, budget);
-        Some(Self { hierarchy, files: names.iter().map(kept).collect() })
+        let files = names.iter().map(kept).collect();
+        Some(Self { hierarchy, cgroup_id: cgroup_id(&folder), folder, files })
     }
 
-    /// What they say now, read by way of `buffer`; none when the cgroup is gone.
-    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Option<MemoryEvents> {
+    /// What the kernel says now: what a walk of its cgroups told, or else these files, read by way of `buffer`. None when the cgroup
+    /// is gone.
+    pub fn now(&mut self, walked: &Walked, buffer: &mut Vec<u8>) -> Option<MemoryEvents> {
+        let told = walked.of(self.hierarchy.name(), self.cgroup_id);
+        if let Some(usage) = told.filter(|usage| usage.told & told::MEMORY != 0) {
+            return Some(self.of_walk(usage));
+        }
+        let events = self.read(buffer)?;
+        // Another may have taken the path meanwhile.
+        self.cgroup_id = cgroup_id(&self.folder);
+        Some(events)
+    }
+
+    /// The numbers that the files would have said.
+    fn of_walk(&self, usage: &CgroupUsage) -> MemoryEvents {
+        let [low, high, max, oom, oom_kill, oom_group_kill] = usage.memory_events;
+        match self.hierarchy {
+            Hierarchy::Unified => {
+                MemoryEvents { low, high, max, oom, oom_kill, oom_group_kill, last: [0; 6] }
+            }
+            Hierarchy::Memory => {
+                MemoryEvents { max: usage.memory_failcnt, oom_kill, ..MemoryEvents::default() }
+            }
+        }
+    }
+
+    fn read(&mut self, buffer: &mut Vec<u8>) -> Option<MemoryEvents> {
         match (self.hierarchy, self.files.as_mut_slice()) {
             (Hierarchy::Unified, [events]) => Some(v2(events.read_again(buffer)?)),
             (Hierarchy::Memory, [failcnt, control]) => {

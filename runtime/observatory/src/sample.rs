@@ -78,14 +78,15 @@ impl Sample {
             .unwrap_or_else(PoisonError::into_inner)
             .keep(|path| containers.contains(path));
         let mut resources = shared.resources();
+        let walked = resources.walk();
         let (usages, machine) = if with_usage {
-            (resources.read(&snapshots), resources.read_host())
+            (resources.read(&snapshots, &walked), resources.read_host())
         } else {
             (vec![Usage::default(); snapshots.len()], Usage::default())
         };
         drop(resources);
         let memory: Vec<_> = snapshots.iter().map(|s| s.memory.as_slice()).collect();
-        let memory_events = shared.memory_events(&memory);
+        let memory_events = shared.memory_events(&memory, &walked);
         let containers = snapshots
             .into_iter()
             .zip(usages)

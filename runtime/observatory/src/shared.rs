@@ -9,7 +9,7 @@ use crate::lives::{Lives, StartTimes};
 use crate::memory_files::{MemoryEvents, MemoryFiles};
 use crate::metrics::Exemplar;
 use crate::probe::counts::{Counters, Fill, ProbeStats};
-use crate::probe::{HookReport, Probes, Programs};
+use crate::probe::{HookReport, Probes, Programs, Walked};
 use crate::resources::{Budget, Resources, in_shares};
 use std::collections::HashMap;
 use std::path::Path;
@@ -66,11 +66,10 @@ impl Shared {
         let mounts = registry.mounts().clone();
         let budget = Budget::of_this_process();
         Self {
-            resources: Mutex::new(Resources::new(
-                mounts.clone(),
-                Path::new("/proc"),
-                Arc::clone(&budget),
-            )),
+            resources: Mutex::new(
+                Resources::new(mounts.clone(), Path::new("/proc"), Arc::clone(&budget))
+                    .walking(probes.take_walks()),
+            ),
             budget,
             mounts,
             registry: Mutex::new(registry),
@@ -172,12 +171,16 @@ impl Shared {
     /// Reads the kernel's memory events of one container now.
     pub fn refresh_memory_events(&self, container: &str) {
         let places = self.registry().memory_of(container);
-        self.memory_events(&[&places]);
+        self.memory_events(&[&places], &Walked::default());
     }
 
     /// The kernel's memory events of containers, each summed over the cgroups that account its memory, no two of which have one in
-    /// common: read now, or, where the files are gone, as last read.
-    pub fn memory_events(&self, containers: &[&[(Hierarchy, String)]]) -> Vec<MemoryEvents> {
+    /// common: as `walked` now or read now, or, where the files are gone, as last read.
+    pub fn memory_events(
+        &self,
+        containers: &[&[(Hierarchy, String)]],
+        walked: &Walked,
+    ) -> Vec<MemoryEvents> {
         let mut all = self.memory_events.lock().unwrap_or_else(PoisonError::into_inner);
         let mut take = |(hierarchy, path): &(Hierarchy, String)| {
             all.remove_entry(path).unwrap_or_else(|| {
@@ -190,7 +193,7 @@ impl Shared {
         let sums = in_shares(&mut taken, |places, buffer| {
             places.iter_mut().fold(MemoryEvents::default(), |sum, (_, (known, files))| {
                 // Numbers never go down for a cgroup that was made again under the same path.
-                if let Some(now) = files.as_mut().and_then(|files| files.read(buffer)) {
+                if let Some(now) = files.as_mut().and_then(|files| files.now(walked, buffer)) {
                     *known = known.followed_by(now);
                 }
                 sum.and(known)

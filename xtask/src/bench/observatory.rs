@@ -1,4 +1,4 @@
-//! `cargo xtask bench observatory`: what being observed costs, beside a bpftrace script that counts the same.
+//! `cargo xtask bench observatory`: what being observed costs, beside a bpftrace script that counts the same and one that does nothing.
 //!
 //! Observers take turns, in an order that is reversed every other round; `bench/observatory.c` does what they see.
 
@@ -43,6 +43,17 @@ tracepoint:syscalls:sys_exit_mount
 interval:s:1 { printf(\"ready\\n\"); }
 ";
 
+/// What programs at these tracepoints cost that do nothing: no observer that attaches there costs less.
+const IDLE: &str = "\
+tracepoint:task:task_newtask, tracepoint:sched:sched_process_exit,
+tracepoint:signal:signal_generate,
+tracepoint:syscalls:sys_exit_clone, tracepoint:syscalls:sys_exit_clone3,
+tracepoint:syscalls:sys_exit_fork, tracepoint:syscalls:sys_exit_vfork,
+tracepoint:syscalls:sys_enter_unshare, tracepoint:syscalls:sys_exit_unshare,
+tracepoint:syscalls:sys_enter_mount, tracepoint:syscalls:sys_exit_mount { }
+interval:s:1 { printf(\"ready\\n\"); }
+";
+
 /// What is done under observation.
 struct Loop {
     /// As `bench/observatory.c` names it.
@@ -69,16 +80,18 @@ struct Observer {
 
 enum Kind {
     Nobody,
-    Bpftrace,
+    /// With this script.
+    Bpftrace(&'static str),
     Terrarium(&'static [&'static str]),
 }
 
-const OBSERVERS: [Observer; 5] = [
+const OBSERVERS: [Observer; 6] = [
     Observer { name: "nobody", kind: Kind::Nobody },
-    Observer { name: "bpftrace, counts", kind: Kind::Bpftrace },
+    Observer { name: "bpftrace, counts", kind: Kind::Bpftrace(SCRIPT) },
     Observer { name: "terrarium, counts", kind: Kind::Terrarium(&["--no-events"]) },
     Observer { name: "terrarium", kind: Kind::Terrarium(&[]) },
     Observer { name: "terrarium, every event", kind: Kind::Terrarium(&["--event-rate", "0"]) },
+    Observer { name: "bpftrace, nothing", kind: Kind::Bpftrace(IDLE) },
 ];
 
 /// Runs the script whose path is `$0`.
@@ -106,7 +119,6 @@ pub fn run(rounds: u32, write: bool) -> Result<()> {
         &workspace.root.join("xtask/src/bench/observatory.c"),
         &place.program,
     )?;
-    fs::write(&place.script, SCRIPT).context("write the script of bpftrace")?;
     let (times, spent) = measure(&place, rounds)?;
     let mut text = loops(&times);
     let _ = write!(text, "\n{}", programs(&spent));
@@ -155,7 +167,8 @@ impl Place {
     fn start(&self, kind: &Kind) -> Result<Option<Running>> {
         let (mut command, ready) = match kind {
             Kind::Nobody => return Ok(None),
-            Kind::Bpftrace => {
+            Kind::Bpftrace(script) => {
+                fs::write(&self.script, script).context("write the script of bpftrace")?;
                 // bpftrace finds tracepoints in a mounted tracefs alone; it gets one of its own.
                 let mut command = Command::new("unshare");
                 command.args(["--mount", "sh", "-c", WITH_TRACEFS]).arg(&self.script);

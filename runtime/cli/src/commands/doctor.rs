@@ -66,6 +66,11 @@ fn table(diagnosis: &Diagnosis) -> String {
     if let Some(memory) = &diagnosis.cgroup.memory {
         line("  memory (v1) at", memory);
     }
+    if diagnosis.cgroup.walked {
+        line("  usage from", "a walk of the kernel's cgroups, and files");
+    } else if let Some(reason) = &diagnosis.cgroup.no_walk {
+        line("  usage from", &format!("files alone: {reason}"));
+    }
     line("lockdown", &diagnosis.lockdown);
     if diagnosis.missing_capabilities.is_empty() {
         line("capabilities", "all that are needed");

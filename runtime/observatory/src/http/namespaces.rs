@@ -16,7 +16,10 @@ pub async fn namespaces(State(app): State<App>) -> Response {
             registry.read_state_files();
             registry.snapshots()
         };
-        let usages = shared.resources().read(&snapshots);
+        let mut resources = shared.resources();
+        let walked = resources.walk();
+        let usages = resources.read(&snapshots, &walked);
+        drop(resources);
         let containers: Vec<Value> = snapshots
             .iter()
             .zip(&usages)

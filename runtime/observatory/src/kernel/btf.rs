@@ -79,7 +79,10 @@ impl KernelTypes {
                 Type::Struct(_) | Type::Union(_) => {
                     named.entry(name).or_insert(kind);
                 }
-                Type::Enum(_) if name == "cgroup_subsys_id" || name == "memcg_memory_event" => {
+                Type::Enum(_)
+                    if ["cgroup_subsys_id", "memcg_memory_event", "psi_states"]
+                        .contains(&name.as_str()) =>
+                {
                     named.entry(name).or_insert(kind);
                 }
                 Type::Typedef(_) if name.starts_with("btf_trace_") => {

@@ -86,6 +86,17 @@ const FIELDS: &[Field] = fields! {
     memcg_usage: ["mem_cgroup.memory.usage"] => "whose memory limit was hit",
     memcg_max: ["mem_cgroup.memory.max"] => "whose memory limit was hit",
     memcg_high: ["mem_cgroup.memory.high"] => "",
+    // Without these, or without iterators of cgroups, files tell what containers use.
+    cgroup_psi: ["cgroup.psi"] => "",
+    psi_enabled: ["psi_group.enabled"] => "",
+    psi_total: ["psi_group.total"] => "",
+    memcg_peak: ["mem_cgroup.memory.watermark"] => "",
+    memcg_failcnt: ["mem_cgroup.memory.failcnt"] => "",
+    memcg_events: ["mem_cgroup.memory_events"] => "",
+    pids_counter: ["pids_cgroup.counter"] => "",
+    group_periods: ["task_group.cfs_bandwidth.nr_periods"] => "",
+    group_throttled: ["task_group.cfs_bandwidth.nr_throttled"] => "",
+    group_throttled_time: ["task_group.cfs_bandwidth.throttled_time"] => "",
 };
 
 /// Per kind: where the pointer to it is, and which struct it points to.
@@ -136,6 +147,13 @@ pub fn config(
         types.offset_of("mem_cgroup.memory_events_local"),
         types.constant("memcg_memory_event", "MEMCG_OOM_KILL"),
     );
+    let controller = |name| {
+        let at = types.constant("cgroup_subsys_id", name);
+        element(types.offset_of("cgroup.subsys"), at)
+    };
+    config.cgroup_memory = controller("memory_cgrp_id");
+    config.cgroup_pids = controller("pids_cgrp_id");
+    config.cgroup_cpu = controller("cpu_cgrp_id");
     for (kind, pointer, holder) in NAMESPACES {
         let ns = &mut config.ns[kind as usize];
         ns.pointer = types.offset_of(pointer).unwrap_or(ABSENT);
@@ -163,6 +181,24 @@ pub fn config(
     if config.memcg_css != 0 {
         config.memcg_usage = ABSENT;
         config.memcg_oom_kills = ABSENT;
+    }
+    if types.offset_of("pids_cgroup.css") != Some(0) {
+        config.pids_counter = ABSENT;
+    }
+    if types.offset_of("task_group.css") != Some(0) {
+        config.group_periods = ABSENT;
+    }
+    // The first six of them: `PSI_IO_SOME` to `PSI_CPU_FULL`.
+    if types.constant("psi_states", "PSI_CPU_FULL") != Some(5) {
+        config.psi_total = ABSENT;
+    }
+    let events = ["LOW", "HIGH", "MAX", "OOM", "OOM_KILL", "OOM_GROUP_KILL"];
+    let in_order = (0..).zip(events).all(|(n, event)| {
+        types.constant("memcg_memory_event", &format!("MEMCG_{event}")) == Some(n)
+    });
+    if !in_order || [config.memcg_peak, config.memcg_events].contains(&ABSENT) {
+        // No numbers of memory rather than some.
+        config.cgroup_memory = ABSENT;
     }
     (config, missing)
 }

@@ -292,7 +292,7 @@ impl<'a> Attacher<'a> {
 }
 
 /// The kernel's error number and the reason in words.
-type Refusal = (Option<i32>, String);
+pub type Refusal = (Option<i32>, String);
 
 fn typed<'p, T>(program: &'p mut aya::programs::Program) -> Result<&'p mut T, Refusal>
 where
@@ -301,8 +301,8 @@ where
     program.try_into().map_err(|error| refusal(&error))
 }
 
-/// Puts aya's error into one line.
-fn refusal(error: &ProgramError) -> Refusal {
+/// The number of aya's error, where the kernel gave one, and the error in one line.
+pub fn refusal(error: &ProgramError) -> Refusal {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

@@ -4,16 +4,18 @@ use crate::kernel::btf::{Argument, BtfError, KernelTypes, VMLINUX};
 use crate::kernel::cgroup_mounts::CgroupMounts;
 use crate::kernel::config::{MissingField, config};
 use crate::kernel::permission;
-use crate::probe::attach::{Attacher, HookReport};
+use crate::probe::attach::{Attacher, HookReport, refusal};
 use crate::probe::counts::Counters;
 use crate::probe::plan::{Choice, HOOKS, Mechanism};
 use crate::probe::run_stats::Programs;
+use crate::probe::walk::Walks;
 use crate::probe::watch::{Watch, Watched};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::Iter;
 use aya::sys::{Stats, enable_stats};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use terrarium_abi::config::offset_in;
 use terrarium_abi::namespace::NS_KINDS;
@@ -133,6 +135,8 @@ pub struct Probes {
     _perf_events: Vec<OwnedFd>,
     /// Taken out by whoever follows new containers.
     watched: Option<Watched>,
+    /// Taken out by whoever tells what containers use; else why there are none.
+    walks: Result<Option<Walks>, String>,
     ebpf: Ebpf,
     /// Taken out by whoever tells what they cost.
     programs: Option<Programs>,
@@ -180,6 +184,7 @@ impl Probes {
             .map_max_entries(names::COUNTS, cells)
             .map_max_entries(names::TIMES, cells)
             .map_max_entries(names::FRONT, (config.front_cells * cpus).max(1))
+            .map_max_entries(names::USAGE, USAGE_CELLS)
             .load(&placed(OBJECT, &config))
             .map_err(|error| {
                 let lacking = permission::missing_capabilities(&settings.proc);
@@ -216,9 +221,11 @@ impl Probes {
         let programs = Programs::new(attacher.programs, counting);
         // After attaching: what is made below a watched cgroup from now on is watched from its first task.
         let watched = Watched::new(&mut ebpf, &settings.watch, &mounts)?;
+        let walks = walks(&mut ebpf, btf.as_ref(), &mounts).map(Some);
         Ok(Self {
             _perf_events: perf_events,
             watched: Some(watched),
+            walks,
             has_types: types.is_some(),
             ebpf,
             programs: Some(programs),
@@ -279,6 +286,16 @@ impl Probes {
         self.programs.take().unwrap_or_default()
     }
 
+    /// Takes the walks of cgroups out.
+    pub fn take_walks(&mut self) -> Option<Walks> {
+        self.walks.as_mut().ok().and_then(Option::take)
+    }
+
+    /// Why the kernel's cgroups cannot be walked, where they cannot.
+    pub fn no_walks(&self) -> Option<&str> {
+        self.walks.as_ref().err().map(String::as_str)
+    }
+
     /// Takes the watched cgroups out.
     pub fn take_watched(&mut self) -> Option<Watched> {
         self.watched.take()
@@ -302,6 +319,25 @@ impl Probes {
             .take_map(name)
             .ok_or_else(|| LoadError::Map { name, reason: "it is not there".to_owned() })
     }
+}
+
+/// So many cgroups of a hierarchy are told of by a walk; files tell of others.
+const USAGE_CELLS: u32 = 8192;
+
+/// The walks of the hierarchies in which containers use something that a walk tells of.
+fn walks(ebpf: &mut Ebpf, btf: Option<&Btf>, mounts: &CgroupMounts) -> Result<Walks, String> {
+    let btf = btf.ok_or("the kernel shows no BTF")?;
+    let program = ebpf.program_mut("iter_cgroup").ok_or("this build has no program for it")?;
+    let program: &mut Iter = program.try_into().map_err(|error| refusal(&error).1)?;
+    program.load("cgroup", btf).map_err(|error| refusal(&error).1)?;
+    let program = program.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
+    let program = program.map_err(|error| error.to_string())?;
+    let map = ebpf.take_map(names::USAGE).ok_or("the eBPF object has no map for it")?;
+    let v1 = ["cpu", "memory", "pids"]
+        .into_iter()
+        .filter_map(|name| mounts.v1.get(name).map(|mount| (name, mount.as_path())));
+    let unified = mounts.unified.as_deref().map(|mount| ("unified", mount));
+    Walks::new(program.as_fd(), &map, v1.chain(unified)).map_err(|error| error.to_string())
 }
 
 /// The object with the values of settings in the instructions that load them.

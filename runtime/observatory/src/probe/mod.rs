@@ -7,6 +7,7 @@ pub mod load;
 pub mod map_batch;
 pub mod plan;
 pub mod run_stats;
+pub mod walk;
 pub mod watch;
 
 pub use attach::{Attempt, HookReport, NO_TYPES};
@@ -15,4 +16,5 @@ pub use load::{LoadError, Probes, Settings};
 pub use plan::{Choice, Mechanism, probe_name};
 pub use run_stats::Programs;
 pub use terrarium_abi::Probe;
+pub use walk::{Walked, Walks};
 pub use watch::Watch;

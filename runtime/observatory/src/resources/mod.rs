@@ -11,12 +11,16 @@ pub use usage::{DeviceIo, InterfaceCounters, Limits, MemoryStat, Pressure, Usage
 
 use crate::attribution::registry::{Snapshot, State};
 use crate::kernel::cgroup_mounts::CgroupMounts;
+use crate::probe::{Walked, Walks};
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
+use terrarium_abi::CgroupUsage;
+use terrarium_abi::usage::told;
 
 /// How long limits are believed: they change when somebody runs `update`, and reading them would be a third of the work.
 const LIMITS_FOR: Duration = Duration::from_secs(5);
@@ -26,11 +30,19 @@ pub struct Resources {
     mounts: CgroupMounts,
     proc: PathBuf,
     budget: Arc<Budget>,
-    tick_ns: u64,
+    units: Units,
     /// The network namespace of this process: containers in it have no counters of their own.
     own_network: Option<u64>,
+    walks: Option<Walks>,
     /// By path of the container.
     places: HashMap<String, Box<Place>>,
+}
+
+/// What the kernel counts in.
+#[derive(Debug, Clone, Copy)]
+struct Units {
+    tick_ns: u64,
+    page_bytes: u64,
 }
 
 /// So many containers are read by one thread at a time.
@@ -38,6 +50,40 @@ const A_SHARE: usize = 100;
 
 /// A scrape is to take no more of a host's processors than so many.
 const MOST_THREADS: usize = 4;
+
+/// What a walk tells, and the controller whose hierarchy is walked for it.
+const WALKED: [(&str, u64); 4] = [
+    ("unified", told::PRESSURE),
+    ("memory", told::MEMORY),
+    ("pids", told::PIDS),
+    ("cpu", told::CPU),
+];
+
+/// Where a walk tells something of a container.
+#[derive(Debug, Clone, Copy)]
+struct WalkedAt {
+    hierarchy: &'static str,
+    /// 0 where it has no cgroup there.
+    cgroup_id: u64,
+    /// What: a bit of [`told`].
+    told: u64,
+}
+
+impl WalkedAt {
+    fn of(self, walked: &Walked) -> Option<&CgroupUsage> {
+        let usage = walked.of(self.hierarchy, self.cgroup_id)?;
+        (usage.told & self.told != 0).then_some(usage)
+    }
+
+    fn is_v1(self) -> bool {
+        self.hierarchy != "unified"
+    }
+}
+
+/// The id of the cgroup whose folder this is (`kernfs_node.id` is the inode on machines of 64 bits); 0 when there is none.
+pub(crate) fn cgroup_id(folder: &Path) -> u64 {
+    std::fs::metadata(folder).map_or(0, |metadata| metadata.ino())
+}
 
 /// The files of one container.
 struct Place {
@@ -47,6 +93,8 @@ struct Place {
     /// Whether all its cgroups were there when this was made.
     settled: bool,
     files: [Option<KeptFile>; File::COUNT],
+    /// Where a walk tells of it.
+    walked: [WalkedAt; 4],
     limits: Limits,
     limits_read: Option<Instant>,
     /// Whether this process has a network namespace other than that of this program, as of when limits were read last.
@@ -127,13 +175,26 @@ impl Resources {
             own_network: network_namespace(proc, "self"),
             proc: proc.to_owned(),
             budget,
-            tick_ns: 1_000_000_000 / ticks,
+            units: Units { tick_ns: 1_000_000_000 / ticks, page_bytes: page_bytes() },
+            walks: None,
             places: HashMap::new(),
         }
     }
 
-    /// What these containers use, in their order. Files of containers that are not among them are closed.
-    pub fn read(&mut self, snapshots: &[Snapshot]) -> Vec<Usage> {
+    /// The same, for a kernel whose cgroups can be walked.
+    #[must_use]
+    pub fn walking(self, walks: Option<Walks>) -> Self {
+        Self { walks, ..self }
+    }
+
+    /// What a walk of the kernel's cgroups tells; nothing where there are none.
+    pub fn walk(&mut self) -> Walked {
+        self.walks.as_mut().map(Walks::all).unwrap_or_default()
+    }
+
+    /// What these containers use, in their order: as `walked` just now, or as their files say. Files of containers that are not among
+    /// them are closed.
+    pub fn read(&mut self, snapshots: &[Snapshot], walked: &Walked) -> Vec<Usage> {
         let mut before = std::mem::take(&mut self.places);
         let mut all: Vec<(&Snapshot, Option<Box<Place>>)> = snapshots
             .iter()
@@ -141,7 +202,8 @@ impl Resources {
             .collect();
         drop(before);
         let this = &*self;
-        let usages = in_shares(&mut all, |(of, kept), buffer| this.read_one(of, kept, buffer));
+        let usages =
+            in_shares(&mut all, |(of, kept), buffer| this.read_one(of, kept, walked, buffer));
         let kept =
             all.into_iter().filter_map(|(of, place)| Some((of.container.path.clone(), place?)));
         self.places = kept.collect();
@@ -151,7 +213,7 @@ impl Resources {
     /// What the whole host uses.
     pub fn read_host(&mut self) -> Usage {
         let mut place = Place::new(&self.mounts, &self.budget, |_| "/".to_owned());
-        let mut usage = place.read(self.tick_ns, &mut Vec::new());
+        let mut usage = place.read(self.units, &Walked::default(), &mut Vec::new());
         // The root's list names only those of the host's processes that are in no other cgroup.
         usage.processes = None;
         usage
@@ -161,6 +223,7 @@ impl Resources {
         &self,
         snapshot: &Snapshot,
         kept: &mut Option<Box<Place>>,
+        walked: &Walked,
         buffer: &mut Vec<u8>,
     ) -> Usage {
         if !snapshot.live {
@@ -185,7 +248,7 @@ impl Resources {
         if place.is_due() {
             place.network_of = None;
         }
-        let mut usage = place.read(self.tick_ns, buffer);
+        let mut usage = place.read(self.units, walked, buffer);
         if let Some(pid) = snapshot.pid.or(usage.first_pid) {
             let known = place.network_of.filter(|(of, _)| *of == pid);
             let (_, has_one) = known.unwrap_or_else(|| (pid, self.has_network(pid)));
@@ -242,6 +305,12 @@ pub(crate) fn in_shares<T: Send, R: Send>(
     done.into_iter().flat_map(|(_, read)| read).collect()
 }
 
+/// Bytes of a page of memory.
+fn page_bytes() -> u64 {
+    let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+    bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
+}
+
 /// The inode of a process's network namespace.
 fn network_namespace(proc: &Path, pid: &str) -> Option<u64> {
     let link = std::fs::read_link(proc.join(pid).join("ns/net")).ok()?;
@@ -278,11 +347,17 @@ impl Place {
                 .or_insert_with(|| mount.join(path_of(hierarchy).trim_start_matches('/')).into());
             Some(KeptFile::new(folder, name, budget).seldom(file.is_limit()))
         });
+        let walked = WALKED.map(|(controller, told)| {
+            let hierarchy = if has_v1(controller) { controller } else { "unified" };
+            let cgroup_id = folders.get(hierarchy).map_or(0, |folder| cgroup_id(folder));
+            WalkedAt { hierarchy, cgroup_id, told }
+        });
         Self {
             generation: 0,
             v1,
             settled: true,
             files,
+            walked,
             limits: Limits::default(),
             limits_read: None,
             network_of: None,
@@ -302,39 +377,59 @@ impl Place {
         self.text(file, buffer).and_then(usage::number)
     }
 
-    fn read(&mut self, tick_ns: u64, buffer: &mut Vec<u8>) -> Usage {
+    /// What it uses. What `walked` tells is not read.
+    fn read(&mut self, units: Units, walked: &Walked, buffer: &mut Vec<u8>) -> Usage {
         let mut usage = Usage::default();
-        // Both versions tell theirs in a file of this name, in lines of other names.
-        if let Some(text) = self.text(File::CpuStat, buffer) {
+        let [pressure, memory, pids, cpu] = self.walked;
+        // What v2 tells of the quota stands in the file that tells the time as well.
+        if let Some(told) = cpu.of(walked).filter(|_| cpu.is_v1()) {
+            usage.cpu_periods = Some(told.cpu_periods);
+            usage.cpu_throttled_periods = Some(told.cpu_throttled);
+            usage.cpu_throttled_ns = Some(told.cpu_throttled_ns);
+        } else if let Some(text) = self.text(File::CpuStat, buffer) {
+            // Both versions tell theirs in a file of this name, in lines of other names.
             usage::cpu_stat(text, &mut usage);
         }
         if usage.cpu_ns.is_none() {
             usage.cpu_ns = self.number(File::CpuUsage, buffer);
             if let Some(text) = self.text(File::CpuTimes, buffer) {
-                usage::cpuacct_stat(text, tick_ns, &mut usage);
+                usage::cpuacct_stat(text, units.tick_ns, &mut usage);
             } else if let Some(text) = self.text(File::CpuUnified, buffer) {
                 // Throttling is told by the v1 hierarchy of the cpu controller, time by the unified one.
                 usage::cpu_stat(text, &mut usage);
             }
         }
-        usage.memory_bytes = self.number(File::MemoryUsage, buffer);
-        usage.memory_max_bytes = self.number(File::MemoryMaxUsage, buffer);
-        usage.memory_failcnt = self.number(File::MemoryFailcnt, buffer);
+        if let Some(told) = memory.of(walked) {
+            usage.memory_bytes = Some(told.memory_pages * units.page_bytes);
+            usage.memory_max_bytes = Some(told.memory_peak_pages * units.page_bytes);
+            usage.memory_failcnt = memory.is_v1().then_some(told.memory_failcnt);
+        } else {
+            usage.memory_bytes = self.number(File::MemoryUsage, buffer);
+            usage.memory_max_bytes = self.number(File::MemoryMaxUsage, buffer);
+            usage.memory_failcnt = self.number(File::MemoryFailcnt, buffer);
+        }
         usage.memory_stat = self.text(File::MemoryStat, buffer).map(usage::memory_stat);
         if let Some(swap) = self.number(File::MemorySwap, buffer)
             && let Some(stat) = &mut usage.memory_stat
         {
             stat.swap = swap;
         }
-        usage.threads = self.number(File::Pids, buffer);
+        usage.threads = match pids.of(walked) {
+            Some(told) => Some(told.pids),
+            None => self.number(File::Pids, buffer),
+        };
         if let Some(text) = self.text(File::Processes, buffer) {
             usage.processes = Some(text.lines().count() as u64);
             usage.first_pid = text.lines().next().and_then(|line| line.parse().ok());
         }
         self.read_io(&mut usage, buffer);
-        let pressures = [File::PressureCpu, File::PressureMemory, File::PressureIo];
-        for (slot, file) in usage.pressure.iter_mut().zip(pressures) {
-            *slot = self.text(file, buffer).and_then(usage::pressure);
+        if let Some(told) = pressure.of(walked) {
+            usage.pressure = usage::pressures(told.pressure_ns).map(Some);
+        } else {
+            let pressures = [File::PressureCpu, File::PressureMemory, File::PressureIo];
+            for (slot, file) in usage.pressure.iter_mut().zip(pressures) {
+                *slot = self.text(file, buffer).and_then(usage::pressure);
+            }
         }
         if self.is_due() {
             self.read_limits(buffer);
@@ -425,7 +520,7 @@ mod tests {
         let mounts = CgroupMounts { unified, ..CgroupMounts::default() };
         let mut resources = Resources::new(mounts, folder.path(), Budget::new(100));
         for _ in 0..2 {
-            let usages = resources.read(&snapshots);
+            let usages = resources.read(&snapshots, &Walked::default());
             let threads: Vec<_> = usages.iter().filter_map(|usage| usage.threads).collect();
             assert_eq!(threads, (0..450).collect::<Vec<u64>>());
         }
@@ -462,7 +557,8 @@ mod tests {
         for mounts in [v2, hybrid] {
             let budget = Budget::new(100);
             let mut place = Place::new(&mounts, &budget, |_| "/web".to_owned());
-            let usage = place.read(10_000_000, &mut Vec::new());
+            let units = Units { tick_ns: 10_000_000, page_bytes: 4096 };
+            let usage = place.read(units, &Walked::default(), &mut Vec::new());
             assert_eq!(usage.cpu_ns, Some(10_000));
             assert_eq!((usage.memory_bytes, usage.limits.memory_bytes), (Some(5), None));
             assert_eq!((usage.threads, usage.processes), (Some(3), Some(2)));

@@ -244,6 +244,12 @@ pub fn pressure(text: &str) -> Option<Pressure> {
     Some(Pressure { some_us: total("some")?, full_us: total("full").unwrap_or(0) })
 }
 
+/// The numbers of the files of pressure, for cpu, memory and io, from the kernel's: `some` and `full` of io, memory and cpu, nanoseconds.
+pub fn pressures([io, io_full, memory, memory_full, cpu, cpu_full]: [u64; 6]) -> [Pressure; 3] {
+    [(cpu, cpu_full), (memory, memory_full), (io, io_full)]
+        .map(|(some, full)| Pressure { some_us: some / 1000, full_us: full / 1000 })
+}
+
 /// `cpu.max`: quota, or `max`, and period.
 pub fn cpu_max(text: &str) -> (Option<u64>, Option<u64>) {
     let mut words = text.split_whitespace().map(|word| word.parse().ok());

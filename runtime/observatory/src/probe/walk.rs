@@ -1,0 +1,176 @@
+//! Walks of the kernel's cgroups, each of which tells what all cgroups of a hierarchy use.
+
+use aya::maps::{Map, MapError};
+use memmap2::{MmapOptions, MmapRaw};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use terrarium_abi::{CgroupUsage, names};
+
+const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_ITER_CREATE: libc::c_int = 33;
+const BPF_TRACE_ITER: u32 = 28;
+const BPF_CGROUP_ITER_DESCENDANTS_PRE: u32 = 2;
+
+/// The part of `union bpf_iter_link_info` that concerns cgroups (linux/bpf.h).
+#[repr(C)]
+struct CgroupIterator {
+    order: u32,
+    cgroup_fd: u32,
+    cgroup_id: u64,
+}
+
+const CGROUP_ITERATOR_BYTES: u32 = 16;
+
+const _: () = assert!(size_of::<CgroupIterator>() == CGROUP_ITERATOR_BYTES as usize);
+
+/// The part of `union bpf_attr` that concerns links of iterators.
+#[repr(C)]
+struct LinkAttributes {
+    prog_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    iter_info: u64,
+    iter_info_len: u32,
+    pad: u32,
+}
+
+/// The part of `union bpf_attr` that concerns iterators.
+#[repr(C)]
+struct IteratorAttributes {
+    link_fd: u32,
+    flags: u32,
+}
+
+/// The walks of this host's hierarchies.
+pub struct Walks {
+    /// The cells that a walk writes.
+    memory: MmapRaw,
+    cells: usize,
+    /// By the name of a hierarchy.
+    links: BTreeMap<String, OwnedFd>,
+}
+
+/// What all cgroups of the hierarchies use.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// By hierarchy, in the order of cgroup ids.
+    hierarchies: BTreeMap<String, Vec<CgroupUsage>>,
+}
+
+impl Walked {
+    /// What a cgroup uses, by its hierarchy and its id there.
+    pub fn of(&self, hierarchy: &str, cgroup_id: u64) -> Option<&CgroupUsage> {
+        let all = self.hierarchies.get(hierarchy)?;
+        let at = all.binary_search_by_key(&cgroup_id, |usage| usage.cgroup_id).ok()?;
+        all.get(at)
+    }
+}
+
+impl Walks {
+    /// Those of `hierarchies`, by the program that tells of one cgroup, into the map `USAGE`.
+    pub fn new<'a>(
+        program: BorrowedFd<'_>,
+        map: &Map,
+        hierarchies: impl Iterator<Item = (&'a str, &'a Path)>,
+    ) -> Result<Self, MapError> {
+        let Map::Array(data) = map else {
+            return Err(MapError::InvalidName { name: names::USAGE.to_owned() });
+        };
+        let cells = usize::try_from(data.info()?.max_entries()).unwrap_or_default();
+        let memory = MmapOptions::new()
+            .len(cells * size_of::<CgroupUsage>())
+            .map_raw(data.fd().as_fd().as_raw_fd())
+            .map_err(MapError::IoError)?;
+        let links = hierarchies
+            .map(|(name, mount)| Ok((name.to_owned(), link(program, mount)?)))
+            .collect::<io::Result<_>>()
+            .map_err(MapError::IoError)?;
+        Ok(Self { memory, cells, links })
+    }
+
+    /// Walks all hierarchies. One that cannot be walked is left out, and so are cgroups for which there is no room.
+    pub fn all(&mut self) -> Walked {
+        let mut walked = Walked::default();
+        for (name, link) in &self.links {
+            match self.one(link.as_fd()) {
+                Ok(usages) => {
+                    walked.hierarchies.insert(name.clone(), usages);
+                }
+                Err(error) => tracing::debug!(%error, name, "cannot walk the cgroups"),
+            }
+        }
+        walked
+    }
+
+    fn one(&self, link: BorrowedFd<'_>) -> io::Result<Vec<CgroupUsage>> {
+        self.filled().store(0, Ordering::Relaxed);
+        walk(link)?;
+        let filled = usize::try_from(self.filled().load(Ordering::Acquire)).unwrap_or(0);
+        let filled = filled.min(self.cells.saturating_sub(1));
+        let first = self.first().wrapping_add(1);
+        // SAFETY: so many cells of the mapped memory follow the one before. They are made of integers, and only a walk writes them.
+        let mut usages = unsafe { std::slice::from_raw_parts(first, filled) }.to_vec();
+        usages.sort_unstable_by_key(|usage| usage.cgroup_id);
+        Ok(usages)
+    }
+
+    fn first(&self) -> *mut CgroupUsage {
+        self.memory.as_mut_ptr().cast()
+    }
+
+    /// How many cells after the first the last walk has filled: the first word.
+    fn filled(&self) -> &AtomicU64 {
+        // SAFETY: the mapped memory begins with an aligned word, and lives as long as `self`.
+        unsafe { AtomicU64::from_ptr(self.first().cast()) }
+    }
+}
+
+/// Has the program called for the cgroup that is mounted at `mount` and all below it, whenever the link is walked.
+fn link(program: BorrowedFd<'_>, mount: &Path) -> io::Result<OwnedFd> {
+    let cgroup = File::open(mount)?;
+    let number = |fd: libc::c_int| u32::try_from(fd).map_err(io::Error::other);
+    let iterator = CgroupIterator {
+        order: BPF_CGROUP_ITER_DESCENDANTS_PRE,
+        cgroup_fd: number(cgroup.as_raw_fd())?,
+        cgroup_id: 0,
+    };
+    let attributes = LinkAttributes {
+        prog_fd: number(program.as_raw_fd())?,
+        target_fd: 0,
+        attach_type: BPF_TRACE_ITER,
+        flags: 0,
+        iter_info: (&raw const iterator).addr() as u64,
+        iter_info_len: CGROUP_ITERATOR_BYTES,
+        pad: 0,
+    };
+    descriptor(BPF_LINK_CREATE, &attributes)
+}
+
+/// Calls the program of a link for each of its cgroups.
+fn walk(link: BorrowedFd<'_>) -> io::Result<()> {
+    let link_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
+    let iterator = descriptor(BPF_ITER_CREATE, &IteratorAttributes { link_fd, flags: 0 })?;
+    // The program writes no text: the end is all that there is to read.
+    let mut none = [0; 64];
+    while File::from(iterator.try_clone()?).read(&mut none)? > 0 {}
+    Ok(())
+}
+
+/// Calls bpf(2) for a command that gives a descriptor.
+fn descriptor<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the attributes are a live struct of the size given, and what they point to lives as long as the caller's.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>())
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let fd = libc::c_int::try_from(result).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just opened it, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
