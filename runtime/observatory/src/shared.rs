@@ -68,7 +68,7 @@ impl Shared {
         Self {
             resources: Mutex::new(
                 Resources::new(mounts.clone(), Path::new("/proc"), Arc::clone(&budget))
-                    .walking(probes.take_walks()),
+                    .walking(probes.take_walks(), context.page_bytes),
             ),
             budget,
             mounts,

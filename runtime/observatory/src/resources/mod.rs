@@ -41,7 +41,9 @@ pub struct Resources {
 /// What the kernel counts in.
 #[derive(Debug, Clone, Copy)]
 struct Units {
+    /// Nanoseconds of a tick.
     tick_ns: u64,
+    /// Bytes of a page of memory. Files tell of bytes.
     page_bytes: u64,
 }
 
@@ -175,16 +177,16 @@ impl Resources {
             own_network: network_namespace(proc, "self"),
             proc: proc.to_owned(),
             budget,
-            units: Units { tick_ns: 1_000_000_000 / ticks, page_bytes: page_bytes() },
+            units: Units { tick_ns: 1_000_000_000 / ticks, page_bytes: 0 },
             walks: None,
             places: HashMap::new(),
         }
     }
 
-    /// The same, for a kernel whose cgroups can be walked.
+    /// The same, for a kernel with pages of so many bytes whose cgroups can be walked.
     #[must_use]
-    pub fn walking(self, walks: Option<Walks>) -> Self {
-        Self { walks, ..self }
+    pub fn walking(self, walks: Option<Walks>, page_bytes: u64) -> Self {
+        Self { walks, units: Units { page_bytes, ..self.units }, ..self }
     }
 
     /// What a walk of the kernel's cgroups tells; nothing where there are none.
@@ -303,12 +305,6 @@ pub(crate) fn in_shares<T: Send, R: Send>(
     });
     done.sort_by_key(|(n, _)| *n);
     done.into_iter().flat_map(|(_, read)| read).collect()
-}
-
-/// Bytes of a page of memory.
-fn page_bytes() -> u64 {
-    let bytes = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-    bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096)
 }
 
 /// The inode of a process's network namespace.
