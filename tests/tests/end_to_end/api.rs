@@ -48,9 +48,8 @@ fn containers_tell_who_they_are_what_they_use_and_what_was_counted() {
     assert!(number("/memory/usage_bytes") > 0 && number("/memory/usage_bytes") <= 64 << 20);
     assert!(number("/memory/working_set_bytes") <= number("/memory/usage_bytes"));
     assert!(number("/cpu/usage_ns") > 0);
-    assert!(
-        number("/tasks/threads") >= number("/tasks/processes") && number("/tasks/processes") > 0
-    );
+    let (processes, threads) = (number("/tasks/processes"), number("/tasks/threads"));
+    assert!(threads >= processes && processes > 0, "{processes} processes, {threads} threads");
     let counted = |pointer: &str| {
         let then = before.pointer(pointer).and_then(Value::as_u64).expect("a number");
         number(pointer) - then

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use terrarium_tests::{Metrics, Observatory, TestBed, eventually, http, require};
 
 /// The sum of a metric of one container.
@@ -176,6 +177,33 @@ fn what_a_walk_of_the_kernels_cgroups_tells_is_what_their_files_say() {
         fs::read_link(fd.ok()?.path()).ok().filter(|file| *file == memory.join(usage))
     });
     assert_eq!(opened.count() == 0, walked, "who reads {usage}?");
+    container.finish();
+}
+
+#[test]
+fn processes_are_counted_as_they_are_now() {
+    require!(Root, CgroupV2, Btf, Program("busybox"));
+    let bed = TestBed::new();
+    let observatory = Observatory::start(&bed, &[]);
+    let container = bed.container("two").with(["--pids-limit", "50"]).follow();
+    observatory.wait_for(container.name());
+    let processes = || of(&observatory.metrics(), container.name(), "container_processes");
+    eventually("there is one", || {
+        if (processes() - 1.0).abs() < 0.1 { Ok(()) } else { Err("there are more".to_owned()) }
+    });
+    // A list that stays open tells what it told before until nobody has asked for a second, in cgroup v1.
+    let (url, started) = (observatory.url("/metrics"), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !started.load(Ordering::Relaxed) {
+                http::get(&url).expect("it serves");
+            }
+        });
+        bed.run(["exec", "--detach", container.name(), "/bin/busybox", "sleep", "60"]).success();
+        started.store(true, Ordering::Relaxed);
+    });
+    let now = processes();
+    assert!((now - 2.0).abs() < 0.1, "{now}");
     container.finish();
 }
 

@@ -124,13 +124,20 @@ enum File {
     Pids,
     PidsMax,
     Processes,
+    ProcessesV1,
     PressureCpu,
     PressureMemory,
     PressureIo,
 }
 
 impl File {
-    const COUNT: usize = 21;
+    const COUNT: usize = 22;
+
+    /// Whether it is opened for each reading: what is read once in [`LIMITS_FOR`], and the list of processes of v1, of which one that
+    /// stays open tells for another second what it has told (kernel/cgroup/cgroup-v1.c).
+    const fn is_opened_anew(self) -> bool {
+        self.is_limit() || matches!(self, Self::ProcessesV1)
+    }
 
     /// Whether it is read once in [`LIMITS_FOR`].
     const fn is_limit(self) -> bool {
@@ -159,7 +166,8 @@ impl File {
         (Self::IoOperations, "blkio", "", "blkio.throttle.io_serviced_recursive"),
         (Self::Pids, "pids", "pids.current", "pids.current"),
         (Self::PidsMax, "pids", "pids.max", "pids.max"),
-        (Self::Processes, "pids", "cgroup.procs", "cgroup.procs"),
+        (Self::Processes, "unified", "cgroup.procs", ""),
+        (Self::ProcessesV1, "pids", "", "cgroup.procs"),
         // Only the unified hierarchy has pressure of cgroups, also beside v1 controllers.
         (Self::PressureCpu, "unified", "cpu.pressure", ""),
         (Self::PressureMemory, "unified", "memory.pressure", ""),
@@ -341,7 +349,7 @@ impl Place {
             let folder = folders
                 .entry(hierarchy)
                 .or_insert_with(|| mount.join(path_of(hierarchy).trim_start_matches('/')).into());
-            Some(KeptFile::new(folder, name, budget).seldom(file.is_limit()))
+            Some(KeptFile::new(folder, name, budget).seldom(file.is_opened_anew()))
         });
         let walked = WALKED.map(|(controller, told)| {
             let hierarchy = if has_v1(controller) { controller } else { "unified" };
@@ -371,6 +379,13 @@ impl Place {
 
     fn number(&mut self, file: File, buffer: &mut Vec<u8>) -> Option<u64> {
         self.text(file, buffer).and_then(usage::number)
+    }
+
+    /// How many processes a file lists, and the first of them.
+    fn processes(&mut self, file: File, buffer: &mut Vec<u8>) -> Option<(u64, Option<u32>)> {
+        let text = self.text(file, buffer)?;
+        let first = text.lines().next().and_then(|line| line.parse().ok());
+        Some((text.lines().count() as u64, first))
     }
 
     /// What it uses. What `walked` tells is not read.
@@ -414,9 +429,14 @@ impl Place {
             Some(told) => Some(told.pids),
             None => self.number(File::Pids, buffer),
         };
-        if let Some(text) = self.text(File::Processes, buffer) {
-            usage.processes = Some(text.lines().count() as u64);
-            usage.first_pid = text.lines().next().and_then(|line| line.parse().ok());
+        // Whoever has no cgroup of its own in the unified hierarchy, or nothing in it, is told by its v1 cgroup.
+        let listed = self.processes(File::Processes, buffer);
+        let listed = match listed {
+            None | Some((0, _)) => self.processes(File::ProcessesV1, buffer).or(listed),
+            some => some,
+        };
+        if let Some((count, first)) = listed {
+            (usage.processes, usage.first_pid) = (Some(count), first);
         }
         self.read_io(&mut usage, buffer);
         if let Some(told) = pressure.of(walked) {
