@@ -72,7 +72,11 @@ impl Walked {
 }
 
 impl Walks {
-    /// Those of `hierarchies`, by the program that tells of one cgroup, into the map `USAGE`.
+    /// Those of `hierarchies`, by the program that tells of one cgroup, into the map `USAGE`. One that cannot be walked is left out.
+    ///
+    /// # Errors
+    ///
+    /// When none can be walked.
     pub fn new<'a>(
         program: BorrowedFd<'_>,
         map: &Map,
@@ -86,11 +90,21 @@ impl Walks {
             .len(cells * size_of::<CgroupUsage>())
             .map_raw(data.fd().as_fd().as_raw_fd())
             .map_err(MapError::IoError)?;
-        let links = hierarchies
-            .map(|(name, mount)| Ok((name.to_owned(), link(program, mount)?)))
-            .collect::<io::Result<_>>()
-            .map_err(MapError::IoError)?;
-        Ok(Self { memory, cells, links })
+        let mut links = BTreeMap::new();
+        let mut refused = io::Error::other("no cgroup hierarchy is mounted");
+        for (name, mount) in hierarchies {
+            match link(program, mount) {
+                Ok(link) => {
+                    links.insert(name.to_owned(), link);
+                }
+                Err(error) => refused = error,
+            }
+        }
+        if links.is_empty() {
+            Err(MapError::IoError(refused))
+        } else {
+            Ok(Self { memory, cells, links })
+        }
     }
 
     /// Walks all hierarchies. One that cannot be walked is left out, and so are cgroups for which there is no room.
