@@ -110,8 +110,10 @@ impl MemoryFiles {
             return Some(self.of_walk(usage));
         }
         let events = self.read(buffer)?;
-        // Another may have taken the path meanwhile.
-        self.cgroup_id = cgroup_id(&self.folder);
+        if !walked.is_empty() {
+            // It was not told of, so another has taken the path.
+            self.cgroup_id = cgroup_id(&self.folder);
+        }
         Some(events)
     }
 

@@ -2,6 +2,7 @@
 
 use crate::attribution::registry::{Outcome, Snapshot, Subject};
 use crate::memory_files::MemoryEvents;
+use crate::probe::Walked;
 use crate::resources::Usage;
 use crate::shared::Shared;
 use std::collections::{HashMap, HashSet};
@@ -78,7 +79,8 @@ impl Sample {
             .unwrap_or_else(PoisonError::into_inner)
             .keep(|path| containers.contains(path));
         let mut resources = shared.resources();
-        let walked = resources.walk();
+        // For events of memory alone their files cost less than a walk of all hierarchies.
+        let walked = if with_usage { resources.walk() } else { Walked::default() };
         let (usages, machine) = if with_usage {
             (resources.read(&snapshots, &walked), resources.read_host())
         } else {

@@ -63,6 +63,11 @@ pub struct Walked {
 }
 
 impl Walked {
+    /// Whether nothing was walked.
+    pub fn is_empty(&self) -> bool {
+        self.hierarchies.is_empty()
+    }
+
     /// What a cgroup uses, by its hierarchy and its id there.
     pub fn of(&self, hierarchy: &str, cgroup_id: u64) -> Option<&CgroupUsage> {
         let all = self.hierarchies.get(hierarchy)?;
