@@ -1,10 +1,10 @@
 //! The counters that the programs use first: memory that they and this process share.
 
+use crate::probe::mapped;
 use aya::maps::{Map, MapError};
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 use std::collections::HashSet;
 use std::mem::offset_of;
-use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use terrarium_abi::{CounterKey, FrontCell, Kind, Timed, names};
@@ -45,14 +45,7 @@ pub struct Front {
 impl Front {
     /// Maps `FRONT` into this process's memory.
     pub fn new(map: &Map) -> Result<Self, MapError> {
-        let Map::Array(data) = map else {
-            return Err(MapError::InvalidName { name: names::FRONT.to_owned() });
-        };
-        let cells = usize::try_from(data.info()?.max_entries()).unwrap_or_default();
-        let memory = MmapOptions::new()
-            .len(cells * size_of::<Cell>())
-            .map_raw(data.fd().as_fd().as_raw_fd())
-            .map_err(MapError::IoError)?;
+        let (memory, cells) = mapped::array::<Cell>(map, names::FRONT)?;
         Ok(Self { memory, cells, resting: Vec::new() })
     }
 

@@ -5,6 +5,7 @@ pub mod counts;
 mod front;
 pub mod load;
 pub mod map_batch;
+mod mapped;
 pub mod plan;
 pub mod run_stats;
 pub mod walk;

@@ -1,7 +1,8 @@
 //! Walks of the kernel's cgroups, each of which tells what all cgroups of a hierarchy use.
 
+use crate::probe::mapped;
 use aya::maps::{Map, MapError};
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
@@ -87,14 +88,7 @@ impl Walks {
         map: &Map,
         hierarchies: impl Iterator<Item = (&'a str, &'a Path)>,
     ) -> Result<Self, MapError> {
-        let Map::Array(data) = map else {
-            return Err(MapError::InvalidName { name: names::USAGE.to_owned() });
-        };
-        let cells = usize::try_from(data.info()?.max_entries()).unwrap_or_default();
-        let memory = MmapOptions::new()
-            .len(cells * size_of::<CgroupUsage>())
-            .map_raw(data.fd().as_fd().as_raw_fd())
-            .map_err(MapError::IoError)?;
+        let (memory, cells) = mapped::array::<CgroupUsage>(map, names::USAGE)?;
         let mut links = BTreeMap::new();
         let mut refused = io::Error::other("no cgroup hierarchy is mounted");
         for (name, mount) in hierarchies {
@@ -174,9 +168,10 @@ fn link(program: BorrowedFd<'_>, mount: &Path) -> io::Result<OwnedFd> {
 fn walk(link: BorrowedFd<'_>) -> io::Result<()> {
     let link_fd = u32::try_from(link.as_raw_fd()).map_err(io::Error::other)?;
     let iterator = descriptor(BPF_ITER_CREATE, &IteratorAttributes { link_fd, flags: 0 })?;
+    let mut iterator = File::from(iterator);
     // The program writes no text: the end is all that there is to read.
     let mut none = [0; 64];
-    while File::from(iterator.try_clone()?).read(&mut none)? > 0 {}
+    while iterator.read(&mut none)? > 0 {}
     Ok(())
 }
 
