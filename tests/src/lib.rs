@@ -25,6 +25,7 @@
 pub mod binaries;
 pub mod browser;
 pub mod bundle;
+pub mod cgroup_tree;
 pub mod container;
 pub mod dashboard;
 pub mod deadline;
@@ -50,6 +51,7 @@ pub mod turn;
 pub mod witness;
 
 pub use browser::Browser;
+pub use cgroup_tree::Tree;
 pub use container::{Container, Running};
 pub use deadline::eventually;
 pub use metrics::Metrics;

@@ -248,8 +248,50 @@ config! {
     memcg_failcnt,
     /// `mem_cgroup.memory_events`
     memcg_events,
+    /// `mem_cgroup.swap.usage`
+    memcg_swap,
     /// `pids_cgroup.counter`
     pids_counter,
+    /// `pids_cgroup.limit`
+    pids_limit,
+    /// `task_group.cfs_bandwidth.quota`
+    group_quota,
+    /// `task_group.cfs_bandwidth.period`
+    group_period,
+    /// `task_group.shares`
+    group_shares,
+    /// `cgroup.subsys`, the element of the io controller
+    cgroup_io,
+    /// `blkcg.blkg_list`
+    blkcg_groups,
+    /// `cgroup.subsys`, the element of the cpuacct controller
+    cgroup_cpuacct,
+    /// `cpuacct.cpuusage`
+    cpuacct_usage,
+    /// `cpuacct.cpustat`
+    cpuacct_stat,
+    /// `bpf_array.pptrs`
+    array_memory,
+    /// How many processors there may be: those from 0 on.
+    cpus,
+    /// `cgroup.cset_links`
+    cgroup_sets,
+    /// `cgroup.nr_threaded_children`
+    cgroup_threaded,
+    /// `cgroup.dom_cgrp`
+    cgroup_domain,
+    /// `cgrp_cset_link.cset_link`
+    link_next,
+    /// `cgrp_cset_link.cset`
+    link_set,
+    /// `css_set.nr_tasks`
+    set_count,
+    /// `css_set.tasks`
+    set_tasks,
+    /// `css_set.dying_tasks`
+    set_dying,
+    /// `task_struct.cg_list`
+    task_next,
     /// `task_group.cfs_bandwidth.nr_periods`
     group_periods,
     /// `task_group.cfs_bandwidth.nr_throttled`

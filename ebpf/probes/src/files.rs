@@ -1,6 +1,6 @@
 //! Open files of a task.
 
-use crate::kernel::{Probed, Ptr, config};
+use crate::kernel::{NULL, Probed, Ptr, config};
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use terrarium_abi::ABSENT;
 
@@ -31,18 +31,17 @@ pub fn name_of(file: Ptr) -> Ptr {
 /// does not tell.
 #[inline(always)]
 pub fn mount_namespace_of(file: Ptr) -> Ptr {
-    const NONE: Ptr = Ptr(core::ptr::null());
     let offset = config!(mount_mnt);
     if offset == ABSENT || config!(file_mnt) == ABSENT || config!(mount_mnt_ns) == ABSENT {
-        return NONE;
+        return NULL;
     }
     // `struct vfsmount` is a part of `struct mount`.
     let inner = file.follow::<Probed>(config!(file_mnt));
-    let mount = Ptr(inner.0.wrapping_sub(offset as usize));
+    let mount = inner.back(offset);
     let namespace = mount.follow::<Probed>(config!(mount_mnt_ns));
     // `MNT_NS_INTERNAL` is an error as a pointer (fs/mount.h).
     let is_error = namespace.0.addr() as i64 >= -4095 && (namespace.0.addr() as i64) < 0;
-    if is_error { NONE } else { namespace }
+    if is_error { NULL } else { namespace }
 }
 
 /// The longest name that [`short_name`] tells.

@@ -110,7 +110,22 @@ impl Access for Typed {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Ptr(pub *const u8);
 
+/// The null pointer.
+pub const NULL: Ptr = Ptr(core::ptr::null());
+
 impl Ptr {
+    /// The address of the struct whose field at `offset` this is.
+    #[inline(always)]
+    pub fn back(self, offset: u32) -> Self {
+        Self(self.0.wrapping_sub(offset as usize))
+    }
+
+    /// The address so many bytes further, or, as all wraps around, before.
+    #[inline(always)]
+    pub fn at(self, place: u64) -> Self {
+        Self(self.0.wrapping_add(place as usize))
+    }
+
     /// The address of a field.
     #[inline(always)]
     pub fn add(self, offset: u32) -> Self {
@@ -280,11 +295,8 @@ pub fn unified_cgroup<A: Access>(task: Ptr) -> u64 {
 #[inline(always)]
 pub fn task_cgroups<A: Access>(task: Ptr) -> TaskCgroups<A> {
     let set = task.follow::<A>(config!(task_cgroups));
-    let memory = if config!(memory_is_v1) == 1 {
-        set.follow::<A>(config!(css_set_memory))
-    } else {
-        Ptr(core::ptr::null())
-    };
+    let memory =
+        if config!(memory_is_v1) == 1 { set.follow::<A>(config!(css_set_memory)) } else { NULL };
     TaskCgroups::at(set.follow::<A>(config!(css_set_dfl_cgrp)), memory)
 }
 

@@ -22,6 +22,7 @@ pub mod metrics;
 mod notify;
 pub mod observe;
 mod page;
+mod precedence;
 pub mod privileges;
 pub mod probe;
 mod pump;

@@ -7,7 +7,7 @@
 use crate::attribution::Attribution;
 use crate::event::decode::{Record, text};
 use crate::leaks::events::Role;
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt, HashSet};
 use std::time::Duration;
 use terrarium_abi::{Exit, ExitCause, Guard, GuardEvent, Header, MountOp};
 
@@ -235,9 +235,13 @@ impl Lives {
         self.seen.get(path).copied().unwrap_or_default()
     }
 
-    /// Forgets containers for which `keep` is false.
-    pub fn keep(&mut self, keep: impl Fn(&str) -> bool) {
-        self.seen.retain(|path, _| keep(path));
+    /// Forgets all containers but those with these paths.
+    pub fn keep<'a>(&mut self, paths: impl Iterator<Item = &'a str> + Clone) {
+        let kept = paths.clone().filter(|path| self.seen.contains_key(*path)).count();
+        if kept < self.seen.len() {
+            let paths: HashSet<&str> = paths.collect();
+            self.seen.retain(|path, _| paths.contains(path.as_str()));
+        }
     }
 
     /// Takes in what a record tells; `before` and `after` are the role of its process before and after it.

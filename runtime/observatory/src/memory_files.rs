@@ -6,7 +6,6 @@ use crate::probe::Walked;
 use crate::resources::{Budget, KeptFile, cgroup_id};
 use std::path::Path;
 use std::sync::Arc;
-use terrarium_abi::CgroupUsage;
 use terrarium_abi::usage::told;
 
 /// Events of one memory cgroup, as the kernel counts them.
@@ -105,9 +104,8 @@ impl MemoryFiles {
     /// What the kernel says now: what a walk of its cgroups told, or else these files, read by way of `buffer`. None when the cgroup
     /// is gone.
     pub fn now(&mut self, walked: &Walked, buffer: &mut Vec<u8>) -> Option<MemoryEvents> {
-        let told = walked.of(self.hierarchy.name(), self.cgroup_id);
-        if let Some(usage) = told.filter(|usage| usage.told & told::MEMORY != 0) {
-            return Some(self.of_walk(usage));
+        if let Some(told) = self.told(walked) {
+            return Some(told);
         }
         let events = self.read(buffer)?;
         if !walked.is_empty() {
@@ -117,17 +115,21 @@ impl MemoryFiles {
         Some(events)
     }
 
-    /// The numbers that the files would have said.
-    fn of_walk(&self, usage: &CgroupUsage) -> MemoryEvents {
+    /// What a walk of the kernel's cgroups told: the numbers that the files would have said.
+    pub fn told(&self, walked: &Walked) -> Option<MemoryEvents> {
+        let usage = walked.of(self.hierarchy.name(), self.cgroup_id)?;
+        if usage.told & told::MEMORY == 0 {
+            return None;
+        }
         let [low, high, max, oom, oom_kill, oom_group_kill] = usage.memory_events;
-        match self.hierarchy {
+        Some(match self.hierarchy {
             Hierarchy::Unified => {
                 MemoryEvents { low, high, max, oom, oom_kill, oom_group_kill, last: [0; 6] }
             }
             Hierarchy::Memory => {
                 MemoryEvents { max: usage.memory_failcnt, oom_kill, ..MemoryEvents::default() }
             }
-        }
+        })
     }
 
     fn read(&mut self, buffer: &mut Vec<u8>) -> Option<MemoryEvents> {

@@ -5,7 +5,7 @@ use crate::memory_files::MemoryEvents;
 use crate::probe::Walked;
 use crate::resources::Usage;
 use crate::shared::Shared;
-use std::collections::{HashMap, HashSet};
+use foldhash::HashMap;
 use std::sync::PoisonError;
 use terrarium_abi::Kind;
 
@@ -43,7 +43,7 @@ impl Observed {
     pub fn of_machine() -> Self {
         Self {
             snapshot: Snapshot::of_machine(),
-            row: Row::new(),
+            row: Row::default(),
             usage: Usage::default(),
             memory_events: MemoryEvents::default(),
         }
@@ -68,27 +68,19 @@ impl Sample {
         let outcomes = registry.outcomes().clone();
         drop(registry);
 
-        let known: HashSet<&str> =
-            snapshots.iter().flat_map(|s| &s.memory).map(|(_, path)| path.as_str()).collect();
-        shared.keep_memory_events(|path| known.contains(path));
-        let containers: HashSet<&str> =
-            snapshots.iter().map(|s| s.container.path.as_str()).collect();
-        shared
-            .lives
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .keep(|path| containers.contains(path));
+        let paths = snapshots.iter().map(|s| s.container.path.as_str());
+        shared.lives.lock().unwrap_or_else(PoisonError::into_inner).keep(paths);
         let mut resources = shared.resources();
         // For events of memory alone their files cost less than a walk of all hierarchies.
-        let walked = if with_usage { resources.walk() } else { Walked::default() };
-        let (usages, machine) = if with_usage {
-            (resources.read(&snapshots, &walked), resources.read_host())
+        let ((usages, walked), machine) = if with_usage {
+            (resources.read(&snapshots), resources.read_host())
         } else {
-            (vec![Usage::default(); snapshots.len()], Usage::default())
+            ((vec![Usage::default(); snapshots.len()], Walked::default()), Usage::default())
         };
         drop(resources);
         let memory: Vec<_> = snapshots.iter().map(|s| s.memory.as_slice()).collect();
         let memory_events = shared.memory_events(&memory, &walked);
+        shared.keep_memory_events(&memory);
         let containers = snapshots
             .into_iter()
             .zip(usages)
@@ -101,7 +93,7 @@ impl Sample {
             .collect();
         let host = totals.remove(&Subject::Host).unwrap_or_default();
         // Whatever is left belongs to no container that is known.
-        let mut unknown = Row::new();
+        let mut unknown = Row::default();
         for (kind, count) in totals.into_values().flatten() {
             *unknown.entry(kind).or_default() += count;
         }

@@ -11,7 +11,7 @@ use crate::metrics::Exemplar;
 use crate::probe::counts::{Counters, Fill, ProbeStats};
 use crate::probe::{HookReport, Probes, Programs, Walked};
 use crate::resources::{Budget, Resources, in_shares};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -182,6 +182,22 @@ impl Shared {
         walked: &Walked,
     ) -> Vec<MemoryEvents> {
         let mut all = self.memory_events.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums = vec![MemoryEvents::default(); containers.len()];
+        let mut told = |sum: &mut MemoryEvents, path: &String| {
+            let Some((known, Some(files))) = all.get_mut(path) else { return false };
+            let Some(now) = files.told(walked) else { return false };
+            *known = known.followed_by(now);
+            *sum = sum.and(known);
+            true
+        };
+        let untold: Vec<usize> = sums
+            .iter_mut()
+            .zip(containers)
+            .enumerate()
+            .filter_map(|(n, (sum, places))| {
+                (!places.iter().all(|(_, path)| told(sum, path))).then_some(n)
+            })
+            .collect();
         let mut take = |(hierarchy, path): &(Hierarchy, String)| {
             all.remove_entry(path).unwrap_or_else(|| {
                 let files = MemoryFiles::new(&self.mounts, *hierarchy, path, &self.budget);
@@ -189,23 +205,34 @@ impl Shared {
             })
         };
         let mut taken: Vec<Vec<_>> =
-            containers.iter().map(|places| places.iter().map(&mut take).collect()).collect();
-        let sums = in_shares(&mut taken, |places, buffer| {
-            places.iter_mut().fold(MemoryEvents::default(), |sum, (_, (known, files))| {
-                // Numbers never go down for a cgroup that was made again under the same path.
-                if let Some(now) = files.as_mut().and_then(|files| files.now(walked, buffer)) {
-                    *known = known.followed_by(now);
-                }
-                sum.and(known)
-            })
-        });
+            untold.iter().map(|n| containers[*n].iter().map(&mut take).collect()).collect();
+        let (read, ()) = in_shares(
+            &mut taken,
+            || (),
+            |places, buffer| {
+                places.iter_mut().fold(MemoryEvents::default(), |sum, (_, (known, files))| {
+                    // Numbers never go down for a cgroup that was made again under the same path.
+                    if let Some(now) = files.as_mut().and_then(|files| files.now(walked, buffer)) {
+                        *known = known.followed_by(now);
+                    }
+                    sum.and(known)
+                })
+            },
+        );
         all.extend(taken.into_iter().flatten());
+        for (n, sum) in untold.into_iter().zip(read) {
+            sums[n] = sum;
+        }
         sums
     }
 
-    /// Forgets cgroups for which `keep` is false.
-    pub fn keep_memory_events(&self, keep: impl Fn(&str) -> bool) {
+    /// Forgets the memory events of all cgroups but those that account the memory of these containers.
+    pub fn keep_memory_events(&self, containers: &[&[(Hierarchy, String)]]) {
         let mut all = self.memory_events.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|path, _| keep(path));
+        if all.len() > containers.iter().map(|places| places.len()).sum() {
+            let places = containers.iter().copied().flatten();
+            let paths: HashSet<&str> = places.map(|(_, path)| path.as_str()).collect();
+            all.retain(|path, _| paths.contains(path.as_str()));
+        }
     }
 }

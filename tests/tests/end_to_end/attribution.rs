@@ -2,14 +2,12 @@
 
 use serde_json::{Value, json};
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use terrarium_tests::binaries;
-use terrarium_tests::deadline::within;
-use terrarium_tests::kernel_state::{cgroup_mount_of, cgroup_mounts, remove_cgroups_with};
+use terrarium_tests::kernel_state::{cgroup_mount_of, cgroup_mounts};
 use terrarium_tests::podman::Podman;
 use terrarium_tests::process::{self, Process};
-use terrarium_tests::{Observatory, TestBed, eventually, http, require};
+use terrarium_tests::{Observatory, TestBed, Tree, eventually, http, require};
 
 fn containers(observatory: &Observatory) -> Vec<Value> {
     let response = http::get(&observatory.url("/api/v1/containers")).expect("it serves");
@@ -23,58 +21,6 @@ fn listed(observatory: &Observatory, wanted: impl Fn(&Value) -> bool) -> Value {
         let names: Vec<String> = all.iter().map(|c| c["name"].to_string()).collect();
         all.into_iter().find(|c| wanted(c)).ok_or(format!("only {names:?}"))
     })
-}
-
-/// Cgroups in every hierarchy that an observatory reads, gone with this.
-struct Tree<'a> {
-    bed: &'a TestBed,
-    folders: Vec<PathBuf>,
-}
-
-impl<'a> Tree<'a> {
-    /// `path` below a cgroup that is the test's own.
-    fn new(bed: &'a TestBed, path: &str) -> Self {
-        let mut folders = Vec::new();
-        for mount in cgroup_mounts() {
-            let read = mount.version == 2
-                || mount.controllers.iter().any(|c| ["memory", "pids"].contains(&c.as_str()));
-            let folder = mount.path.join(bed.unique("tree")).join(path);
-            if read && !folders.contains(&folder) {
-                fs::create_dir_all(&folder).expect("make cgroups");
-                folders.push(folder);
-            }
-        }
-        Self { bed, folders }
-    }
-
-    /// A shell script that enters these cgroups.
-    fn enter(&self) -> String {
-        let procs = self.folders.iter().map(|folder| folder.join("cgroup.procs"));
-        procs.map(|procs| format!("echo $$ > {}; ", procs.display())).collect::<Vec<_>>().concat()
-    }
-
-    /// `terrarium --root …`, to be completed, in these cgroups, which are the root of its cgroup namespace.
-    fn terrarium_in_own_namespace(&self, bed: &TestBed) -> Command {
-        let script = self.enter() + "exec unshare --cgroup \"$@\"";
-        let terrarium = bed.terrarium();
-        let mut command = Command::new("sh");
-        command.args(["-ec", &script, "sh"]).arg(terrarium.get_program());
-        command.args(terrarium.get_args());
-        command
-    }
-
-    /// Runs a shell script in these cgroups to its end.
-    fn run(&self, script: &str) {
-        process::run(Command::new("sh").args(["-ec", &(self.enter() + script)])).success();
-    }
-}
-
-impl Drop for Tree<'_> {
-    fn drop(&mut self) {
-        let _ = within(std::time::Duration::from_secs(5), || {
-            remove_cgroups_with(&self.bed.unique("tree")).map_err(|error| error.to_string())
-        });
-    }
 }
 
 #[test]
@@ -152,7 +98,7 @@ fn a_container_in_a_v1_hierarchy_alone_is_counted_by_its_memory_cgroup() {
     let memory = cgroup_mount_of("memory").expect("required");
     let folder = memory.path.join(bed.unique("tree")).join("docker").join(&id);
     fs::create_dir_all(&folder).expect("make a cgroup");
-    let tree = Tree { bed: &bed, folders: vec![folder] };
+    let tree = Tree::of(&bed, vec![folder]);
     tree.run("for n in 1 2 3 4 5; do (:); done");
     let found = listed(&observatory, |c| c["id"] == *id);
     let path = found["cgroup"].as_str().expect("a path");
@@ -171,7 +117,7 @@ fn more_containers_than_the_kernels_first_cells_tell_apart_are_counted_exactly()
     for id in &ids {
         fs::create_dir_all(parent.join(id)).expect("make a cgroup");
     }
-    let _removed = Tree { bed: &bed, folders: Vec::new() };
+    let _removed = Tree::of(&bed, Vec::new());
     let path = format!("/{}", bed.unique("tree"));
     let observatory = Observatory::start(&bed, &["--watch", &path, "--max-series", "0"]);
     // Each pair of brackets is a process; the last one becomes another program twice, and makes all mounts private.
@@ -324,7 +270,7 @@ fn two_hundred_short_lives_are_all_attributed() {
     let hex = "feed".repeat(16);
     // The same path again and again: made, one process in it, gone.
     let tree = Tree::new(&bed, "docker");
-    let unified = tree.folders.iter().find(|folder| {
+    let unified = tree.folders().find(|folder| {
         cgroup_mounts().iter().any(|m| m.version == 2 && folder.starts_with(&m.path))
     });
     let folder = unified.expect("a v2 hierarchy").join(&hex);

@@ -50,5 +50,6 @@ mod selftest;
 mod systemd;
 mod top;
 mod usage;
+mod walk;
 mod web_config;
 mod witnesses;

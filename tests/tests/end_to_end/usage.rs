@@ -1,8 +1,6 @@
 //! What `/metrics` says that containers use, against what the kernel and the workload say.
 
-use serde_json::Value;
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use terrarium_tests::{Metrics, Observatory, TestBed, eventually, http, require};
 
@@ -54,130 +52,6 @@ fn cpu_memory_and_tasks_are_what_the_kernel_says() {
     let bare = Observatory::start(&bed, &["--no-cadvisor-names"]);
     bare.wait_for(container.name());
     assert!(!bare.metrics().samples.iter().any(|sample| sample.name.starts_with("container_")));
-}
-
-/// A number of a file of one value, or the one behind a word of a line that begins with another.
-fn number(file: &Path, line: &str, word: &str) -> Option<f64> {
-    let text = fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|told| told.starts_with(line))?;
-    line.split([' ', '='])
-        .skip_while(|told| *told != word && !word.is_empty())
-        .find_map(|n| n.parse().ok())
-}
-
-/// Whether a walk of the kernel's cgroups tells what containers use, as it must where the kernel has iterators of them.
-fn cgroups_are_walked(bed: &TestBed) -> bool {
-    let doctor = bed.run(["doctor", "--format", "json"]).success();
-    let doctor: Value = serde_json::from_str(&doctor).expect("JSON");
-    let release = doctor["kernel"]["release"].as_str().expect("a release");
-    let mut version = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (version.next().unwrap_or(0), version.next().unwrap_or(0));
-    let walked = doctor["cgroup"]["walked"] == true;
-    assert_eq!(walked, version >= (6, 1), "{}", doctor["cgroup"]);
-    walked
-}
-
-#[test]
-fn what_a_walk_of_the_kernels_cgroups_tells_is_what_their_files_say() {
-    require!(Root, CgroupV2, Btf, MemoryController, Program("busybox"));
-    let bed = TestBed::new();
-    let walked = cgroups_are_walked(&bed);
-    let mut observatory = Observatory::start(&bed, &[]);
-    let options = ["--memory", "16m", "--cpus", "0.1"];
-    let mut container = bed.container("walked").with(options).follow();
-    observatory.wait_for(container.name());
-    // It is throttled, something of it is killed at its limit, and it waits for a processor.
-    container.call("fork 1000");
-    container.call("touch-in-child 64000000");
-
-    let memory = container.cgroup("memory");
-    let is_v1 = memory.is_some();
-    let unified = container.cgroup("unified").expect("a cgroup");
-    let memory = memory.unwrap_or_else(|| unified.clone());
-    let [pids, cpu] = ["pids", "cpu"].map(|name| container.cgroup(name).unwrap_or(unified.clone()));
-    let (usage, peak, events, limit) = if is_v1 {
-        (
-            "memory.usage_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control",
-            "memory.failcnt",
-        )
-    } else {
-        ("memory.current", "memory.peak", "memory.events", "memory.events")
-    };
-    let waits = |name: &str, line: &str| {
-        number(&unified.join(format!("{name}.pressure")), line, "total").map(|us| us / 1e6)
-    };
-    let name = container.name().to_owned();
-    let check = || {
-        let metrics = observatory.metrics();
-        let told = |metric: &str, labels: &[(&str, &str)]| {
-            let labels: Vec<_> = labels.iter().copied().chain([("name", name.as_str())]).collect();
-            metrics.value(metric, &labels)
-        };
-        let event = |event| told("terrarium_memory_events_total", &[("event", event)]);
-        for (what, told, there) in [
-            (
-                "usage",
-                told("container_memory_usage_bytes", &[]),
-                number(&memory.join(usage), "", ""),
-            ),
-            (
-                "peak",
-                told("container_memory_max_usage_bytes", &[]),
-                number(&memory.join(peak), "", ""),
-            ),
-            ("tasks", told("container_threads", &[]), number(&pids.join("pids.current"), "", "")),
-            (
-                "limit",
-                event("max"),
-                number(&memory.join(limit), if is_v1 { "" } else { "max " }, ""),
-            ),
-            ("kills", event("oom_kill"), number(&memory.join(events), "oom_kill ", "")),
-            (
-                "throttled",
-                told("container_cpu_cfs_throttled_periods_total", &[]),
-                number(&cpu.join("cpu.stat"), "nr_throttled ", ""),
-            ),
-            (
-                "cpu",
-                told("container_pressure_cpu_waiting_seconds_total", &[]),
-                waits("cpu", "some"),
-            ),
-            (
-                "memory",
-                told("container_pressure_memory_waiting_seconds_total", &[]),
-                waits("memory", "some"),
-            ),
-            (
-                "all",
-                told("container_pressure_memory_stalled_seconds_total", &[]),
-                waits("memory", "full"),
-            ),
-            ("io", told("container_pressure_io_waiting_seconds_total", &[]), waits("io", "some")),
-        ] {
-            let same = told.zip(there).map(|(told, there)| (told - there).abs() < 1e-7);
-            if same != Some(true) && (told, there) != (None, None) {
-                return Err(format!("{what}: {told:?}, but {there:?}"));
-            }
-        }
-        let some = [
-            "container_cpu_cfs_throttled_periods_total",
-            "container_pressure_cpu_waiting_seconds_total",
-        ];
-        if let Some(none) = some.into_iter().find(|metric| told(metric, &[]) == Some(0.0)) {
-            return Err(format!("{none} is 0"));
-        }
-        if event("oom_kill") == Some(0.0) {
-            return Err("nothing was killed at its limit".to_owned());
-        }
-        Ok(())
-    };
-    eventually("all numbers are the kernel's", check);
-    let fds = format!("/proc/{}/fd", observatory.process().pid());
-    let opened = fs::read_dir(fds).expect("its descriptors").filter_map(|fd| {
-        fs::read_link(fd.ok()?.path()).ok().filter(|file| *file == memory.join(usage))
-    });
-    assert_eq!(opened.count() == 0, walked, "who reads {usage}?");
-    container.finish();
 }
 
 #[test]

@@ -17,8 +17,7 @@ pub async fn namespaces(State(app): State<App>) -> Response {
             registry.snapshots()
         };
         let mut resources = shared.resources();
-        let walked = resources.walk();
-        let usages = resources.read(&snapshots, &walked);
+        let (usages, _) = resources.read(&snapshots);
         drop(resources);
         let containers: Vec<Value> = snapshots
             .iter()

@@ -80,8 +80,10 @@ impl KernelTypes {
                     named.entry(name).or_insert(kind);
                 }
                 Type::Enum(_)
-                    if ["cgroup_subsys_id", "memcg_memory_event", "psi_states"]
-                        .contains(&name.as_str()) =>
+                    if [
+                        "cgroup_subsys_id", "memcg_memory_event", "psi_states", "cpu_usage_stat",
+                    ]
+                    .contains(&name.as_str()) =>
                 {
                     named.entry(name).or_insert(kind);
                 }

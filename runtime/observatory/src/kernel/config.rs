@@ -7,6 +7,7 @@ use crate::kernel::btf::KernelTypes;
 use crate::kernel::cgroup_mounts::CgroupMounts;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use terrarium_abi::usage::MOST_CPUS;
 use terrarium_abi::{ABSENT, Config, NsKind};
 
 /// A field of the kernel that the programs read.
@@ -93,7 +94,25 @@ const FIELDS: &[Field] = fields! {
     memcg_peak: ["mem_cgroup.memory.watermark"] => "",
     memcg_failcnt: ["mem_cgroup.memory.failcnt"] => "",
     memcg_events: ["mem_cgroup.memory_events"] => "",
+    memcg_swap: ["mem_cgroup.swap.usage"] => "",
     pids_counter: ["pids_cgroup.counter"] => "",
+    pids_limit: ["pids_cgroup.limit"] => "",
+    group_quota: ["task_group.cfs_bandwidth.quota"] => "",
+    group_period: ["task_group.cfs_bandwidth.period"] => "",
+    group_shares: ["task_group.shares"] => "",
+    blkcg_groups: ["blkcg.blkg_list"] => "",
+    cpuacct_usage: ["cpuacct.cpuusage"] => "",
+    cpuacct_stat: ["cpuacct.cpustat"] => "",
+    array_memory: ["bpf_array.pptrs"] => "",
+    cgroup_sets: ["cgroup.cset_links"] => "",
+    cgroup_threaded: ["cgroup.nr_threaded_children"] => "",
+    cgroup_domain: ["cgroup.dom_cgrp"] => "",
+    link_next: ["cgrp_cset_link.cset_link"] => "",
+    link_set: ["cgrp_cset_link.cset"] => "",
+    set_count: ["css_set.nr_tasks"] => "",
+    set_tasks: ["css_set.tasks"] => "",
+    set_dying: ["css_set.dying_tasks"] => "",
+    task_next: ["task_struct.cg_list"] => "",
     group_periods: ["task_group.cfs_bandwidth.nr_periods"] => "",
     group_throttled: ["task_group.cfs_bandwidth.nr_throttled"] => "",
     group_throttled_time: ["task_group.cfs_bandwidth.throttled_time"] => "",
@@ -154,6 +173,8 @@ pub fn config(
     config.cgroup_memory = controller("memory_cgrp_id");
     config.cgroup_pids = controller("pids_cgrp_id");
     config.cgroup_cpu = controller("cpu_cgrp_id");
+    config.cgroup_io = controller("io_cgrp_id");
+    config.cgroup_cpuacct = controller("cpuacct_cgrp_id");
     for (kind, pointer, holder) in NAMESPACES {
         let ns = &mut config.ns[kind as usize];
         ns.pointer = types.offset_of(pointer).unwrap_or(ABSENT);
@@ -182,11 +203,33 @@ pub fn config(
         config.memcg_usage = ABSENT;
         config.memcg_oom_kills = ABSENT;
     }
-    if types.offset_of("pids_cgroup.css") != Some(0) {
-        config.pids_counter = ABSENT;
+    let begins_with_css = |name| types.offset_of(&format!("{name}.css")) == Some(0);
+    if !begins_with_css("pids_cgroup") || config.pids_limit == ABSENT {
+        config.cgroup_pids = ABSENT;
     }
-    if types.offset_of("task_group.css") != Some(0) {
-        config.group_periods = ABSENT;
+    let quota = [config.group_periods, config.group_quota, config.group_period];
+    if !begins_with_css("task_group") || quota.contains(&ABSENT) || config.group_shares == ABSENT {
+        config.cgroup_cpu = ABSENT;
+    }
+    if !begins_with_css("blkcg") || config.blkcg_groups == ABSENT {
+        config.cgroup_io = ABSENT;
+    }
+    let times = ["USER", "NICE", "SYSTEM", "SOFTIRQ", "IRQ"];
+    let times_in_order = (0..)
+        .zip(times)
+        .all(|(n, time)| types.constant("cpu_usage_stat", &format!("CPUTIME_{time}")) == Some(n));
+    config.cpus = possible_cpus().unwrap_or(0);
+    let read = [config.cpuacct_usage, config.cpuacct_stat, config.array_memory];
+    let few = (1..=MOST_CPUS).contains(&config.cpus);
+    if !begins_with_css("cpuacct") || !times_in_order || !few || read.contains(&ABSENT) {
+        config.cgroup_cpuacct = ABSENT;
+    }
+    let lists = [
+        config.cgroup_threaded, config.cgroup_domain, config.link_next, config.link_set,
+        config.set_count, config.set_tasks, config.set_dying, config.task_next,
+    ];
+    if lists.contains(&ABSENT) {
+        config.cgroup_sets = ABSENT;
     }
     // The first six of them: `PSI_IO_SOME` to `PSI_CPU_FULL`.
     if types.constant("psi_states", "PSI_CPU_FULL") != Some(5) {
@@ -196,11 +239,21 @@ pub fn config(
     let in_order = (0..).zip(events).all(|(n, event)| {
         types.constant("memcg_memory_event", &format!("MEMCG_{event}")) == Some(n)
     });
-    if !in_order || [config.memcg_peak, config.memcg_events].contains(&ABSENT) {
+    let read = [config.memcg_usage, config.memcg_peak, config.memcg_max, config.memcg_events];
+    if !in_order || read.contains(&ABSENT) {
         // No numbers of memory rather than some.
         config.cgroup_memory = ABSENT;
     }
     (config, missing)
+}
+
+/// How many processors there may be, if their numbers are those from 0 on.
+fn possible_cpus() -> Option<u32> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").ok()?;
+    match text.trim().split_once('-') {
+        Some(("0", last)) => last.parse::<u32>().ok()?.checked_add(1),
+        _ => (text.trim() == "0").then_some(1),
+    }
 }
 
 /// Offset of an element of an array of words.

@@ -143,6 +143,8 @@ pub struct Log {
     guests: HashMap<u32, Arc<str>>,
     /// What was not told in the stream yet.
     news: Vec<News>,
+    /// How often what [`Self::each`] gives may have changed.
+    changes: u64,
 }
 
 impl Log {
@@ -155,6 +157,7 @@ impl Log {
     ///
     /// Gives what is new and what is no more, for the stream.
     pub fn looked(&mut self, report: Report) -> Vec<News> {
+        self.changes += 1;
         let mut findings = report.findings;
         self.owners.looked(report.namespaces, has_namespaces);
         let events = &mut self.events;
@@ -194,6 +197,7 @@ impl Log {
 
     /// Takes what ended containers have left; gives what is new and what is no more.
     pub fn looked_for_residue(&mut self, mut found: Vec<Finding>) -> Vec<News> {
+        self.changes += 1;
         let before = std::mem::take(&mut self.residue);
         let news = self.difference(&before, &mut found, |_| Closed::Mended);
         self.residue = found;
@@ -243,6 +247,11 @@ impl Log {
             *counts.entry(finding.check).or_default() += 1;
         }
         counts
+    }
+
+    /// A number that is another one when what [`Self::each`] gives is other findings.
+    pub fn changes(&self) -> u64 {
+        self.changes
     }
 
     /// Every finding, in no order.
@@ -411,6 +420,7 @@ impl Log {
     fn forget(&mut self, path: &str) {
         let keys: Vec<_> = self.events.keys().filter(|(_, of, _)| of == path).cloned().collect();
         for key in keys {
+            self.changes += 1;
             self.nameless.remove(&key);
             let finding = self.events.remove(&key).filter(|one| !one.container.id.is_empty());
             if let Some(finding) = finding {
@@ -671,6 +681,7 @@ impl Log {
             self.news.push(News::Opened(Box::new(finding.clone())));
         }
         self.events.insert(key, finding);
+        self.changes += 1;
     }
 }
 

@@ -8,6 +8,7 @@ use super::mounts::{self, Mount, Tables};
 use super::process::{Kind, Proc, Process, Status};
 use super::spec::{Namespace, Spec};
 use crate::attribution::patterns;
+use crate::precedence::give_way;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::os::fd::AsFd;
@@ -481,6 +482,7 @@ impl Host {
 
     /// Takes `process` as the first of a container; `loose`: nobody says which cgroups are its own.
     fn add(&mut self, known: Known, process: Process, loose: bool) {
+        give_way();
         let proc = &self.places.proc;
         let Some(status) = proc.status(process.pid) else { return };
         let cgroups = self.cgroups_of(&known, &process);

@@ -39,6 +39,7 @@ pub use provenance::Place;
 pub use suggest::Suggestion;
 
 use crate::kernel::cgroup_namespace;
+use crate::precedence::give_way;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -120,6 +121,7 @@ fn look(
         let container = &host.containers[at];
         let mut findings = Vec::new();
         for check in CHECKS {
+            give_way();
             let judge = check.judge;
             let mut found = Found { check, container, now: &now, list: &mut findings };
             judge(&host, container, &mut found);

@@ -2,6 +2,7 @@
 //! counts only if the start time is the same before and after.
 
 use super::mounts::{self, Mount, Tables};
+use crate::precedence::give_way;
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -230,6 +231,7 @@ impl Proc {
 
     /// A process; none for kernel threads, zombies and those that have gone.
     pub fn process(&self, pid: i32) -> Option<Process> {
+        give_way();
         let mut process = self.stat(pid)?;
         for (at, kind) in Kind::ALL.into_iter().enumerate() {
             let link = self.link(pid, &format!("ns/{}", kind.name()));

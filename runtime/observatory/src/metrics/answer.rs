@@ -6,10 +6,13 @@ use super::layout::{Layout, Slots};
 use super::page::{Exemplar, Format, Page, label, who};
 use super::usage::{USED, Used};
 use super::{COUNTED, container, finding, memory};
-use crate::lives::Life;
+use crate::attribution::Container;
+use crate::lives::{Life, Lives};
+use crate::precedence::Answering;
+use crate::resources::{Usage, in_shares};
 use crate::sample::{Observed, Sample};
 use crate::shared::Shared;
-use std::collections::BTreeMap;
+use foldhash::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -41,20 +44,111 @@ enum Of {
     Unknown,
 }
 
+/// The labels of a container, as text.
+pub struct Labels {
+    /// Those that all its series begin with.
+    who: String,
+    /// The same with the label `image`.
+    who_and_image: String,
+    /// The others of `terrarium_container_info`.
+    pub info: String,
+}
+
+impl Labels {
+    /// Those of a container with this id and name, of whose own labels these are shown.
+    fn new(id: &str, name: &str, container: &Container, allowed: &[(String, String)]) -> Self {
+        let who = who(id, name);
+        let who_and_image = who.clone() + &label("image", &container.image);
+        Self { who, who_and_image, info: container::info_labels(container, allowed) }
+    }
+}
+
 /// What an answer tells of a container.
 pub struct Row {
     of: Of,
-    /// The labels that all its series begin with.
-    pub who: String,
-    /// The same with the label `image`.
-    who_and_image: String,
+    pub labels: Arc<Labels>,
     pub observed: Observed,
     slots: Slots,
     /// What stands for its longest stall.
     stall: Option<Exemplar>,
     pub life: Life,
-    /// How many findings there are of it, by check and severity.
-    pub findings: BTreeMap<(&'static str, &'static str), u64>,
+    /// How many findings there are of it, where there are any.
+    pub findings: Option<finding::OfContainer>,
+    /// How many series it has.
+    series: SeriesCount,
+}
+
+impl Row {
+    /// The labels that all its series begin with.
+    pub fn who(&self) -> &str {
+        &self.labels.who
+    }
+}
+
+/// How many series something has.
+#[derive(Clone, Copy, Default)]
+struct SeriesCount {
+    all: usize,
+    /// Those that are left without counters that are 0.
+    without_zeros: usize,
+}
+
+impl SeriesCount {
+    fn and(self, other: Self) -> Self {
+        let without_zeros = self.without_zeros + other.without_zeros;
+        Self { all: self.all + other.all, without_zeros }
+    }
+}
+
+/// What is kept from answer to answer, as it rarely changes.
+pub struct Kept {
+    layout: Arc<Layout>,
+    /// The labels of containers that are shown, with the names that they have then.
+    allowed: Vec<(String, String)>,
+    /// Labels of containers, in the order of their paths.
+    labels: Vec<(Arc<Container>, Arc<Labels>)>,
+    findings: finding::Tally,
+    /// [`crate::leaks::events::Log::changes`] when they were counted.
+    findings_of: Option<u64>,
+}
+
+impl Kept {
+    /// Nothing yet, for answers of this layout that show these labels of containers.
+    pub fn new(layout: Layout, labels: &[String]) -> Self {
+        let allowed = labels.iter().map(|l| (l.clone(), container::label_name(l))).collect();
+        Self {
+            layout: Arc::new(layout),
+            allowed,
+            labels: Vec::new(),
+            findings: finding::Tally::default(),
+            findings_of: None,
+        }
+    }
+
+    /// The labels of these containers, which are in the order of their paths.
+    fn labels_of(&mut self, containers: &[Observed]) -> Vec<Arc<Labels>> {
+        let mut before = std::mem::take(&mut self.labels).into_iter().peekable();
+        for observed in containers {
+            let container = &observed.snapshot.container;
+            while before.next_if(|(known, _)| known.path < container.path).is_some() {}
+            let known = before.next_if(|(known, _)| Arc::ptr_eq(known, container));
+            self.labels.push(known.unwrap_or_else(|| {
+                let Container { path, name, .. } = &**container;
+                let labels = Labels::new(path, name, container, &self.allowed);
+                (Arc::clone(container), Arc::new(labels))
+            }));
+        }
+        self.labels.iter().map(|(_, labels)| Arc::clone(labels)).collect()
+    }
+
+    /// Counts findings anew where there may be others.
+    fn count_findings(&mut self, shared: &Shared) {
+        let log = shared.leaks();
+        if self.findings_of != Some(log.changes()) {
+            self.findings_of = Some(log.changes());
+            self.findings = finding::tally(log.each());
+        }
+    }
 }
 
 /// What is told of all of them.
@@ -62,14 +156,21 @@ pub struct Table {
     layout: Arc<Layout>,
     parts: Vec<Part>,
     rows: Vec<Row>,
-    /// The labels of containers that are shown, with the names that they have then.
-    labels: Vec<(String, String)>,
     /// Whether counters that are 0 are left out.
     without_zeros: bool,
     /// Series.
     pub series: usize,
     /// Series that were left out.
     pub left_out: usize,
+}
+
+/// What else is known of containers.
+#[derive(Clone, Copy)]
+struct About<'a> {
+    /// What stands for the longest stalls, by path.
+    stalls: &'a HashMap<String, Exemplar>,
+    lives: &'a Lives,
+    findings: &'a finding::Tally,
 }
 
 /// What is left to be written of an answer.
@@ -83,54 +184,98 @@ pub struct Answer {
     scrapes: Arc<prometheus::Histogram>,
     /// How long it was worked on.
     worked: Duration,
+    _answering: Answering,
 }
 
 impl Table {
-    /// What `sample` tells, of which `labels` of containers are shown. Where there would be more than `most` series, first counters
-    /// that are 0 are left out, then the containers that come last.
+    /// What `sample` tells. Where there would be more than `most` series, first counters that are 0 are left out, then the containers
+    /// that come last.
     pub fn new(
-        layout: &mut Arc<Layout>,
+        kept: &mut Kept,
         sample: Sample,
         shared: &Shared,
-        labels: &[String],
         (with_usage, most): (bool, usize),
     ) -> Self {
-        let rows = rows(layout, sample, shared);
         let one_each = [Part::Info, Part::State, Part::Starts, Part::Exits, Part::LastStart];
         let counted = (0..COUNTED.len()).map(Part::Counted);
         let used = USED.iter().take(if with_usage { USED.len() } else { 0 }).map(Part::Used);
         let parts = one_each.into_iter().chain(counted);
         let parts = parts.chain([Part::MemoryEvents, Part::Findings]).chain(used).collect();
-        let labels = labels.iter().map(|l| (l.clone(), container::label_name(l))).collect();
-        let layout = Arc::clone(layout);
-        let mut table =
-            Self { layout, parts, rows, labels, without_zeros: true, series: 0, left_out: 0 };
-        let (all, mut series) = table.count();
-        if all <= most {
-            table.without_zeros = false;
-            table.series = all;
-            return table;
+        let (rows, layout) = (Vec::new(), Arc::clone(&kept.layout));
+        let mut table = Self { layout, parts, rows, without_zeros: false, series: 0, left_out: 0 };
+        table.add_rows(kept, sample, shared);
+        let all = table.rows.iter().fold(SeriesCount::default(), |sum, row| sum.and(row.series));
+        table.series = all.all;
+        if all.all > most {
+            table.without_zeros = true;
+            table.series = all.without_zeros;
+            // The host and what is unknown come last, and stay.
+            let end = table.rows.len() - 2;
+            let mut shown = end;
+            while table.series > most && shown > 0 {
+                shown -= 1;
+                table.series -= table.rows[shown].series.without_zeros;
+            }
+            table.rows.drain(shown..end);
+            table.left_out = all.all - table.series;
         }
-        // The host and what is unknown come last, and stay.
-        let mut shown = table.rows.len() - 2;
-        while series > most && shown > 0 {
-            shown = (shown * most / series).min(shown - 1);
-            table.rows.drain(shown..table.rows.len() - 2);
-            series = table.count().1;
-        }
-        (table.series, table.left_out) = (series, all - series);
         table
     }
 
-    /// How many series there are, and how many without counters that are 0.
-    fn count(&self) -> (usize, usize) {
+    /// The rows of all containers, then those of the host and of what is unknown.
+    fn add_rows(&mut self, kept: &mut Kept, sample: Sample, shared: &Shared) {
+        let Sample { containers, host, machine, unknown, .. } = sample;
+        let of_host = |row, usage| Observed { row, usage, ..Observed::of_machine() };
+        let others = [
+            (Of::Host, "/", "host", of_host(host, machine)),
+            (Of::Unknown, "", "unknown", of_host(unknown, Usage::default())),
+        ];
+        kept.count_findings(shared);
+        let labels = kept.labels_of(&containers);
+        let containers = containers.into_iter().zip(labels);
+        let mut all: Vec<_> =
+            containers.map(|(observed, labels)| (Of::Container, labels, Some(observed))).collect();
+        for (of, id, name, observed) in others {
+            let labels = Labels::new(id, name, &observed.snapshot.container, &kept.allowed);
+            all.push((of, Arc::new(labels), Some(observed)));
+        }
+        let kinds = || all.iter().filter_map(|one| one.2.as_ref()).flat_map(|one| one.row.keys());
+        if !kept.layout.knows(kinds()) {
+            // Answers that are still being written keep the layout that they began with.
+            Arc::make_mut(&mut kept.layout).learn(kinds());
+        }
+        self.layout = Arc::clone(&kept.layout);
+        let stalls = shared.stalls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lives = shared.lives.lock().unwrap_or_else(PoisonError::into_inner);
+        let about = About { stalls: &stalls, lives: &lives, findings: &kept.findings };
+        let (rows, ()) = in_shares(
+            &mut all,
+            || (),
+            |(of, labels, observed), _| Some(self.row(*of, labels, observed.take()?, about)),
+        );
+        drop(lives);
+        self.rows = rows.into_iter().flatten().collect();
+    }
+
+    fn row(&self, of: Of, labels: &Arc<Labels>, mut observed: Observed, about: About<'_>) -> Row {
+        let Container { path, id, .. } = &*observed.snapshot.container;
+        let mut row = Row {
+            of,
+            labels: Arc::clone(labels),
+            slots: self.layout.row(&std::mem::take(&mut observed.row)),
+            stall: about.stalls.get(path).cloned(),
+            life: about.lives.of(path),
+            findings: about.findings.get(id).map(Arc::clone),
+            series: SeriesCount::default(),
+            observed,
+        };
         let mut page = Page::counting();
         for part in &self.parts {
-            for row in &self.rows {
-                self.write_series(*part, row, &mut page);
-            }
+            self.write_series(*part, &row, &mut page);
         }
-        (page.series + page.left_out, page.series)
+        row.series.all = page.series + page.left_out;
+        row.series.without_zeros = page.series;
+        row
     }
 
     fn begin(&self, part: Part, page: &mut Page) {
@@ -150,65 +295,27 @@ impl Table {
     fn write_series(&self, part: Part, row: &Row, page: &mut Page) {
         match (part, row.of) {
             (Part::Counted(n), _) => {
-                self.layout.write(n, &row.who, &row.slots, row.stall.as_ref(), page);
+                self.layout.write(n, row.who(), &row.slots, row.stall.as_ref(), page);
             }
             (Part::Used(used), Of::Container | Of::Host) => {
                 (used.series)(&row.observed, &mut |labels, value| {
-                    page.value(used.family.name, "", &row.who_and_image, labels, value);
+                    page.value(used.family.name, "", &row.labels.who_and_image, labels, value);
                 });
             }
             (_, Of::Host | Of::Unknown) => {}
-            (Part::Info, _) => container::write_info(row, &self.labels, page),
+            (Part::Info, _) => container::write_info(row, page),
             (Part::State, _) => container::write_state(row, page),
             (Part::Starts, _) => container::write_starts(row, page),
             (Part::Exits, _) => container::write_exits(row, page),
             (Part::LastStart, _) => container::write_last_start(row, page),
             (Part::MemoryEvents, _) => {
                 for (event, count) in row.observed.memory_events.named() {
-                    page.counter(memory::EVENTS.name, &row.who, memory::event_label(event), count);
+                    page.counter(memory::EVENTS.name, row.who(), memory::event_label(event), count);
                 }
             }
             (Part::Findings, _) => finding::write(row, page),
         }
     }
-}
-
-/// The rows of all containers, then those of the host and of what is unknown.
-fn rows(layout: &mut Arc<Layout>, sample: Sample, shared: &Shared) -> Vec<Row> {
-    let Sample { containers, host, machine, unknown, .. } = sample;
-    let stalls = shared.stalls.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut findings = finding::tally(shared.leaks().each());
-    let lives = shared.lives.lock().unwrap_or_else(PoisonError::into_inner);
-    let of_host = |row, usage| Observed { row, usage, ..Observed::of_machine() };
-    let others = [
-        (Of::Host, "/", "host", of_host(host, machine)),
-        (Of::Unknown, "", "unknown", of_host(unknown, crate::resources::Usage::default())),
-    ];
-    let mut all = Vec::with_capacity(containers.len() + others.len());
-    // Answers that are still being written keep the layout that they began with.
-    let layout = Arc::make_mut(layout);
-    let mut add = |of, id: &str, name: &str, mut observed: Observed| {
-        let who = who(id, name);
-        let image = label("image", &observed.snapshot.container.image);
-        all.push(Row {
-            of,
-            who_and_image: who.clone() + &image,
-            who,
-            slots: layout.row(&std::mem::take(&mut observed.row)),
-            stall: stalls.get(id).cloned(),
-            life: lives.of(id),
-            findings: findings.remove(&observed.snapshot.container.id).unwrap_or_default(),
-            observed,
-        });
-    };
-    for observed in containers {
-        let container = Arc::clone(&observed.snapshot.container);
-        add(Of::Container, &container.path, &container.name, observed);
-    }
-    for (of, id, name, observed) in others {
-        add(of, id, name, observed);
-    }
-    all
 }
 
 impl Answer {
@@ -218,10 +325,18 @@ impl Answer {
         format: Format,
         end: Vec<u8>,
         scrapes: Arc<prometheus::Histogram>,
-        began: Instant,
+        (began, answering): (Instant, Answering),
     ) -> Self {
         let page = Page::new(format, table.without_zeros);
-        Self { table, page, next: (0, 0), end: Some(end), scrapes, worked: began.elapsed() }
+        Self {
+            table,
+            page,
+            next: (0, 0),
+            end: Some(end),
+            scrapes,
+            worked: began.elapsed(),
+            _answering: answering,
+        }
     }
 
     /// Writes until a piece is full, or all is written.

@@ -3,7 +3,7 @@
 use super::answer::Row;
 use super::family::{Family, counter, gauge, histogram};
 use super::page::{Number, Page, label};
-use crate::attribution::State;
+use crate::attribution::{Container, State};
 use crate::lives::Reason;
 use std::sync::LazyLock;
 
@@ -59,45 +59,45 @@ static STATES: LazyLock<Vec<String>> =
 static REASONS: LazyLock<Vec<String>> =
     LazyLock::new(|| Reason::ALL.iter().map(|reason| label("reason", reason.name())).collect());
 
-/// Writes what is known of a container. Of the labels that its maker gave it only those `allowed` are shown, by the names beside
-/// them.
-pub fn write_info(row: &Row, allowed: &[(String, String)], page: &mut Page) {
-    let container = &row.observed.snapshot.container;
-    let labels = || {
-        let known = [
-            ("image", &container.image),
-            ("runtime", &container.runtime),
-            ("pod", &container.pod),
-            ("pod_namespace", &container.pod_namespace),
-            ("cgroup_driver", &container.cgroup_driver),
-        ];
-        let mut labels: String = known.iter().map(|(name, value)| label(name, value)).collect();
-        for (own, name) in allowed {
-            let value = container.labels.get(own).map_or("", String::as_str);
-            labels += &label(name, &value[..value.floor_char_boundary(LABEL_BYTES)]);
-        }
-        labels
-    };
-    page.value_of(INFO.name, &row.who, labels, Number::Plain(1));
+/// The labels of [`INFO`]. Of those that its maker gave a container only those `allowed` are shown, by the names beside them.
+pub fn info_labels(container: &Container, allowed: &[(String, String)]) -> String {
+    let known = [
+        ("image", &container.image),
+        ("runtime", &container.runtime),
+        ("pod", &container.pod),
+        ("pod_namespace", &container.pod_namespace),
+        ("cgroup_driver", &container.cgroup_driver),
+    ];
+    let mut labels: String = known.iter().map(|(name, value)| label(name, value)).collect();
+    for (own, name) in allowed {
+        let value = container.labels.get(own).map_or("", String::as_str);
+        labels += &label(name, &value[..value.floor_char_boundary(LABEL_BYTES)]);
+    }
+    labels
+}
+
+/// Writes what is known of a container.
+pub fn write_info(row: &Row, page: &mut Page) {
+    page.value(INFO.name, "", row.who(), &row.labels.info, Number::Plain(1));
 }
 
 /// Writes the state of a container.
 pub fn write_state(row: &Row, page: &mut Page) {
     let now = row.observed.snapshot.state();
     for (state, label) in State::ALL.iter().zip(&*STATES) {
-        page.value(STATE.name, "", &row.who, label, Number::Plain(u64::from(*state == now)));
+        page.value(STATE.name, "", row.who(), label, Number::Plain(u64::from(*state == now)));
     }
 }
 
 /// Writes how often a container started.
 pub fn write_starts(row: &Row, page: &mut Page) {
-    page.counter(STARTS.name, &row.who, "", row.life.starts);
+    page.counter(STARTS.name, row.who(), "", row.life.starts);
 }
 
 /// Writes how often it ended.
 pub fn write_exits(row: &Row, page: &mut Page) {
     for (label, count) in REASONS.iter().zip(row.life.exits) {
-        page.counter(EXITS.name, &row.who, label, count);
+        page.counter(EXITS.name, row.who(), label, count);
     }
 }
 
@@ -108,7 +108,7 @@ pub fn write_last_start(row: &Row, page: &mut Page) {
     }
     for (phase, ns) in row.life.phases() {
         let label = || label("phase", phase.name());
-        page.value_of(LAST_START.name, &row.who, label, Number::Nanoseconds(ns));
+        page.value_of(LAST_START.name, row.who(), label, Number::Nanoseconds(ns));
     }
 }
 

@@ -4,7 +4,9 @@ use super::answer::Row;
 use super::family::{Family, gauge};
 use super::page::{Number, Page, label};
 use crate::leaks::Finding;
-use std::collections::{BTreeMap, HashMap};
+use foldhash::HashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 pub const FINDINGS: Family = gauge(
     "terrarium_isolation_findings",
@@ -12,12 +14,16 @@ pub const FINDINGS: Family = gauge(
 )
 .with(&["check", "severity"]);
 
-/// How many findings there are of each check and severity, by the id of the container.
-pub type Tally = HashMap<String, BTreeMap<(&'static str, &'static str), u64>>;
+/// How many findings there are of a container, by the labels for each check and severity.
+pub type OfContainer = Arc<[(Arc<str>, u64)]>;
+
+/// The same by the id of the container.
+pub type Tally = HashMap<String, OfContainer>;
 
 /// Counts findings.
 pub fn tally<'a>(findings: impl Iterator<Item = &'a Finding>) -> Tally {
-    let mut tally = Tally::new();
+    let mut tally: HashMap<String, BTreeMap<(&'static str, &'static str), u64>> =
+        HashMap::default();
     for finding in findings {
         let id = finding.container.id.as_str();
         if !tally.contains_key(id) {
@@ -27,13 +33,17 @@ pub fn tally<'a>(findings: impl Iterator<Item = &'a Finding>) -> Tally {
             *of_container.entry((finding.check, finding.severity.name())).or_default() += 1;
         }
     }
-    tally
+    let mut labels: HashMap<(&str, &str), Arc<str>> = HashMap::default();
+    let mut labelled = |((check, severity), count)| {
+        let new = || (label("check", check) + &label("severity", severity)).into();
+        (Arc::clone(labels.entry((check, severity)).or_insert_with(new)), count)
+    };
+    tally.into_iter().map(|(id, all)| (id, all.into_iter().map(&mut labelled).collect())).collect()
 }
 
 /// Writes the findings of a container; one without any has no series.
 pub fn write(row: &Row, page: &mut Page) {
-    for ((check, severity), count) in &row.findings {
-        let labels = || label("check", check) + &label("severity", severity);
-        page.value_of(FINDINGS.name, &row.who, labels, Number::Plain(*count));
+    for (labels, count) in row.findings.iter().flat_map(|all| all.iter()) {
+        page.value(FINDINGS.name, "", row.who(), labels, Number::Plain(*count));
     }
 }

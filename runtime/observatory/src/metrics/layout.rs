@@ -4,7 +4,7 @@
 
 use super::family::{Counted, Family, Shape};
 use super::page::{Exemplar, Page, label};
-use std::collections::HashMap;
+use foldhash::{HashMap, HashMapExt};
 use terrarium_abi::Kind;
 use terrarium_abi::counter::BOUNDS;
 
@@ -75,18 +75,29 @@ impl Layout {
         layout
     }
 
-    /// A row of these counters. Kinds that this version does not know are left out.
-    pub fn row(&mut self, counts: &HashMap<Kind, u64>) -> Slots {
+    /// Whether this has a place for each of these kinds that it can have one for.
+    pub fn knows<'a>(&self, mut kinds: impl Iterator<Item = &'a Kind>) -> bool {
+        kinds.all(|kind| {
+            self.slots.contains_key(kind) || !self.by_counter.contains_key(&kind.parts().0)
+        })
+    }
+
+    /// Gives each of these kinds a place.
+    pub fn learn<'a>(&mut self, kinds: impl Iterator<Item = &'a Kind>) {
+        for kind in kinds {
+            if !self.slots.contains_key(kind) {
+                self.slot(*kind, false);
+            }
+        }
+    }
+
+    /// A row of these counters. Kinds without a place are left out.
+    pub fn row(&self, counts: &HashMap<Kind, u64>) -> Slots {
         let mut row = vec![0; self.length];
         for (kind, count) in counts {
-            let Some(slot) = self.slots.get(kind).copied().or_else(|| self.slot(*kind, false))
-            else {
-                continue;
-            };
-            if slot >= row.len() {
-                row.resize(self.length, 0);
+            if let Some(&slot) = self.slots.get(kind) {
+                row[slot] += count;
             }
-            row[slot] += count;
         }
         Slots(row)
     }

@@ -26,9 +26,10 @@ pub use answer::Answer;
 pub use page::{Exemplar, Format};
 
 use crate::lives::{Phase, StartTimes};
+use crate::precedence::Answering;
 use crate::sample::Sample;
 use crate::shared::Shared;
-use answer::Table;
+use answer::{Kept, Table};
 use builder::Builder;
 use family::Counted;
 use layout::Layout;
@@ -92,7 +93,7 @@ pub struct Metrics {
     shared: Arc<Shared>,
     shown: Shown,
     /// One sample at a time: they would only wait for each other in the kernel.
-    layout: Mutex<Arc<Layout>>,
+    kept: Mutex<Kept>,
     about: Arc<Mutex<About>>,
     families: Families,
     scrapes: Arc<prometheus::Histogram>,
@@ -147,20 +148,21 @@ impl Metrics {
         families.register(Box::new(exporter))?;
         let process = prometheus::process_collector::ProcessCollector::for_self();
         families.register(Box::new(process))?;
-        let layout = Mutex::new(Arc::new(Layout::new(COUNTED, shared.context.page_bytes)));
-        Ok(Self { shared, shown, layout, about, families, scrapes })
+        let layout = Layout::new(COUNTED, shared.context.page_bytes);
+        let kept = Mutex::new(Kept::new(layout, &shown.labels));
+        Ok(Self { shared, shown, kept, about, families, scrapes })
     }
 
     /// The answer to a scrape.
     pub fn answer(&self, format: Format) -> Result<Answer, MetricsError> {
-        let began = Instant::now();
-        let mut layout = self.layout.lock().unwrap_or_else(PoisonError::into_inner);
+        let (began, answering) = (Instant::now(), Answering::begin());
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sample = Sample::take(&self.shared, self.shown.cadvisor_names);
         let outcomes = std::mem::take(&mut sample.outcomes);
         let most = if self.shown.max_series == 0 { usize::MAX } else { self.shown.max_series };
         let how = (self.shown.cadvisor_names, most);
-        let table = Table::new(&mut layout, sample, &self.shared, &self.shown.labels, how);
-        drop(layout);
+        let table = Table::new(&mut kept, sample, &self.shared, how);
+        drop(kept);
         {
             let mut about = self.about.lock().unwrap_or_else(PoisonError::into_inner);
             about.outcomes = outcomes;
@@ -177,7 +179,7 @@ impl Metrics {
                 end.extend_from_slice(b"# EOF\n");
             }
         }
-        Ok(Answer::new(table, format, end, Arc::clone(&self.scrapes), began))
+        Ok(Answer::new(table, format, end, Arc::clone(&self.scrapes), (began, answering)))
     }
 }
 
@@ -213,6 +215,7 @@ impl Collector for Exporter {
 mod tests {
     use super::page::{Exemplar, Page, who};
     use super::*;
+    use crate::sample::Row;
     use std::collections::HashSet;
     use terrarium_abi::Kind;
     use terrarium_abi::counter::family;
@@ -233,7 +236,7 @@ mod tests {
     }
 
     fn row(format: Format, without_zeros: bool) -> (String, usize) {
-        let counts = HashMap::from([
+        let counts: Row = [
             (Kind::new(family::CLONE, [0, 0, 0]), 1000),
             (Kind::new(family::CLONE_FAILED, [99, 0, 0]), 2),
             (Kind::new(family::CLONE_FAILED, [98, 0, 0]), 3),
@@ -241,10 +244,15 @@ mod tests {
             (Kind::new(family::MEMORY_STALL, [60, 0, 0]), 1),
             (Kind::new(family::MEMORY_STALL_SUM, [0, 0, 0]), 2_000_000_000),
             (Kind::new(250, [0, 0, 0]), 7),
-        ]);
+        ]
+        .into_iter()
+        .collect();
         let mut layout = Layout::new(COUNTED, 4096);
+        assert!(!layout.knows(counts.keys()));
+        layout.learn(counts.keys());
+        assert!(layout.knows(counts.keys()), "but for one that no place is for");
         let stall = Exemplar { tid: 7, comm: "a\"b".to_owned(), ns: 20_000, at_ns: 1_500_000_000 };
-        let empty = (who("/empty", "empty"), layout.row(&HashMap::new()), None);
+        let empty = (who("/empty", "empty"), layout.row(&Row::default()), None);
         let rows = [(who("/terrarium/web", "web"), layout.row(&counts), Some(stall)), empty];
         let mut page = Page::new(format, without_zeros);
         for family in 0..COUNTED.len() {

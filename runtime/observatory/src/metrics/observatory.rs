@@ -6,7 +6,7 @@ use crate::attribution::Outcome;
 use crate::leaks::residue::RESIDUE_CHECKS;
 use crate::probe::plan::{Mechanism, probe_name};
 use crate::shared::Shared;
-use std::collections::HashMap;
+use foldhash::HashMap;
 use std::sync::atomic::Ordering;
 use terrarium_abi::Probe;
 

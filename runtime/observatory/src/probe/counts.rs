@@ -3,7 +3,7 @@
 use crate::probe::front::Front;
 use crate::probe::map_batch;
 use aya::maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap};
-use std::collections::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt, HashSet};
 use std::os::fd::{AsFd, OwnedFd};
 use terrarium_abi::{CounterKey, Loss, Probe, Stat, Timed, names};
 

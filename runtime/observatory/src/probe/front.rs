@@ -2,8 +2,8 @@
 
 use crate::probe::mapped;
 use aya::maps::{Map, MapError};
+use foldhash::HashSet;
 use memmap2::MmapRaw;
-use std::collections::HashSet;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -159,7 +159,7 @@ mod tests {
         let mut front = front(4);
         count(&front.all()[0], 7, 3);
         count(&front.all()[3], 8, 5);
-        front.remove(&HashSet::from([(7, 0)]));
+        front.remove(&HashSet::from_iter([(7, 0)]));
         assert_eq!(read(&mut front), [(8, 5)]);
         let claims = |front: &Front| front.all()[0].claims.load(Ordering::Relaxed);
         assert_eq!(claims(&front), 1);

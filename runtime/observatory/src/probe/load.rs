@@ -333,7 +333,7 @@ fn walks(ebpf: &mut Ebpf, btf: Option<&Btf>, mounts: &CgroupMounts) -> Result<Wa
     let program = program.fd().and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
     let program = program.map_err(|error| error.to_string())?;
     let map = ebpf.take_map(names::USAGE).ok_or("the eBPF object has no map for it")?;
-    let v1 = ["cpu", "memory", "pids"]
+    let v1 = ["cpu", "cpuacct", "memory", "pids", "blkio"]
         .into_iter()
         .filter_map(|name| mounts.v1.get(name).map(|mount| (name, mount.as_path())));
     let unified = mounts.unified.as_deref().map(|mount| ("unified", mount));

@@ -6,9 +6,13 @@ use memmap2::MmapRaw;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem::offset_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use terrarium_abi::usage::told;
 use terrarium_abi::{CgroupUsage, names};
 
 const BPF_LINK_CREATE: libc::c_int = 28;
@@ -52,15 +56,46 @@ pub struct Walks {
     /// The cells that a walk writes.
     memory: MmapRaw,
     cells: usize,
-    /// By the name of a hierarchy.
-    links: BTreeMap<String, OwnedFd>,
+    links: Vec<Link>,
+}
+
+/// What has the program called for all cgroups of a hierarchy.
+struct Link {
+    /// Its controllers, or `unified`.
+    names: Vec<String>,
+    mount: PathBuf,
+    fd: OwnedFd,
+}
+
+impl Link {
+    /// What is told by it: bits of [`told`]. `lists_v1` says whether processes are asked for in v1 hierarchies.
+    fn wanted(&self, lists_v1: bool) -> u64 {
+        let of = |name: &String| match name.as_str() {
+            "memory" => told::MEMORY,
+            "pids" if lists_v1 => told::PIDS | told::PROCESSES,
+            "pids" => told::PIDS,
+            "cpu" => told::CPU,
+            "cpuacct" => told::CPU_TIME,
+            "blkio" => told::NO_IO,
+            _ => told::ALL,
+        };
+        self.names.iter().map(of).fold(0, |all, wanted| all | wanted)
+    }
 }
 
 /// What all cgroups of the hierarchies use.
 #[derive(Debug, Default)]
 pub struct Walked {
-    /// By hierarchy, in the order of cgroup ids.
-    hierarchies: BTreeMap<String, Vec<CgroupUsage>>,
+    /// By hierarchy.
+    hierarchies: BTreeMap<String, Arc<InHierarchy>>,
+}
+
+/// What the cgroups of one hierarchy use.
+#[derive(Debug)]
+struct InHierarchy {
+    /// Their ids, in order, with their places among `usages`.
+    places: Vec<(u64, usize)>,
+    usages: Vec<CgroupUsage>,
 }
 
 impl Walked {
@@ -71,9 +106,9 @@ impl Walked {
 
     /// What a cgroup uses, by its hierarchy and its id there.
     pub fn of(&self, hierarchy: &str, cgroup_id: u64) -> Option<&CgroupUsage> {
-        let all = self.hierarchies.get(hierarchy)?;
-        let at = all.binary_search_by_key(&cgroup_id, |usage| usage.cgroup_id).ok()?;
-        all.get(at)
+        let InHierarchy { places, usages } = &**self.hierarchies.get(hierarchy)?;
+        let at = places.binary_search_by_key(&cgroup_id, |(id, _)| *id).ok()?;
+        usages.get(places[at].1)
     }
 }
 
@@ -89,12 +124,17 @@ impl Walks {
         hierarchies: impl Iterator<Item = (&'a str, &'a Path)>,
     ) -> Result<Self, MapError> {
         let (memory, cells) = mapped::array::<CgroupUsage>(map, names::USAGE)?;
-        let mut links = BTreeMap::new();
+        let mut links: Vec<Link> = Vec::new();
         let mut refused = io::Error::other("no cgroup hierarchy is mounted");
         for (name, mount) in hierarchies {
+            // Controllers share a hierarchy where they are mounted together.
+            if let Some(link) = links.iter_mut().find(|link| same_mount(&link.mount, mount)) {
+                link.names.push(name.to_owned());
+                continue;
+            }
             match link(program, mount) {
-                Ok(link) => {
-                    links.insert(name.to_owned(), link);
+                Ok(fd) => {
+                    links.push(Link { names: vec![name.to_owned()], mount: mount.to_owned(), fd });
                 }
                 Err(error) => refused = error,
             }
@@ -106,41 +146,64 @@ impl Walks {
         }
     }
 
-    /// Walks all hierarchies. One that cannot be walked is left out, and so are cgroups for which there is no room.
-    pub fn all(&mut self) -> Walked {
+    /// Walks all hierarchies, for lists of processes also those of v1 if `lists_v1`. One that cannot be walked is left out, and so are
+    /// cgroups for which there is no room.
+    pub fn all(&mut self, lists_v1: bool) -> Walked {
         let mut walked = Walked::default();
-        for (name, link) in &self.links {
-            match self.one(link.as_fd()) {
+        for link in &self.links {
+            match self.one(link, lists_v1) {
                 Ok(usages) => {
-                    walked.hierarchies.insert(name.clone(), usages);
+                    let usages = Arc::new(usages);
+                    let names = link.names.iter().map(|name| (name.clone(), Arc::clone(&usages)));
+                    walked.hierarchies.extend(names);
                 }
-                Err(error) => tracing::debug!(%error, name, "cannot walk the cgroups"),
+                Err(error) => tracing::debug!(%error, ?link.names, "cannot walk the cgroups"),
             }
         }
         walked
     }
 
-    fn one(&self, link: BorrowedFd<'_>) -> io::Result<Vec<CgroupUsage>> {
+    fn one(&self, link: &Link, lists_v1: bool) -> io::Result<InHierarchy> {
         self.filled().store(0, Ordering::Relaxed);
-        walk(link)?;
+        self.wanted().store(link.wanted(lists_v1), Ordering::Relaxed);
+        walk(link.fd.as_fd())?;
         let filled = usize::try_from(self.filled().load(Ordering::Acquire)).unwrap_or(0);
         let filled = filled.min(self.cells.saturating_sub(1));
         let first = self.first().wrapping_add(1);
         // SAFETY: so many cells of the mapped memory follow the one before. They are made of integers, and only a walk writes them.
-        let mut usages = unsafe { std::slice::from_raw_parts(first, filled) }.to_vec();
-        usages.sort_unstable_by_key(|usage| usage.cgroup_id);
-        Ok(usages)
+        let usages = unsafe { std::slice::from_raw_parts(first, filled) }.to_vec();
+        let mut places: Vec<(u64, usize)> =
+            usages.iter().enumerate().map(|(n, usage)| (usage.cgroup_id, n)).collect();
+        places.sort_unstable();
+        Ok(InHierarchy { places, usages })
     }
 
     fn first(&self) -> *mut CgroupUsage {
         self.memory.as_mut_ptr().cast()
     }
 
-    /// How many cells after the first the last walk has filled: the first word.
+    /// How many cells after the first the last walk has filled.
     fn filled(&self) -> &AtomicU64 {
-        // SAFETY: the mapped memory begins with an aligned word, and lives as long as `self`.
-        unsafe { AtomicU64::from_ptr(self.first().cast()) }
+        self.word(offset_of!(CgroupUsage, cgroup_id))
     }
+
+    /// What the next walk is to tell.
+    fn wanted(&self) -> &AtomicU64 {
+        self.word(offset_of!(CgroupUsage, told))
+    }
+
+    /// The word at an offset in the first cell.
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        let word = self.first().wrapping_byte_add(offset);
+        // SAFETY: the mapped memory begins with a cell, which has an aligned word there, and lives as long as `self`.
+        unsafe { AtomicU64::from_ptr(word.cast()) }
+    }
+}
+
+/// Whether two mount points show the same hierarchy.
+fn same_mount(one: &Path, other: &Path) -> bool {
+    let device = |point: &Path| std::fs::metadata(point).ok().map(|found| found.dev());
+    one == other || device(one).zip(device(other)).is_some_and(|(one, other)| one == other)
 }
 
 /// Has the program called for the cgroup that is mounted at `mount` and all below it, whenever the link is walked.

@@ -1,5 +1,7 @@
 //! What a container uses, as the kernel's files tell it.
 
+use terrarium_abi::CgroupUsage;
+
 /// Numbers of one container. What the kernel does not tell is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -122,10 +124,13 @@ pub fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
-/// A v1 limit: what is as large as can be is none.
-pub fn v1_limit(text: &str) -> Option<u64> {
-    number(text).filter(|&bytes| bytes < u64::MAX >> 2)
+/// A limit in bytes: what is as large as can be is none.
+pub fn a_limit(bytes: u64) -> Option<u64> {
+    Some(bytes).filter(|&bytes| bytes < u64::MAX >> 2)
 }
+
+/// The highest limit of tasks that is one: the kernel has no higher process ids (`PID_MAX_LIMIT`).
+pub const MOST_PIDS: u64 = 4 << 20;
 
 /// Pairs of name and number, one a line.
 pub fn pairs(text: &str) -> impl Iterator<Item = (&str, u64)> {
@@ -261,6 +266,35 @@ pub fn shares_of_weight(weight: u64) -> u64 {
     2 + weight.saturating_sub(1) * 262_142 / 9999
 }
 
+/// Divides `all` CPU time between user mode and the kernel as ticks found them, in nanoseconds; neither becomes less than `before`
+/// (`cputime_adjust` in kernel/sched/cputime.c, by which `cpuacct.stat` is reckoned).
+pub fn divided(all: u64, ticks: (u64, u64), before: (u64, u64)) -> (u64, u64) {
+    if before.0 + before.1 >= all {
+        return before;
+    }
+    let system = match ticks {
+        (_, 0) => 0,
+        (0, _) => all,
+        (user, system) => {
+            let part =
+                u128::from(system) * u128::from(all) / (u128::from(user) + u128::from(system));
+            u64::try_from(part).unwrap_or(all).min(all)
+        }
+    };
+    let user = all - system.max(before.1);
+    if user < before.0 { (before.0, all - before.0) } else { (user, all - user) }
+}
+
+/// The limits of the CPU that the files tell, from the kernel's numbers of quota and weight.
+pub fn cpu_limits(told: &CgroupUsage, is_v1: bool, limits: &mut Limits) {
+    limits.cpu_quota_us = (told.cpu_quota_ns != u64::MAX).then_some(told.cpu_quota_ns / 1000);
+    limits.cpu_period_us = Some(told.cpu_period_ns / 1000);
+    let shares = told.cpu_shares;
+    // `cpu.weight` (sched_weight_to_cgroup in kernel/sched/core.c) is rounded to whole hundredths of 1024 shares.
+    let weight = (shares.saturating_mul(100).saturating_add(512) / 1024).clamp(1, 10_000);
+    limits.cpu_shares = Some(if is_v1 { shares } else { shares_of_weight(weight) });
+}
+
 /// `/proc/PID/net/dev` without the loopback.
 pub fn interfaces(text: &str) -> Vec<InterfaceCounters> {
     text.lines()
@@ -303,6 +337,16 @@ mod tests {
     }
 
     #[test]
+    fn time_is_divided_as_ticks_were_and_neither_part_becomes_less() {
+        let first = divided(100, (3, 1), (0, 0));
+        assert_eq!(first, (75, 25));
+        assert_eq!(divided(100, (0, 9), first), first, "no time has passed");
+        assert_eq!(divided(200, (0, 9), first), (75, 125));
+        assert_eq!(divided(200, (9, 0), first), (175, 25));
+        assert_eq!(divided(u64::MAX, (u64::MAX, u64::MAX), (0, 0)), (1 << 63, (1 << 63) - 1));
+    }
+
+    #[test]
     fn memory_of_both_versions() {
         let v2 = memory_stat("anon 5\nfile 9\ninactive_file 4\nfile_mapped 2\npgfault 7\n");
         assert_eq!((v2.anon, v2.file, v2.inactive_file, v2.faults), (5, 9, 4, 7));
@@ -310,8 +354,8 @@ mod tests {
             "cache 1\nrss 1\ninactive_file 1\npgfault 1\ntotal_cache 9\ntotal_rss 5\ntotal_pgfault 7\ntotal_inactive_file 4\ntotal_swap 3\n",
         );
         assert_eq!((v1.anon, v1.file, v1.inactive_file, v1.faults, v1.swap), (5, 9, 4, 7, 3));
-        assert_eq!(v1_limit("9223372036854771712\n"), None);
-        assert_eq!(v1_limit("67108864\n"), Some(64 << 20));
+        assert_eq!(number("9223372036854771712\n").and_then(a_limit), None);
+        assert_eq!(number("67108864\n").and_then(a_limit), Some(64 << 20));
         let usage = Usage { memory_bytes: Some(3), memory_stat: Some(v2), ..Usage::default() };
         assert_eq!(usage.working_set_bytes(), Some(0), "not below 0");
     }
