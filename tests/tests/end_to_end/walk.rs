@@ -118,9 +118,9 @@ impl Files {
         let limit = memory(("memory.limit_in_bytes", ""), ("memory.max", ""));
         let throttled = ("cpu.stat", "nr_throttled ");
         let throttled = self.either(self.cpu.as_ref(), throttled, throttled);
-        // No limit is told as 0.
-        let limit = limit.filter(|bytes| *bytes < 1e18).or(Some(0.0));
-        let most = pids("pids.max").or(Some(0.0));
+        // No limit is told as 0, where there is a controller for it.
+        let limit = limit.filter(|bytes| *bytes < 1e18).or(usage.map(|_| 0.0));
+        let most = pids("pids.max").or(pids("pids.current").map(|_| 0.0));
         vec![
             ("container_memory_usage_bytes", usage),
             ("container_memory_max_usage_bytes", peak),

@@ -37,6 +37,7 @@ pub struct Resources {
     walks: Option<Walks>,
     /// Whether the processes of a container are those that a v1 hierarchy lists.
     lists_v1: bool,
+    host: Option<Box<Place>>,
     /// By path of the container.
     places: HashMap<String, Box<Place>>,
 }
@@ -85,6 +86,7 @@ impl Resources {
             budget,
             walks: None,
             lists_v1: false,
+            host: None,
             places: HashMap::new(),
         }
     }
@@ -129,7 +131,9 @@ impl Resources {
 
     /// What the whole host uses.
     pub fn read_host(&mut self) -> Usage {
-        let mut place = Place::new(&self.mounts, &self.budget, |_| "/".to_owned());
+        let (mounts, budget) = (&self.mounts, &self.budget);
+        let new = || Box::new(Place::new(mounts, budget, |_| "/".to_owned()));
+        let place = self.host.get_or_insert_with(new);
         let mut buffer = Vec::new();
         let mut usage = place.read_files(&mut buffer);
         place.complete(&mut usage, self.units, &Walked::default(), &mut buffer);

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 use terrarium_abi::CgroupUsage;
 use terrarium_abi::usage::told;
 
+/// How long it may take until a cgroup is found that an engine has made later than the others.
+const LOOKS_WITHIN: Duration = Duration::from_mins(1);
+
 /// A container's cgroup in one of the hierarchies that are walked.
 #[derive(Debug, Clone, Copy)]
 struct WalkedAt {
@@ -64,7 +67,7 @@ pub struct Place {
     cpu_times: (u64, u64),
     /// Whether its processes are those that a v1 hierarchy lists.
     pub lists_v1: bool,
-    /// As files tell them.
+    /// As told last.
     limits: Limits,
     limits_read: Option<Instant>,
     /// Whether this process has a network namespace other than that of this program, as of when files of limits were due last.
@@ -217,8 +220,8 @@ impl Place {
         }
     }
 
-    /// Whether it has cgroups in other v1 hierarchies than when this was made: an engine may make one later than the others. Asked anew
-    /// each time that twice as much time has passed.
+    /// Whether it has cgroups in other v1 hierarchies than when this was made: an engine may make one later than the others, mostly at
+    /// the start. So that is seen anew each time that twice as much time has passed, and once in [`LOOKS_WITHIN`].
     pub fn has_other_cgroups(
         &mut self,
         mounts: &CgroupMounts,
@@ -226,7 +229,8 @@ impl Place {
     ) -> bool {
         let due = self.made.elapsed() > self.looks_after;
         if due {
-            self.looks_after = 2 * self.made.elapsed();
+            let passed = self.made.elapsed();
+            self.looks_after = passed + passed.min(LOOKS_WITHIN);
         }
         due && self.v1 != v1_of(mounts, path_of)
     }
@@ -367,6 +371,7 @@ impl Place {
         if due {
             self.limits_read = Some(Instant::now());
         }
+        self.limits = usage.limits;
         listed.and_then(|listed| listed.network)
     }
 
