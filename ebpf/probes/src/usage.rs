@@ -59,8 +59,8 @@ extern "C" fn iter_cgroup(ctx: *mut c_void) -> i32 {
     0
 }
 
-/// Writes what `cgroup` uses, of what is `wanted`. Its own fields are read by plain loads, which need them to be there; its controllers', whose types the
-/// verifier does not know, by the helper.
+/// Writes what `cgroup` uses, of what is `wanted`. Its own fields are read by plain loads, which need them to be there; its controllers',
+/// whose types the verifier does not know, by the helper.
 #[inline(always)]
 fn tell(cgroup: Ptr, wanted: u64, cell: &mut CgroupUsage) {
     cell.told = 0;

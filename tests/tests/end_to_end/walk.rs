@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use terrarium_tests::binaries;
 use terrarium_tests::process::Process;
 use terrarium_tests::{Metrics, Observatory, Running, TestBed, Tree, eventually, require};
 
@@ -215,9 +216,9 @@ fn what_a_walk_of_the_kernels_cgroups_tells_is_what_their_files_say() {
     container.finish();
 }
 
-/// A container of Docker's in every hierarchy that is read, with five processes, one of which has ended without being waited for, of
+/// Six processes: three that sleep, one whose first thread has ended while two live on, one that has ended without being waited for, and
 /// one that has used some time.
-const SCRIPT: &str = "for n in 1 2 3; do sleep 600 & done; (:) & \
+const SCRIPT: &str = "for n in 1 2 3; do sleep 600 & done; \"$0\" headless 2 & (:) & \
                       n=0; while [ $n -lt 300000 ]; do n=$((n+1)); done; exec sleep 600";
 
 #[test]
@@ -229,11 +230,12 @@ fn time_and_processes_of_an_engines_container_are_what_its_files_say() {
     let tree = Tree::with(&bed, &path, &every);
     let observatory = Observatory::start(&bed, &[]);
     let mut script = Command::new("sh");
-    let processes = Process::spawn(script.args(["-ec", &(tree.enter() + SCRIPT)]));
+    let script = script.args(["-ec", &(tree.enter() + SCRIPT)]).arg(binaries::workload());
+    let processes = Process::spawn(script);
     let files = Files::at(&tree);
     let id = format!("/{}/{path}", bed.unique("tree"));
     eventually("it has used some time, and all numbers are the kernel's", || {
-        if files.processes() != Some(4.0) || files.time() < Some(0.1) {
+        if files.processes() != Some(5.0) || files.time() < Some(0.1) {
             return Err(format!("{:?} processes, {:?} s", files.processes(), files.time()));
         }
         files.agree(&observatory.metrics(), ("id", &id))

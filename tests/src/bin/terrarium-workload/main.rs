@@ -11,7 +11,7 @@
 //! An answer is `{"ok":true,…}` or `{"ok":false,"error":"…"}`. Operations that may fail one by one answer with
 //! `{"ok":true,"succeeded":N,"failed":{"EPERM":M}}`.
 //!
-//! The program stays single-threaded outside of `threads`, so that a plain fork may allocate in the child, and
+//! The program stays single-threaded outside of `threads` and `headless`, so that a plain fork may allocate in the child, and
 //! every process and thread that it starts is one of those the instruction names.
 
 mod about;
@@ -46,6 +46,7 @@ const INSTRUCTIONS: &[(&str, Instruction)] = &[
     ("exit", task::exit),
     ("fork", task::fork),
     ("guard", guard::guard),
+    ("headless", task::headless),
     ("hold", memory::hold),
     ("interfaces", network::interfaces),
     ("ipc-create", ipc::create),

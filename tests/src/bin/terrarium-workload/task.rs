@@ -61,6 +61,24 @@ pub(crate) fn threads(arguments: &[&str]) -> Answer {
     Ok(json!({"threads": count}))
 }
 
+/// `headless N`: N threads that stay, while the one that was there first ends. It does not answer.
+pub(crate) fn headless(arguments: &[&str]) -> Answer {
+    let count: u64 = argument(arguments, 0, "number of threads")?;
+    let wait = || {
+        loop {
+            pause();
+        }
+    };
+    for done in 0..count {
+        std::thread::Builder::new()
+            .spawn(wait)
+            .map_err(|error| format!("thread {done} of {count}: {error}"))?;
+    }
+    // SAFETY: exit(2), not that of the C library, ends this thread alone; nothing of what it has is used by the others.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    Err("the first thread has not ended".to_owned())
+}
+
 /// `exec N`: N forks, each of which executes this program again.
 pub(crate) fn exec(arguments: &[&str]) -> Answer {
     let count: u64 = argument(arguments, 0, "number of execs")?;
