@@ -29,3 +29,4 @@ mod pump;
 pub mod resources;
 mod sample;
 mod shared;
+mod shares;

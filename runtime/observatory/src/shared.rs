@@ -10,7 +10,8 @@ use crate::memory_files::{MemoryEvents, MemoryFiles};
 use crate::metrics::Exemplar;
 use crate::probe::counts::{Counters, Fill, ProbeStats};
 use crate::probe::{HookReport, Probes, Programs, Walked};
-use crate::resources::{Budget, Resources, in_shares};
+use crate::resources::{Budget, Resources};
+use crate::shares::in_shares;
 use foldhash::{HashMap, HashMapExt, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -206,19 +207,15 @@ impl Shared {
         };
         let mut taken: Vec<Vec<_>> =
             untold.iter().map(|n| containers[*n].iter().map(&mut take).collect()).collect();
-        let (read, ()) = in_shares(
-            &mut taken,
-            || (),
-            |places, buffer| {
-                places.iter_mut().fold(MemoryEvents::default(), |sum, (_, (known, files))| {
-                    // Numbers never go down for a cgroup that was made again under the same path.
-                    if let Some(now) = files.as_mut().and_then(|files| files.now(walked, buffer)) {
-                        *known = known.followed_by(now);
-                    }
-                    sum.and(known)
-                })
-            },
-        );
+        let read = in_shares(&mut taken, |places, buffer| {
+            places.iter_mut().fold(MemoryEvents::default(), |sum, (_, (known, files))| {
+                // Numbers never go down for a cgroup that was made again under the same path.
+                if let Some(now) = files.as_mut().and_then(|files| files.now(walked, buffer)) {
+                    *known = known.followed_by(now);
+                }
+                sum.and(known)
+            })
+        });
         all.extend(taken.into_iter().flatten());
         for (n, sum) in untold.into_iter().zip(read) {
             sums[n] = sum;

@@ -9,9 +9,10 @@ use super::{COUNTED, container, finding, memory};
 use crate::attribution::Container;
 use crate::lives::{Life, Lives};
 use crate::precedence::Answering;
-use crate::resources::{Usage, in_shares};
+use crate::resources::Usage;
 use crate::sample::{Observed, Sample};
 use crate::shared::Shared;
+use crate::shares::in_shares;
 use foldhash::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -248,11 +249,9 @@ impl Table {
         let stalls = shared.stalls.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let lives = shared.lives.lock().unwrap_or_else(PoisonError::into_inner);
         let about = About { stalls: &stalls, lives: &lives, findings: &kept.findings };
-        let (rows, ()) = in_shares(
-            &mut all,
-            || (),
-            |(of, labels, observed), _| Some(self.row(*of, labels, observed.take()?, about)),
-        );
+        let rows = in_shares(&mut all, |(of, labels, observed), _| {
+            Some(self.row(*of, labels, observed.take()?, about))
+        });
         drop(lives);
         self.rows = rows.into_iter().flatten().collect();
     }

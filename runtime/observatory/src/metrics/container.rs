@@ -107,8 +107,8 @@ pub fn write_last_start(row: &Row, page: &mut Page) {
         return;
     }
     for (phase, ns) in row.life.phases() {
-        let label = || label("phase", phase.name());
-        page.value_of(LAST_START.name, row.who(), label, Number::Nanoseconds(ns));
+        let label = label("phase", phase.name());
+        page.value(LAST_START.name, "", row.who(), &label, Number::Nanoseconds(ns));
     }
 }
 

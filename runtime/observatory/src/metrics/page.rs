@@ -118,18 +118,6 @@ impl Page {
         self.text.push(b'\n');
     }
 
-    /// The same with labels that cost something to make.
-    pub fn value_of(
-        &mut self,
-        name: &str,
-        who: &str,
-        labels: impl FnOnce() -> String,
-        value: Number,
-    ) {
-        let labels = if self.counts_only { String::new() } else { labels() };
-        self.value(name, "", who, &labels, value);
-    }
-
     fn labels(&mut self, name: &str, part: &str, who: &str, labels: &str) {
         for text in [name, part, who, labels, "} "] {
             self.text.extend_from_slice(text.as_bytes());

@@ -14,12 +14,11 @@ pub use usage::{DeviceIo, InterfaceCounters, Limits, MemoryStat, Pressure, Usage
 use crate::attribution::registry::{Snapshot, State};
 use crate::kernel::cgroup_mounts::CgroupMounts;
 use crate::probe::{Walked, Walks};
+use crate::shares::{in_shares, in_shares_meanwhile};
 use foldhash::{HashMap, HashMapExt};
 use place::Place;
-use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::available_parallelism;
+use std::sync::Arc;
 use std::time::Duration;
 use terrarium_abi::NsKind;
 
@@ -62,12 +61,6 @@ struct Units {
 
 /// The inode of the initial pid namespace (`PROC_PID_INIT_INO` in include/uapi/linux/nsfs.h).
 const INITIAL_PIDS: u64 = 0xEFFF_FFFC;
-
-/// So many containers are read by one thread at a time.
-const A_SHARE: usize = 100;
-
-/// A scrape is to take no more of a host's processors than so many.
-const MOST_THREADS: usize = 4;
 
 impl Resources {
     /// Reads below these mounts. `proc` is `/proc` but for tests.
@@ -115,8 +108,9 @@ impl Resources {
         // Files that have to be read in any case need not wait for the walk.
         let lists_v1 = this.lists_v1;
         let walk = || walks.as_mut().map(|walks| walks.all(lists_v1)).unwrap_or_default();
-        let (_, walked) = in_shares(&mut all, walk, |read, buffer| this.read_files(read, buffer));
-        in_shares(&mut all, || (), |read, buffer| this.complete(read, &walked, buffer));
+        let (_, walked) =
+            in_shares_meanwhile(&mut all, walk, |read, buffer| this.read_files(read, buffer));
+        in_shares(&mut all, |read, buffer| this.complete(read, &walked, buffer));
         self.walks = walks;
         self.lists_v1 = all.iter().flat_map(|one| &one.place).any(|place| place.lists_v1);
         let mut usages = Vec::with_capacity(all.len());
@@ -197,40 +191,6 @@ impl Resources {
         let file = self.proc.join(pid.to_string()).join("net/dev");
         std::fs::read_to_string(file).map(|text| usage::interfaces(&text)).unwrap_or_default()
     }
-}
-
-/// What `read` gives for each of `all`, in their order, by several threads where there are many, and what `first` gives, which this
-/// thread calls before it helps the others. A thread has a buffer for what it reads.
-pub(crate) fn in_shares<T: Send, R: Send, F>(
-    all: &mut [T],
-    first: impl FnOnce() -> F,
-    read: impl Fn(&mut T, &mut Vec<u8>) -> R + Sync,
-) -> (Vec<R>, F) {
-    let threads = available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-    let threads = threads.min(all.len().div_ceil(A_SHARE));
-    let shares = Mutex::new(all.chunks_mut(A_SHARE).enumerate());
-    let read_shares = || {
-        let mut buffer = Vec::new();
-        let mut done: Vec<(usize, Vec<R>)> = Vec::new();
-        loop {
-            let next = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((n, share)) = next else { return done };
-            done.push((n, share.iter_mut().map(|one| read(one, &mut buffer)).collect()));
-        }
-    };
-    let (mut done, first) = std::thread::scope(|scope| {
-        // Where no thread can be had, those that are there read its share.
-        let spawn = |_| std::thread::Builder::new().spawn_scoped(scope, read_shares).ok();
-        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
-        let first = first();
-        let mut done = read_shares();
-        for other in others {
-            done.extend(other.join().unwrap_or_else(|cause| resume_unwind(cause)));
-        }
-        (done, first)
-    });
-    done.sort_by_key(|(n, _)| *n);
-    (done.into_iter().flat_map(|(_, read)| read).collect(), first)
 }
 
 /// The inode of a process's namespace.
