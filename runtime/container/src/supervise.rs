@@ -4,8 +4,10 @@ use crate::console::Relay;
 use crate::error::{Result, Tried};
 use crate::log::Log;
 use crate::signal::{Disposition, SignalNumber, disposition};
+use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -51,6 +53,8 @@ pub trait Supervised {
 pub struct Signals {
     set: SigSet,
     asked_to_end: Cell<bool>,
+    /// Whether processes that have lost their parent become children of this one.
+    adopts: Cell<bool>,
 }
 
 impl Signals {
@@ -65,7 +69,15 @@ impl Signals {
         // SAFETY: SIG_DFL installs no handler, so no code of ours can run in signal context.
         unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.tried("reset", "SIGCHLD")?;
         set.thread_block().tried("block", "signals")?;
-        Ok(Self { set, asked_to_end: Cell::new(false) })
+        Ok(Self { set, asked_to_end: Cell::new(false), adopts: Cell::new(false) })
+    }
+
+    /// Makes this process the parent of those below it that lose theirs (`PR_SET_CHILD_SUBREAPER`, prctl(2)), as those of a
+    /// container without a pid namespace of its own do, and [`Signals::wait_for`] their reaper.
+    pub fn adopt_orphans(&self) -> Result<()> {
+        nix::sys::prctl::set_child_subreaper(true).tried("become", "child subreaper")?;
+        self.adopts.set(true);
+        Ok(())
     }
 
     /// Whether a signal came by which people want an end.
@@ -107,11 +119,14 @@ impl Signals {
                 (None, Some(log)) => log.wait(&self.set)?,
                 (None, None) => match self.set.wait() {
                     Ok(signal) => signal,
-                    Err(nix::errno::Errno::EINTR) => continue,
+                    Err(Errno::EINTR) => continue,
                     Err(error) => return Err(error).tried("wait for", "signals"),
                 },
             };
             if signal == Signal::SIGCHLD {
+                if self.adopts.get() {
+                    reap_all_but(container.pid())?;
+                }
                 continue;
             }
             if signal == Signal::SIGWINCH
@@ -136,6 +151,23 @@ impl Signals {
                 container.send(number)?;
             }
         }
+    }
+}
+
+/// Reaps the children that have ended, up to the one that is waited for elsewhere.
+fn reap_all_but(pid: i32) -> Result<()> {
+    loop {
+        let ended = match waitid(
+            Id::All,
+            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
+        ) {
+            Ok(status) => status.pid(),
+            Err(Errno::ECHILD) => None,
+            Err(error) => return Err(error).tried("wait for", "children"),
+        };
+        let Some(child) = ended.filter(|child| child.as_raw() != pid) else { return Ok(()) };
+        // Nobody else waits for it, but for a helper of this process, whose end is enough for it.
+        let _ = waitid(Id::Pid(child), WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG);
     }
 }
 

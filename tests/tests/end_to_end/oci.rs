@@ -475,6 +475,35 @@ fn a_terminal_has_its_size_before_the_program_can_look() {
 }
 
 #[test]
+fn a_subreaper_is_the_parent_of_orphans_and_reaps_them() {
+    require!(Root, Program("busybox"));
+    let bed = TestBed::new();
+    let script = r"
+        orphan=$(busybox sh -c 'busybox sleep 1000 > /dev/null & echo $!')
+        busybox awk '/PPid/ { print $2 }' /proc/$orphan/status
+        echo $PPID
+        kill $orphan
+        n=0
+        while [ -e /proc/$orphan ]; do
+            n=$((n + 1)); [ $n -lt 300 ] || exit 3; busybox sleep 0.1
+        done";
+    let bundle = Bundle::new(&bed, "orphans", &["busybox", "sh", "-c", script]);
+    bundle.change(|spec| {
+        let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
+        namespaces.retain(|namespace| namespace["type"] != "pid");
+    });
+    let run = |option: &str| {
+        let mut command = bed.runtime();
+        command.args(["run", option, "--bundle"]).arg(bundle.folder()).arg(bundle.id());
+        let outcome = bed.finish(&mut command);
+        let (orphan, first) = outcome.stdout.trim().split_once('\n').expect("two parents");
+        (orphan == first, outcome.code)
+    };
+    assert_eq!(run("--subreaper"), (true, 0));
+    assert!(!run("--no-subreaper").0);
+}
+
+#[test]
 fn bundles_are_understood_by_the_other_runtimes() {
     require!(Root, Program("busybox"), Program("runc"));
     let bed = TestBed::new();

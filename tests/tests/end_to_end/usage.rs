@@ -15,7 +15,8 @@ fn of(metrics: &Metrics, name: &str, metric: &str) -> f64 {
 fn cpu_memory_and_tasks_are_what_the_kernel_says() {
     require!(Root, CgroupV2, Btf, MemoryController, Program("busybox"));
     let bed = TestBed::new();
-    let observatory = Observatory::start(&bed, &[]);
+    // The last that is said counts.
+    let observatory = Observatory::start(&bed, &["--no-cadvisor-names", "--cadvisor-names"]);
     let options = ["--memory", "64m", "--pids-limit", "50", "--cpus", "0.5"];
     let mut container = bed.container("used").with(options).follow();
     observatory.wait_for(container.name());

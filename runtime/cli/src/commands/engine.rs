@@ -118,6 +118,7 @@ fn bundle(words: &mut Words, runs: bool) -> Option<run::OfBundle> {
         id: String::new(),
         detach: false,
         keep: false,
+        subreaper: false,
     };
     while words.0.front()?.starts_with('-') {
         let word = words.0.pop_front()?;
@@ -128,6 +129,7 @@ fn bundle(words: &mut Words, runs: bool) -> Option<run::OfBundle> {
             "-b" if word == "-b" => of.bundle.bundle = Some(words.value(&word)?.into()),
             "-d" | "--detach" if runs && !word.contains('=') => of.detach = true,
             "--keep" if runs && !word.contains('=') => of.keep = true,
+            "--subreaper" if runs && !word.contains('=') => of.subreaper = true,
             _ => return None,
         }
     }
@@ -215,6 +217,7 @@ mod tests {
             "terrarium --log-format=json delete -f x",
             "terrarium --root /r run --bundle b x",
             "terrarium run -d -b b --keep --pid-file p x",
+            "terrarium run --subreaper --bundle b x",
             "terrarium --root /r exec --process=p --detach --pid-file f --console-socket s -t x",
             "terrarium exec -d -p p x",
         ] {

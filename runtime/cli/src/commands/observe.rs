@@ -63,8 +63,11 @@ pub struct Observe {
     /// How long the series of a removed container stay, as 90s, 5m or 1h
     #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     grace: Duration,
-    /// Leave out what containers use, which is shown under cAdvisor's names
-    #[arg(long)]
+    /// Show what containers use, under cAdvisor's names; that is the default
+    #[arg(long, overrides_with = "no_cadvisor_names")]
+    cadvisor_names: bool,
+    /// Leave that out
+    #[arg(long, overrides_with = "cadvisor_names")]
     no_cadvisor_names: bool,
     /// Labels of containers to show with what is known of them, prefixed by `label_`
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -131,7 +134,7 @@ pub fn run(args: Observe, global: &Global) -> anyhow::Result<ExitCode> {
         settings,
         grace: args.grace,
         shown: Shown {
-            cadvisor_names: !args.no_cadvisor_names,
+            cadvisor_names: args.cadvisor_names || !args.no_cadvisor_names,
             labels: args.label_allow,
             max_series: args.max_series,
         },

@@ -216,6 +216,12 @@ pub struct Args {
     /// Keep the state of a bundle's container when it has ended
     #[arg(long, help_heading = "Bundle")]
     keep: bool,
+    /// Become the parent of its processes that lose theirs, and reap them: those of a bundle without a pid namespace of its own
+    #[arg(long, help_heading = "Bundle", overrides_with = "no_subreaper")]
+    subreaper: bool,
+    /// That is the default; taken for runc's sake
+    #[arg(long, help_heading = "Bundle", overrides_with = "subreaper", hide = true)]
+    no_subreaper: bool,
     /// Give the program a terminal
     #[arg(long, short, help_heading = "Program")]
     tty: bool,
@@ -233,9 +239,10 @@ pub struct Args {
 }
 
 /// What goes with a bundle; all else is for its config.json to say.
-const WITH_BUNDLE: [&str; 14] = [
+const WITH_BUNDLE: [&str; 16] = [
     "bundle", "pid_file", "console_socket", "preserve_fds", "no_pivot", "no_new_keyring", "keep",
-    "detach", "rm", "audit", "assert_clean", "observatory", "http_config", "rootfs",
+    "subreaper", "no_subreaper", "detach", "rm", "audit", "assert_clean", "observatory",
+    "http_config", "rootfs",
 ];
 
 /// The arguments that were given, by the names of their fields.
@@ -296,7 +303,13 @@ impl Args {
             return Err(WithCode::error(2, error));
         }
         let id = self.rootfs.to_str().context("read id: it is not UTF-8")?.to_owned();
-        Ok(OfBundle { bundle: self.bundle.clone(), id, detach: self.detach, keep: self.keep })
+        Ok(OfBundle {
+            bundle: self.bundle.clone(),
+            id,
+            detach: self.detach,
+            keep: self.keep,
+            subreaper: self.subreaper,
+        })
     }
 
     fn options(
@@ -449,6 +462,8 @@ pub struct OfBundle {
     pub detach: bool,
     /// Whether its state stays when it has ended.
     pub keep: bool,
+    /// Whether who runs it becomes the parent of its orphans.
+    pub subreaper: bool,
 }
 
 /// `run` as OCI engines call it.
@@ -479,6 +494,9 @@ fn from_bundle(
     }
     let options = CreateOptions { supervised: true, remove: !args.keep, ..options };
     let signals = Signals::block()?;
+    if args.subreaper {
+        signals.adopt_orphans()?;
+    }
     let mut container = Container::create(&store, &id, spec, &options)?;
     if let Some(path) = &options.pid_file {
         container.write_pid_file(path)?;

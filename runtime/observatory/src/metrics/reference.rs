@@ -18,7 +18,7 @@ under `name=\"host\"`, those in cgroups that nobody knows under `name=\"unknown\
 | option | what |
 |---|---|
 | `--grace TIME` | how long the series of a removed container stay (5m) |
-| `--no-cadvisor-names` | leaves out what containers use |
+| `--cadvisor-names`, `--no-cadvisor-names` | shows what containers use under cAdvisor's names, as without either, or leaves it out |
 | `--label-allow LIST` | labels of containers to show in `terrarium_container_info`, as `label_NAME` |
 | `--max-series N` | the most series about containers in one answer (50000; 0: no bound). Beyond it first counters that are 0 are left out, then the containers whose path comes last |
 ";
