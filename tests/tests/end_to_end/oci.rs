@@ -11,7 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use terrarium_tests::bundle::Bundle;
 use terrarium_tests::terminal::Terminal;
-use terrarium_tests::{TestBed, eventually, kernel_state, require};
+use terrarium_tests::{Outcome, TestBed, eventually, kernel_state, require};
 
 /// A program that says that it is up and waits to be told to end.
 const WAIT: &str = "trap 'exit 3' TERM; echo up > /dev/shm/up; while :; do sleep 0.05; done";
@@ -492,15 +492,23 @@ fn a_subreaper_is_the_parent_of_orphans_and_reaps_them() {
         let namespaces = spec["linux"]["namespaces"].as_array_mut().expect("a list");
         namespaces.retain(|namespace| namespace["type"] != "pid");
     });
-    let run = |option: &str| {
-        let mut command = bed.runtime();
-        command.args(["run", option, "--bundle"]).arg(bundle.folder()).arg(bundle.id());
-        let outcome = bed.finish(&mut command);
+    let told = |outcome: Outcome| {
         let (orphan, first) = outcome.stdout.trim().split_once('\n').expect("two parents");
         (orphan == first, outcome.code)
     };
+    let run = |option: &str| {
+        let mut command = bed.runtime();
+        command.args(["run", option, "--bundle"]).arg(bundle.folder()).arg(bundle.id());
+        told(bed.finish(&mut command))
+    };
     assert_eq!(run("--subreaper"), (true, 0));
     assert!(!run("--no-subreaper").0);
+    let mut command = bed.terrarium();
+    command.args(["run", "--rm", "--subreaper", "--pid", "host"]).arg(bed.rootfs());
+    assert_eq!(told(bed.finish(command.args(["busybox", "sh", "-c", script]))), (true, 0));
+    let mut command = bed.terrarium();
+    command.args(["run", "--detach", "--subreaper"]).arg(bed.rootfs());
+    assert_eq!(bed.finish(command.arg("busybox")).code, 2);
 }
 
 #[test]

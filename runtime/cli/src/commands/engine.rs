@@ -134,6 +134,10 @@ fn bundle(words: &mut Words, runs: bool) -> Option<run::OfBundle> {
         }
     }
     of.id = words.only()?;
+    // Nobody stays to be a parent.
+    if of.detach && of.subreaper {
+        return None;
+    }
     // Without it, `run` means a folder.
     (!runs || of.bundle.bundle.is_some()).then_some(of)
 }
@@ -248,6 +252,7 @@ mod tests {
             "terrarium run rootfs sh",
             "terrarium run -m 64m -b b x",
             "terrarium run --bundle b x y",
+            "terrarium run --subreaper -d -b b x",
             "terrarium --cgroup-manager systemd create x",
             "terrarium --root",
             "terrarium create --preserve-fds 2 x",

@@ -216,11 +216,16 @@ pub struct Args {
     /// Keep the state of a bundle's container when it has ended
     #[arg(long, help_heading = "Bundle")]
     keep: bool,
-    /// Become the parent of its processes that lose theirs, and reap them: those of a bundle without a pid namespace of its own
-    #[arg(long, help_heading = "Bundle", overrides_with = "no_subreaper")]
+    /// Become the parent of its processes that lose theirs, and reap them, where it has no pid namespace of its own
+    #[arg(
+        long,
+        help_heading = "Program",
+        overrides_with = "no_subreaper",
+        conflicts_with = "detach"
+    )]
     subreaper: bool,
     /// That is the default; taken for runc's sake
-    #[arg(long, help_heading = "Bundle", overrides_with = "subreaper", hide = true)]
+    #[arg(long, help_heading = "Program", overrides_with = "subreaper", hide = true)]
     no_subreaper: bool,
     /// Give the program a terminal
     #[arg(long, short, help_heading = "Program")]
@@ -493,16 +498,22 @@ fn from_bundle(
         return Ok(0);
     }
     let options = CreateOptions { supervised: true, remove: !args.keep, ..options };
-    let signals = Signals::block()?;
-    if args.subreaper {
-        signals.adopt_orphans()?;
-    }
+    let signals = signals(args.subreaper)?;
     let mut container = Container::create(&store, &id, spec, &options)?;
     if let Some(path) = &options.pid_file {
         container.write_pid_file(path)?;
     }
     container.start()?;
     supervise(&store, &signals, container)
+}
+
+/// Signals, held back; `subreaper`: those of orphans, too.
+fn signals(subreaper: bool) -> anyhow::Result<Signals> {
+    let signals = Signals::block()?;
+    if subreaper {
+        signals.adopt_orphans()?;
+    }
+    Ok(signals)
 }
 
 /// Binds the exit code of `run` to `error`.
@@ -518,7 +529,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn foreground(args: &Args, global: &Global) -> anyhow::Result<u8> {
-    let signals = Signals::block()?;
+    let signals = signals(args.subreaper)?;
     let container = create(args, global)?;
     supervise_audited(&Store::open(&global.root)?, &signals, container, &args.audit)
 }
