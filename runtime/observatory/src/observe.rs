@@ -102,6 +102,14 @@ pub enum ObserveError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The file that events go to cannot be used.
+    #[error("open --events-file {}: {error} (choose another file, or - for standard output)", path.display())]
+    EventsFile {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// Something else that the operating system refused.
     #[error("{what}: {error}")]
     System {
@@ -401,8 +409,9 @@ impl Running {
     fn export(&self, options: &Options) -> Result<Vec<Export>, ObserveError> {
         let mut sinks: Vec<(&'static str, Box<dyn Sink>)> = Vec::new();
         if let Some((path, max_bytes)) = &options.events_file {
-            let file = EventsFile::open(path, *max_bytes);
-            sinks.push(("events file", Box::new(file.map_err(system("open --events-file"))?)));
+            let file = EventsFile::open(path, *max_bytes)
+                .map_err(|error| ObserveError::EventsFile { path: path.clone(), error })?;
+            sinks.push(("events file", Box::new(file)));
         }
         if let Some(url) = &options.collector {
             let collector = Collector::new(url).map_err(io::Error::other);

@@ -52,6 +52,23 @@ fn only_watched_cgroups_are_counted_and_told() {
 }
 
 #[test]
+fn what_cannot_be_chosen_is_told_by_its_name() {
+    require!(Root, CgroupV2, Btf);
+    let bed = TestBed::new();
+    let file = bed.folder().join("no/such/folder/events.jsonl");
+    let mut command = bed.terrarium();
+    command.args(["observe", "--listen", "127.0.0.1:0", "--probes", "task", "--events-file"]);
+    let outcome = bed.finish(command.arg(&file));
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.stderr.contains(file.to_str().expect("plain")), "{outcome:?}");
+    for (option, wrong) in [("--errno", "EFOO"), ("--type", "mountain"), ("--probe", "disk")] {
+        let outcome = bed.run(["events", option, wrong]);
+        assert_eq!(outcome.code, 2, "{outcome:?}");
+        assert!(outcome.stderr.contains(option) && outcome.stderr.contains(wrong), "{outcome:?}");
+    }
+}
+
+#[test]
 fn a_cgroup_that_is_not_there_cannot_be_watched() {
     require!(Root, CgroupV2, Btf);
     let bed = TestBed::new();

@@ -314,6 +314,16 @@ pub fn errno(result: i32) -> Option<String> {
     })
 }
 
+/// The name of an error as [`errno`] gives it, or what is wrong with it.
+pub fn errno_by_name(name: &str) -> Result<String, String> {
+    let wanted = name.to_ascii_uppercase();
+    // `MAX_ERRNO` of linux/err.h.
+    (1..=4095)
+        .filter_map(|number: i32| errno(-number))
+        .find(|known| *known == wanted)
+        .ok_or_else(|| format!("{name:?} is no error such as EPERM (see errno(3))"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -326,5 +336,11 @@ mod tests {
         assert_eq!(errno(3), None);
         assert_eq!(errno(-1).as_deref(), Some("EPERM"));
         assert_eq!(errno(-512).as_deref(), Some("E512"));
+        for name in ["EPERM", "eperm", "E512"] {
+            assert_eq!(errno_by_name(name), Ok(name.to_ascii_uppercase()));
+        }
+        for wrong in ["", "EFOO", "1", "-1", "E0", "E4096"] {
+            assert!(errno_by_name(wrong).is_err(), "{wrong}");
+        }
     }
 }

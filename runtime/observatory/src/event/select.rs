@@ -1,5 +1,6 @@
 //! Which events somebody wants to see: the same for the stream, for the store, and for `terrarium events`.
 
+use super::flag_names::errno_by_name;
 use super::history::Filter;
 use crate::probe::plan::{probe_by_name, probe_name};
 use serde::Deserialize;
@@ -54,10 +55,13 @@ impl Query {
             let time = text.map(|text| point_in_time(&text).map_err(|e| format!("{name}: {e}")));
             time.transpose()
         };
+        let errno = self.errno.map(|name| errno_by_name(&name).map_err(|e| format!("errno: {e}")));
+        let errno = errno.transpose()?;
+        let kind = self.kind.map(|kind| checked_type(kind).map_err(|e| format!("type: {e}")));
+        let kind = kind.transpose()?;
         let lines = LineFilter {
-            // Quotes of its own could only end the string that they are compared in.
-            errno: self.errno.map(|name| format!("\"errno\":\"{}\"", name.replace('"', ""))),
-            kind: self.kind.map(|kind| format!("\"type\":\"{}", kind.replace('"', ""))),
+            errno: errno.map(|name| format!("\"errno\":\"{name}\"")),
+            kind: kind.map(|kind| format!("\"type\":\"{kind}")),
             since: time("since", self.since)?,
             until: time("until", self.until)?,
         };
@@ -107,6 +111,22 @@ impl LineFilter {
     }
 }
 
+/// The first parts of the types of events.
+const DOMAINS: [&str; 10] = [
+    "process", "namespace", "mount", "memory", "cgroup", "guard", "container", "finding",
+    "residue", "stream",
+];
+
+/// A type that an event may have, as far as its first part tells.
+fn checked_type(kind: String) -> Result<String, String> {
+    let domain = kind.split('.').next().unwrap_or_default();
+    // A quote of its own could only end the string that it is compared in.
+    if DOMAINS.contains(&domain) && !kind.contains('"') {
+        return Ok(kind);
+    }
+    Err(format!("no event is of type {kind:?} (types begin with {})", DOMAINS.join(", ")))
+}
+
 /// A type as a whole, or its domain: `mount` is not `mountain`.
 fn is_of_type(line: &str, kind: &str) -> bool {
     line.find(kind).is_some_and(|at| line[at + kind.len()..].starts_with(['"', '.']))
@@ -152,7 +172,7 @@ mod tests {
         check(Query { errno: text("EPERM"), ..Query::default() }, false);
         check(Query { kind: text("mount"), ..Query::default() }, true);
         check(Query { kind: text("mount.bind"), ..Query::default() }, true);
-        check(Query { kind: text("mou"), ..Query::default() }, false);
+        check(Query { kind: text("mount.bin"), ..Query::default() }, false);
         check(Query { since: text("2026-11-23T22:01:02Z"), ..Query::default() }, true);
         check(Query { since: text("2026-11-23T22:01:03Z"), ..Query::default() }, false);
         check(Query { until: text("2026-11-23T22:01:02.5Z"), ..Query::default() }, false);
@@ -161,5 +181,11 @@ mod tests {
             let query = Query { since: text(wrong), ..Query::default() };
             assert!(query.selection().is_err(), "{wrong}");
         }
+        for wrong in ["", "mou", "mount\"", "mountain.x"] {
+            let query = Query { kind: text(wrong), ..Query::default() };
+            assert!(query.selection().is_err(), "{wrong}");
+        }
+        let query = Query { errno: text("EFOO"), ..Query::default() };
+        assert!(query.selection().is_err());
     }
 }

@@ -155,6 +155,7 @@ impl Probes {
             path: settings.proc.join("self/mountinfo"),
             error,
         })?;
+        settings.watch.check(&mounts)?;
         let types = match KernelTypes::read(Path::new(VMLINUX)) {
             Err(error) if settings.bare && error.is_missing() => None,
             types => Some(types?),

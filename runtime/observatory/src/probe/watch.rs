@@ -52,6 +52,20 @@ impl Watch {
             Self::Some { terrarium, .. } => (1, u32::from(*terrarium)),
         }
     }
+
+    /// Refuses a cgroup that is in no hierarchy, before programs are attached, which takes seconds.
+    pub fn check(&self, mounts: &CgroupMounts) -> Result<(), LoadError> {
+        let Self::Some { cgroups, .. } = self else { return Ok(()) };
+        let missing = cgroups.iter().find(|path| !folders(mounts, path).any(|(at, _)| at.is_dir()));
+        missing.map_or(Ok(()), |path| Err(LoadError::Unwatchable { path: path.clone() }))
+    }
+}
+
+/// Where a cgroup may be, in the hierarchies that name containers, and the mark of its id there.
+fn folders(mounts: &CgroupMounts, path: &str) -> impl Iterator<Item = (PathBuf, u64)> {
+    let path = path.trim_start_matches('/');
+    let mounts = [(&mounts.unified, 0), (&mounts.memory, WATCH_V1)];
+    mounts.into_iter().filter_map(move |(mount, mark)| Some((mount.as_ref()?.join(path), mark)))
 }
 
 /// The programs' map of watched cgroups.
@@ -87,9 +101,8 @@ impl Watched {
     /// Watches a cgroup in both hierarchies that name containers; false when it is in none.
     fn add_path(&mut self, mounts: &CgroupMounts, path: &str) -> bool {
         let mut found = false;
-        for (mount, mark) in [(&mounts.unified, 0), (&mounts.memory, WATCH_V1)] {
-            let Some(mount) = mount else { continue };
-            found |= self.add_folder(&mount.join(path.trim_start_matches('/')), mark);
+        for (folder, mark) in folders(mounts, path) {
+            found |= self.add_folder(&folder, mark);
         }
         found
     }
