@@ -2,7 +2,7 @@
 //! terrarium itself failed, 126 when the program cannot be executed, 127 when it was not found, and 128 + n
 //! when signal n ended it.
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use std::fmt;
 use std::process::ExitCode;
 
@@ -48,12 +48,24 @@ pub fn number(code: ExitCode) -> i32 {
 /// Prints help, or tells the usage error that clap found: exit code 0 for help and version, 2 for an error.
 pub fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        eprintln!("terrarium: {}", one_line(&error.render().to_string()));
+        let text = cannot(error).unwrap_or_else(|| one_line(&error.render().to_string()));
+        eprintln!("terrarium: {text}");
     } else {
         // Only a closed stream can fail here, and then nobody reads the text.
         let _ = error.print();
     }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// What is said of a command of other runtimes that there is none of here. It is no hidden command: engines take it that
+/// `checkpoint --help` succeeds for a sign that there is one.
+fn cannot(error: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(name)) = error.get(ContextKind::InvalidSubcommand) else {
+        return None;
+    };
+    ["checkpoint", "restore"].contains(&name.as_str()).then(|| {
+        format!("{name}: terrarium cannot save a container's processes and restore them (runc and crun can, with CRIU)")
+    })
 }
 
 /// A list of possible values of more bytes than this is not told.

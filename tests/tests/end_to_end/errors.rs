@@ -54,7 +54,7 @@ fn a_program_that_cannot_be_executed_is_named_and_gives_126() {
 }
 
 #[test]
-fn bad_limits_are_refused_before_anything_is_made() {
+fn bad_values_are_refused_before_anything_is_made() {
     require!(Root, Program("busybox"));
     let bed = TestBed::new();
     for (option, value) in [
@@ -66,6 +66,7 @@ fn bad_limits_are_refused_before_anything_is_made() {
         ("--cpus", "0"),
         ("--cpus", "-2"),
         ("--pids", "few"),
+        ("--label", "=nothing"),
     ] {
         let outcome = bed.container("limit").with([format!("{option}={value}")]).run(["true"]);
         told(&bed, &outcome, 2, &[option, value]);
@@ -145,6 +146,7 @@ fn wrong_usage_gives_2() {
         &["run", "--no-such-option", "/", "--", "true"],
         &["kill"],
         &["kill", "web", "NOSUCHSIGNAL"],
+        &["checkpoint", "--help"],
         &["observe", "--listen", "nonsense"],
         &[],
     ] {
@@ -159,6 +161,7 @@ fn wrong_usage_gives_2() {
             outcome.stderr
         );
     }
+    assert!(run(&["restore", "web"]).stderr.contains("CRIU"));
     assert_eq!(run(&["--help"]).code, 0);
     assert_eq!(run(&["--version"]).code, 0);
 }

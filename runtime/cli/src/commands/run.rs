@@ -584,6 +584,10 @@ fn create(args: &Args, global: &Global) -> anyhow::Result<Container> {
     for text in &args.label {
         // As docker does: a label without a value is an empty one.
         let (key, value) = text.split_once('=').unwrap_or((text, ""));
+        if key.is_empty() {
+            let error = anyhow::anyhow!("--label {text:?}: the form is KEY=VALUE");
+            return Err(WithCode::error(2, error));
+        }
         labels.insert(key.to_owned(), value.to_owned());
     }
     let cgroups = global.cgroup_driver()?;

@@ -155,7 +155,7 @@ fn unknown(network: &str) -> Error {
     Error::invalid(
         "--net",
         network,
-        "unknown network; known are none, host, bridge, bridge:NAME, pasta, slirp4netns and ns:PATH",
+        "unknown network; known are none, host, bridge, bridge:NAME, container:ID, pasta, slirp4netns and ns:PATH",
     )
 }
 
