@@ -157,13 +157,14 @@ async fn serve(
         .map_err(|error| ObserveError::Listen { address: options.listen, error })?;
     let address = listener.local_addr().map_err(system("ask for the address listened on"))?;
     let web = options.web_config.as_deref().map(WebConfig::read).transpose()?.map(Arc::new);
+    let sinks = sinks(options)?;
     let scheme = if web.as_ref().is_some_and(|web| web.has_tls()) { "https" } else { "http" };
     // Before anything is attached, so that a signal during start-up ends it cleanly.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("catch SIGINT"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("catch SIGTERM"))?;
 
     let mut running = Running::start(options)?;
-    let exports = running.export(options)?;
+    let exports = running.export(sinks)?;
     let keeper =
         options.history.as_ref().map(|(folder, keep)| running.keep(folder, *keep)).transpose()?;
     let metrics = Arc::new(Metrics::new(Arc::clone(&running.shared), options.shown.clone())?);
@@ -208,6 +209,23 @@ async fn serve(
             error: io::Error::other("the reader ended by itself"),
         }),
     }
+}
+
+/// Where events are handed on to, each with its name.
+type Sinks = Vec<(&'static str, Box<dyn Sink>)>;
+
+fn sinks(options: &Options) -> Result<Sinks, ObserveError> {
+    let mut sinks = Sinks::new();
+    if let Some((path, max_bytes)) = &options.events_file {
+        let file = EventsFile::open(path, *max_bytes)
+            .map_err(|error| ObserveError::EventsFile { path: path.clone(), error })?;
+        sinks.push(("events file", Box::new(file)));
+    }
+    if let Some(url) = &options.collector {
+        let collector = Collector::new(url).map_err(io::Error::other);
+        sinks.push(("collector", Box::new(collector.map_err(system("read --otlp"))?)));
+    }
+    Ok(sinks)
 }
 
 /// Attached probes and the thread that reads them.
@@ -406,17 +424,7 @@ impl Running {
     }
 
     /// Starts the threads that hand events on. They end, after a last attempt, when they are dropped.
-    fn export(&self, options: &Options) -> Result<Vec<Export>, ObserveError> {
-        let mut sinks: Vec<(&'static str, Box<dyn Sink>)> = Vec::new();
-        if let Some((path, max_bytes)) = &options.events_file {
-            let file = EventsFile::open(path, *max_bytes)
-                .map_err(|error| ObserveError::EventsFile { path: path.clone(), error })?;
-            sinks.push(("events file", Box::new(file)));
-        }
-        if let Some(url) = &options.collector {
-            let collector = Collector::new(url).map_err(io::Error::other);
-            sinks.push(("collector", Box::new(collector.map_err(system("read --otlp"))?)));
-        }
+    fn export(&self, sinks: Sinks) -> Result<Vec<Export>, ObserveError> {
         let shared = &self.shared;
         sinks
             .into_iter()

@@ -33,8 +33,9 @@ static uint64_t now(void)
 	return t.tv_sec * 1000000000ull + t.tv_nsec;
 }
 
-static void do_getppid(void)
+static void do_getppid(int unused)
 {
+	(void)unused;
 	syscall(SYS_getppid);
 }
 
@@ -44,29 +45,16 @@ static void do_unshare(int namespaces)
 		die("unshare");
 }
 
-static void do_uts(void)
+static void do_mount(int unused)
 {
-	do_unshare(CLONE_NEWUTS);
-}
-
-static void do_ipc(void)
-{
-	do_unshare(CLONE_NEWIPC);
-}
-
-static void do_mnt(void)
-{
-	do_unshare(CLONE_NEWNS);
-}
-
-static void do_mount(void)
-{
+	(void)unused;
 	if (mount("none", "/proc/self/cwd", "tmpfs", 0x80000000, NULL) == 0)
 		die("mount that cannot be");
 }
 
-static void do_fork(void)
+static void do_fork(int unused)
 {
+	(void)unused;
 	pid_t child = fork();
 	if (child < 0)
 		die("fork");
@@ -76,12 +64,19 @@ static void do_fork(void)
 		die("waitpid");
 }
 
-static const struct {
+struct what {
 	const char *name;
-	void (*once)(void);
-} loops[] = {
-	{"getppid", do_getppid}, {"uts", do_uts},     {"ipc", do_ipc},
-	{"mnt", do_mnt},	 {"mount", do_mount}, {"fork", do_fork},
+	void (*once)(int);
+	int argument;
+};
+
+static const struct what loops[] = {
+	{"getppid", do_getppid, 0},
+	{"uts", do_unshare, CLONE_NEWUTS},
+	{"ipc", do_unshare, CLONE_NEWIPC},
+	{"mnt", do_unshare, CLONE_NEWNS},
+	{"mount", do_mount, 0},
+	{"fork", do_fork, 0},
 };
 
 static void stay_on_the_last_cpu(void)
@@ -98,12 +93,12 @@ static void stay_on_the_last_cpu(void)
 		die("sched_setaffinity");
 }
 
-static int loop(void (*once)(void), long count, long per_second)
+static int loop(const struct what *what, long count, long per_second)
 {
 	stay_on_the_last_cpu();
 	uint64_t start = now();
 	for (long n = 0; n < count; n++) {
-		once();
+		what->once(what->argument);
 		// Ten milliseconds' worth at a time.
 		if (per_second && n % (per_second / 100) == 0) {
 			uint64_t due = start + n * 1000000000ull / per_second, at = now();
@@ -188,7 +183,7 @@ int main(int argc, char **argv)
 	if (argc > 3 && strcmp(argv[1], "loop") == 0)
 		for (size_t n = 0; n < sizeof loops / sizeof *loops; n++)
 			if (strcmp(argv[2], loops[n].name) == 0)
-				return loop(loops[n].once, atol(argv[3]), argc > 4 ? atol(argv[4]) : 0);
+				return loop(&loops[n], atol(argv[3]), argc > 4 ? atol(argv[4]) : 0);
 	fprintf(stderr, "usage: observatory loop getppid|uts|ipc|mnt|mount|fork N [PER_SECOND] | observatory stats COMMAND...\n");
 	return 2;
 }

@@ -498,7 +498,7 @@ fn from_bundle(
         return Ok(0);
     }
     let options = CreateOptions { supervised: true, remove: !args.keep, ..options };
-    let signals = signals(args.subreaper)?;
+    let signals = held_back(args.subreaper)?;
     let mut container = Container::create(&store, &id, spec, &options)?;
     if let Some(path) = &options.pid_file {
         container.write_pid_file(path)?;
@@ -507,8 +507,8 @@ fn from_bundle(
     supervise(&store, &signals, container)
 }
 
-/// Signals, held back; `subreaper`: those of orphans, too.
-fn signals(subreaper: bool) -> anyhow::Result<Signals> {
+/// Signals, held back for who waits for a container; `subreaper`: and for its orphans.
+fn held_back(subreaper: bool) -> anyhow::Result<Signals> {
     let signals = Signals::block()?;
     if subreaper {
         signals.adopt_orphans()?;
@@ -529,7 +529,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn foreground(args: &Args, global: &Global) -> anyhow::Result<u8> {
-    let signals = signals(args.subreaper)?;
+    let signals = held_back(args.subreaper)?;
     let container = create(args, global)?;
     supervise_audited(&Store::open(&global.root)?, &signals, container, &args.audit)
 }

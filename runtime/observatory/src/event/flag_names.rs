@@ -314,9 +314,14 @@ pub fn errno(result: i32) -> Option<String> {
     })
 }
 
-/// The name of an error as [`errno`] gives it, or what is wrong with it.
+/// The name of an error as [`errno`] gives it, also by its second name (errno(3)), or what is wrong with it.
 pub fn errno_by_name(name: &str) -> Result<String, String> {
-    let wanted = name.to_ascii_uppercase();
+    let wanted = match name.to_ascii_uppercase().as_str() {
+        "EWOULDBLOCK" => "EAGAIN".to_owned(),
+        "EDEADLOCK" => "EDEADLK".to_owned(),
+        "ENOTSUP" => "EOPNOTSUPP".to_owned(),
+        name => name.to_owned(),
+    };
     // `MAX_ERRNO` of linux/err.h.
     (1..=4095)
         .filter_map(|number: i32| errno(-number))
@@ -338,6 +343,13 @@ mod tests {
         assert_eq!(errno(-512).as_deref(), Some("E512"));
         for name in ["EPERM", "eperm", "E512"] {
             assert_eq!(errno_by_name(name), Ok(name.to_ascii_uppercase()));
+        }
+        for (second, first) in [
+            ("EWOULDBLOCK", libc::EWOULDBLOCK),
+            ("EDEADLOCK", libc::EDEADLOCK),
+            ("ENOTSUP", libc::ENOTSUP),
+        ] {
+            assert_eq!(errno_by_name(second).ok(), errno(-first));
         }
         for wrong in ["", "EFOO", "1", "-1", "E0", "E4096"] {
             assert!(errno_by_name(wrong).is_err(), "{wrong}");

@@ -165,6 +165,25 @@ mod tests {
     }
 
     #[test]
+    fn the_schemas_types_begin_with_these() {
+        let schema = include_str!("../../../../docs/schema/event.v1.json");
+        let schema: Value = serde_json::from_str(schema).expect("it is JSON");
+        let forms = schema["$defs"]["type"]["oneOf"].as_array().expect("forms of types");
+        let names = forms.iter().flat_map(|form| form["enum"].as_array().into_iter().flatten());
+        let patterns = forms.iter().map(|form| &form["pattern"]);
+        let mut told: Vec<&str> = names
+            .chain(patterns)
+            .filter_map(|text| text.as_str()?.split(['.', '\\']).next())
+            .flat_map(|first| first.trim_matches(['^', '(', ')']).split('|'))
+            .collect();
+        told.sort_unstable();
+        told.dedup();
+        let mut known = DOMAINS;
+        known.sort_unstable();
+        assert_eq!(told, known);
+    }
+
+    #[test]
     fn lines_are_chosen_by_error_type_and_time() {
         let text = |text: &str| Some(text.to_owned());
         check(Query::default(), true);
